@@ -1,0 +1,13 @@
+"""Errors that a user can cause. Entry points print their message alone; anything else is a bug and keeps its traceback."""
+
+
+class UserError(ValueError):
+    """Something the user can put right: the message names what was wrong, where, and what to do."""
+
+
+class ConfigError(UserError):
+    """One or more mistakes in a configuration file or override."""
+
+
+class DataError(UserError):
+    """Data that cannot be used: the message names the shard and the key, or the file."""
