@@ -1,0 +1,290 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from unimatch.data.views import ViewConfig
+from unimatch.errors import ConfigError
+from unimatch.losses import LossConfig
+from unimatch.tasks import TASKS, NaturalTask, NaturalTaskConfig
+from unimatch.tasks.natural import EvaluateConfig, rectangle_mask
+from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+TAXONOMY = Taxonomy.of(["road", "sky", "tree"])
+CPU = torch.device("cpu")
+SIDE = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    num_strong: int
+    partner: str | None
+
+
+def make_task(crop: int = SIDE, loss: LossConfig | None = None, **evaluate) -> NaturalTask:
+    config = NaturalTaskConfig(ViewConfig(crop=crop), loss or LossConfig(), EvaluateConfig(**evaluate))
+    return NaturalTask(config, TAXONOMY, MEAN, STD)
+
+
+def raw_micro(partner: str | None, size: int = 4, views: int = 2) -> dict:
+    """What the loader would give: views of random images, some smaller than the crop."""
+    generator = np.random.default_rng(0)
+    transform = make_task().transform(Needs(views, partner))
+    labeled, unlabeled = [], []
+    for key in range(size):
+        image, other = generator.integers(0, 256, (2, 14 + key, 20, 3), np.uint8)
+        label = generator.integers(0, 3, image.shape[:2], np.uint8)
+        label[:5] = IGNORE_INDEX
+        labeled.append(transform.labeled(image, label, key) | {"noise_key": np.int64(-key)})
+        shuffled = other if partner == "shuffled" else None
+        unlabeled.append(transform.unlabeled(image, 100 + key, shuffled) | {"noise_key": np.int64(key)})
+
+    def stack(samples: list[dict]) -> dict:
+        return {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}
+
+    return {"labeled": stack(labeled), "unlabeled": stack(unlabeled) if partner else None}
+
+
+def slow_mask(rectangle) -> np.ndarray:
+    mask = np.zeros((SIDE, SIDE), bool)
+    x0, y0, x1, y1 = (int(value) for value in rectangle)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def slow_normalize(image: torch.Tensor) -> np.ndarray:
+    values = (image.numpy() / 255.0 - np.array(MEAN)) / np.array(STD)
+    return np.moveaxis(values, -1, -3)
+
+
+def close(found: torch.Tensor, expected: np.ndarray) -> bool:
+    return found.dtype == torch.float32 and np.allclose(found.numpy(), expected, rtol=0, atol=1e-5)
+
+
+def test_rectangles_become_masks():
+    generator = np.random.default_rng(0)
+    corners = np.sort(generator.integers(0, SIDE + 1, (5, 3, 2, 2)), axis=2)  # (low, high) x (x, y)
+    rectangles = corners.reshape(5, 3, 4).astype(np.int32)
+    rectangles[0, 0] = 0  # an empty box
+    rectangles[0, 1] = (0, 0, SIDE, SIDE)
+    masks = rectangle_mask(torch.from_numpy(rectangles), SIDE, SIDE)
+    assert masks.dtype == torch.bool and masks.shape == (5, 3, SIDE, SIDE)
+    for b in range(5):
+        for v in range(3):
+            assert np.array_equal(masks[b, v].numpy(), slow_mask(rectangles[b, v]))
+    wide = rectangle_mask(torch.tensor([[1, 0, 5, 2]]), 3, 7)
+    assert wide.int().tolist() == [[[0, 1, 1, 1, 1, 0, 0], [0, 1, 1, 1, 1, 0, 0], [0] * 7]]
+
+
+@pytest.mark.parametrize("partner", ["same", "shuffled", "batch"])
+def test_to_device_agrees_with_masks_drawn_by_hand(partner):
+    raw = raw_micro(partner)
+    arrays = raw["unlabeled"]
+
+    task = make_task()
+    pixels = task.pixel_counts(raw)
+    batch = task.to_device(raw, CPU, pixels / 7)
+    x, u = batch.labeled, batch.unlabeled
+    assert close(x.image, slow_normalize(raw["labeled"]["image"]))
+    assert x.image.is_contiguous(memory_format=torch.channels_last)
+    assert x.label.dtype == torch.int64 and np.array_equal(x.label.numpy(), raw["labeled"]["label"].numpy())
+    assert x.noise_key.tolist() == [0, -1, -2, -3] and u.noise_key.tolist() == [0, 1, 2, 3]
+
+    valid = np.stack([slow_mask(rectangle) for rectangle in arrays["content"]])
+    neighbour = [1, 0, 3, 2]
+    other = {
+        "weak": arrays["weak"][neighbour], "strong": arrays["strong"][neighbour], "valid": valid[neighbour]
+    } if partner == "batch" else {
+        "weak": arrays["partner_weak"], "strong": arrays["partner_strong"],
+        "valid": np.stack([slow_mask(rectangle) for rectangle in arrays["partner_content"]]),
+    }  # fmt: skip
+    assert not valid.all() and not other["valid"].all(), "some image must be padded"
+    assert u.partner_in_batch == (partner == "batch")
+    assert close(u.weak, slow_normalize(arrays["weak"])) and np.array_equal(u.valid.numpy(), valid)
+    assert close(u.partner.weak, slow_normalize(other["weak"]))
+    assert np.array_equal(u.partner.valid.numpy(), other["valid"])
+    counts = [int((raw["labeled"]["label"] != IGNORE_INDEX).sum()), int(valid.sum())]
+    some_box = False
+    for v in range(2):
+        box = np.stack([slow_mask(rectangle) for rectangle in arrays["boxes"][:, v]])
+        some_box = some_box or box.any()
+        mixed_valid = np.where(box, other["valid"], valid)
+        assert close(u.strong[v], slow_normalize(arrays["strong"][:, v]))
+        assert close(u.partner.strong[v], slow_normalize(other["strong"][:, v]))
+        assert np.array_equal(u.boxes[v].numpy(), box) and np.array_equal(
+            u.mixed_valid[v].numpy(), mixed_valid
+        )
+        counts.append(int(mixed_valid.sum()))
+    assert some_box
+    assert pixels.tolist() == counts
+    shares = [x.share, u.share, *u.mixed_share]
+    assert [float(share) for share in shares] == pytest.approx([count / 7 for count in counts])
+
+
+def test_padding_is_zero_before_normalisation():
+    u = make_task().to_device(raw_micro("same"), CPU).unlabeled
+    black = -torch.tensor(MEAN) / torch.tensor(STD)
+    assert torch.allclose(u.weak.permute(0, 2, 3, 1)[~u.valid], black, atol=1e-6)
+
+
+def test_without_unlabelled_views_and_without_shares():
+    raw = raw_micro(None)
+    batch = make_task().to_device(raw, CPU)
+    assert batch.unlabeled is None and float(batch.labeled.share) == 1.0
+    assert make_task().pixel_counts(raw).shape == (1,)
+    batch = make_task().to_device(raw_micro("batch"), CPU)
+    assert [float(s) for s in (batch.unlabeled.share, *batch.unlabeled.mixed_share)] == [1.0] * 3
+
+
+class PixelNet(nn.Module):
+    """Logits that depend on a pixel's surroundings and on the size of the input, so that windows matter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 3, 5, padding=2)
+        self.sizes: list[tuple[int, ...]] = []
+
+    def forward(self, image, perturb=None):
+        assert not self.training and not torch.is_grad_enabled()
+        self.sizes.append(tuple(image.shape))
+        return {"logits": 3 * self.conv(image) + image.mean((2, 3), keepdim=True)}
+
+
+def some_images(height: int, width: int) -> torch.Tensor:
+    values = torch.randint(
+        0, 256, (2, 3, height // 4 + 1, width // 4 + 1), generator=torch.Generator().manual_seed(1)
+    )
+    smooth = F.interpolate(values.float(), (height, width), mode="bilinear", align_corners=True)
+    return smooth.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def agree(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal, but for pixels where rounding decides between two classes."""
+    assert found.dtype == torch.uint8 and found.shape == expected.shape
+    assert len(expected.unique()) > 1
+    assert float((found != expected).double().mean()) < 0.002
+
+
+def test_whole_image():
+    task, net, image = make_task(), PixelNet().train(), some_images(13, 22)
+    labels = task.predict(net, image)
+    with torch.no_grad():
+        agree(labels, net(torch.from_numpy(slow_normalize(image)).float())["logits"].argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(13, 22, (14, 28)), (20, 21, (14, 28)), (3, 35, (14, 42))]
+)
+def test_whole_image_at_the_nearest_multiple(height, width, size):
+    task, net, image = make_task(multiple_of=14), PixelNet(), some_images(height, width)
+    labels = task.predict(net, image)
+    assert net.sizes == [(2, 3, *size)]
+    with torch.no_grad():
+        values = torch.from_numpy(slow_normalize(image)).float()
+        values = F.interpolate(values, size, mode="bilinear", align_corners=True)
+        logits = F.interpolate(net(values)["logits"], (height, width), mode="bilinear", align_corners=True)
+    agree(labels, logits.argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "window"), [(23, 37, 9), (12, 12, 12), (7, 9, 12), (16, 33, 16), (9, 5, 2)]
+)
+def test_sliding_windows_agree_with_the_literal_loop(height, width, window):
+    task, net, image = make_task(mode="sliding", window=window), PixelNet(), some_images(height, width)
+    labels = task.predict(net, image)
+    assert max(shape[0] for shape in net.sizes) <= 8
+    values = torch.from_numpy(slow_normalize(image)).float()
+    total = torch.zeros(2, 3, height, width)
+    windows, y = 0, 0
+    with torch.no_grad():
+        while y < height:
+            x = 0
+            while x < width:
+                crop = values[:, :, y : min(height, y + window), x : min(width, x + window)]
+                total[:, :, y : min(height, y + window), x : min(width, x + window)] += net(crop)[
+                    "logits"
+                ].softmax(1)
+                windows += 1
+                x += int(window * 2 / 3)
+            y += int(window * 2 / 3)
+    agree(labels, total.argmax(1))
+    assert sum(shape[0] for shape in net.sizes) == 2 * 2 * windows
+
+
+def test_sliding_windows_are_as_large_as_the_crop_by_default():
+    net = PixelNet()
+    make_task(mode="sliding").predict(net, some_images(20, 20))
+    assert max(shape[2] for shape in net.sizes) == SIDE
+
+
+@pytest.mark.parametrize(("height", "width", "place"), [(20, 25, (2, 18, 4, 20)), (10, 25, (0, 10, 4, 20))])
+def test_centre_leaves_the_rest_out(height, width, place):
+    task, net, image = make_task(mode="centre"), PixelNet(), some_images(height, width)
+    labels = task.predict(net, image)
+    top, bottom, left, right = place
+    with torch.no_grad():
+        values = torch.from_numpy(slow_normalize(image)).float()[:, :, top:bottom, left:right]
+        agree(labels[:, top:bottom, left:right], net(values)["logits"].argmax(1))
+    assert int((labels == IGNORE_INDEX).sum()) == 2 * (height * width - (bottom - top) * (right - left))
+    metric = task.metric()
+    metric.update(labels, torch.zeros_like(labels))
+    assert int(metric.counts.sum()) == 2 * (bottom - top) * (right - left)
+
+
+def test_losses_are_the_configured_ones():
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]]).T[None, :, None]  # [1, 3, 1, 2]
+    labels = torch.tensor([[[0, 2]]])
+    easy, hard = (-math.log(logits[0, :, 0, i].softmax(0)[k]) for i, k in ((0, 0), (1, 2)))
+    assert float(make_task().supervised_loss(logits, labels)) == pytest.approx((easy + hard) / 2)
+    ohem = make_task(loss=LossConfig("ohem", 0.5, 1))
+    assert float(ohem.supervised_loss(logits, labels)) == pytest.approx(hard)
+    conf, valid = torch.tensor([[[0.9, 0.5]]]), torch.ones(1, 1, 2, dtype=torch.bool)
+    assert float(ohem.consistency_loss(logits, labels, conf, valid, 0.6)) == pytest.approx(easy / 2)
+
+
+def test_pictures_show_labelled_and_unlabelled_images():
+    task = make_task()
+    batch = task.to_device(raw_micro("batch", size=6), CPU)
+    pictures = task.pictures(PixelNet(), batch)
+    assert set(pictures) == {"labeled", "unlabeled"}
+    for name, columns in (("labeled", 3), ("unlabeled", 5)):
+        picture, cell = pictures[name], SIDE + 2
+        assert picture.dtype == np.uint8 and picture.shape == (4 * cell - 2, columns * cell - 2, 3)
+    for row in range(4):
+        shown = pictures["labeled"][row * 18 : row * 18 + SIDE, :SIDE]
+        assert np.array_equal(shown, raw_micro("batch", size=6)["labeled"]["image"][row].numpy())
+    raw = raw_micro("batch", size=6)["unlabeled"]
+    row = next(row for row in range(4) if raw["boxes"][row, 0].any())
+    x0, y0, x1, y1 = raw["boxes"][row, 0].tolist()
+    shown = pictures["unlabeled"][row * 18 : row * 18 + SIDE, 18 : 18 + SIDE]
+    assert (shown[[y0, y1 - 1], x0:x1] == 255).all() and (shown[y0:y1, [x0, x1 - 1]] == 255).all()
+    partner = raw["strong"][row ^ 1, 0].numpy()
+    assert np.array_equal(shown[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1], partner[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1])
+    without = task.pictures(PixelNet(), task.to_device(raw_micro(None), CPU))
+    assert set(without) == {"labeled"}
+
+
+def test_the_registry_knows_the_task():
+    entry = TASKS["natural"]
+    assert entry.cls is NaturalTask and entry.config is NaturalTaskConfig
+    assert NaturalTask.headline == "miou" and callable(getattr(make_task().metric(), NaturalTask.headline))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mode": "sliding", "window": 1}, "window"),
+        ({"mode": "whole", "window": 64}, "window has no meaning"),
+        ({"mode": "sliding", "multiple_of": 14}, "multiple_of has no meaning"),
+        ({"multiple_of": 0}, "multiple_of"),
+    ],
+)
+def test_evaluation_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        EvaluateConfig(**settings)

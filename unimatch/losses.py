@@ -1,0 +1,88 @@
+"""Pixel losses: means over the pixels of the tensors given, in fp32; 0, with a graph, where no pixel counts.
+
+None knows of other micro-batches or processes. A global mean is made outside, by the `share` of a batch.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unimatch.errors import ConfigError
+from unimatch.taxonomy import IGNORE_INDEX
+
+
+@dataclass
+class LossConfig:
+    """The supervised loss.
+
+    name: "ce" is cross-entropy; "ohem" is cross-entropy over hard pixels only (online hard example mining).
+    ohem_threshold: a pixel is hard if the probability of its true class is at most this ...
+    ohem_min_kept_per_image: ... and at least so many pixels per image of the micro-batch, the worst ones,
+        are taken as hard.
+    """
+
+    name: Literal["ce", "ohem"] = "ce"
+    ohem_threshold: float = 0.7
+    ohem_min_kept_per_image: int = 100_000
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.ohem_threshold <= 1.0:
+            raise ConfigError(f"ohem_threshold must lie in [0, 1], found {self.ohem_threshold}")
+        if self.ohem_min_kept_per_image < 1:
+            raise ConfigError(
+                f"ohem_min_kept_per_image must be at least 1, found {self.ohem_min_kept_per_image}"
+            )
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean cross-entropy over labelled pixels, a scalar; 0 if every pixel is ignored.
+
+    logits: [B, K, H, W] of any float type; labels: int64 [B, H, W] with IGNORE_INDEX.
+    """
+    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="sum")
+    return total / (labels != IGNORE_INDEX).sum().clamp(min=1)
+
+
+def ohem_cross_entropy(logits: Tensor, labels: Tensor, threshold: float, min_kept_per_image: int) -> Tensor:
+    """The mean cross-entropy over hard pixels, a scalar; 0 if every pixel is ignored.
+
+    A pixel is hard if its true-class probability is at most max(threshold, p), p being the n-th smallest
+    true-class probability among the labelled pixels of the whole micro-batch and n = min_kept_per_image * B;
+    with fewer labelled pixels than n, all are. As in the reference the choice is made per micro-batch, so
+    unlike the other losses this one depends a little on how a global batch is divided.
+    """
+    losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="none")  # [B, H, W]
+    with torch.no_grad():
+        valid = labels != IGNORE_INDEX
+        # Infinity for ignored pixels: where n exceeds the labelled pixels the limit is infinite and all of
+        # them are kept.
+        probability = torch.where(valid, torch.exp(-losses), torch.inf)
+        count = min(min_kept_per_image * len(labels), labels.numel())
+        limit = probability.flatten().kthvalue(count).values.clamp(min=threshold)
+        kept = valid & (probability <= limit)
+    return (losses * kept).sum() / kept.sum().clamp(min=1)
+
+
+def supervised_loss(config: LossConfig, logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss that `config` names, a scalar."""
+    if config.name == "ohem":
+        return ohem_cross_entropy(logits, labels, config.ohem_threshold, config.ohem_min_kept_per_image)
+    return cross_entropy(logits, labels)
+
+
+def masked_consistency(
+    logits: Tensor, labels: Tensor, conf: Tensor, valid: Tensor, threshold: float
+) -> Tensor:
+    """sum(CE * [conf >= threshold] * valid) / sum(valid), a scalar; 0 if no pixel is valid (FixMatch, eq. 3).
+
+    The denominator counts valid pixels, not kept ones, so the loss is small while few pixels are confident.
+    logits: [B, K, H, W]; labels: int64 [B, H, W], pseudo-labels; conf: float [B, H, W]; valid: bool
+    [B, H, W].
+    """
+    kept = valid & (conf >= threshold)
+    labels = torch.where(kept, labels, IGNORE_INDEX)
+    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="sum")
+    return total / valid.sum().clamp(min=1)

@@ -1,0 +1,19 @@
+"""Training methods by name."""
+
+from unimatch.methods.base import METHODS, Method, Progress, ViewNeeds
+from unimatch.methods.fixmatch import FixMatch, FixMatchConfig
+from unimatch.methods.supervised import Supervised, SupervisedConfig
+from unimatch.methods.unimatch import UniMatch, UniMatchConfig
+
+__all__ = [
+    "METHODS",
+    "FixMatch",
+    "FixMatchConfig",
+    "Method",
+    "Progress",
+    "Supervised",
+    "SupervisedConfig",
+    "UniMatch",
+    "UniMatchConfig",
+    "ViewNeeds",
+]

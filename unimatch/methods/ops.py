@@ -1,0 +1,126 @@
+"""The steps that methods share: pseudo-labels, mixing, keyed perturbations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from unimatch import keyed
+from unimatch.data.sample import Unlabeled
+from unimatch.mixing import paste, swap_pairs
+
+__all__ = [
+    "channel_dropout",
+    "keyed_uniform",
+    "mixed_pseudo_label",
+    "mixed_strong",
+    "partner_pseudo_label",
+    "paste",
+    "pseudo_label",
+    "pseudo_stats",
+    "swap_pairs",
+    "twin_dropout",
+]
+
+
+def pseudo_label(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """(conf float32, labels int64), [B, H, W]: maximum and argmax of the softmax, without a gradient."""
+    conf, labels = logits.detach().float().softmax(dim=1).max(dim=1)
+    return conf, labels
+
+
+def partner_pseudo_label(net: nn.Module, unlabeled: Unlabeled) -> tuple[Tensor, Tensor] | None:
+    """(conf, labels) of what is pasted into the boxes, or None where the partner is in the batch.
+
+    A partner from another crop takes a pass of its own, in eval mode and without a gradient, as in the
+    reference; `net` is left in eval mode. A partner in the batch is predicted with the batch: see
+    `mixed_pseudo_label`.
+    """
+    if unlabeled.partner_in_batch:
+        return None
+    assert unlabeled.partner is not None, "mixing needs a partner"
+    net.eval()
+    with torch.no_grad():
+        logits = net(unlabeled.partner.weak)["logits"]
+    # Autocast may keep the weights that it cast here, without a graph, for the passes that need one.
+    torch.clear_autocast_cache()
+    return pseudo_label(logits)
+
+
+def mixed_pseudo_label(
+    conf: Tensor, labels: Tensor, partner: tuple[Tensor, Tensor] | None, box: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(conf, labels) of a mixed view: the images' own, inside the box the partner's.
+
+    Without a partner it is the neighbour in the batch.
+    A neighbour's pseudo-label comes from the train-mode pass over the weak views, since that has just been
+    made; it costs no pass of its own, and that is the one difference from the eval-mode pass above.
+    """
+    partner_conf, partner_labels = partner or (swap_pairs(conf), swap_pairs(labels))
+    return paste(conf, partner_conf, box), paste(labels, partner_labels, box)
+
+
+def mixed_strong(unlabeled: Unlabeled) -> Tensor:
+    """[V * B, ..., C, H, W]: the strong views one after another, each mixed inside its own box."""
+    assert unlabeled.partner is not None, "mixing needs a partner"
+    views = zip(unlabeled.strong, unlabeled.partner.strong, unlabeled.boxes, strict=True)
+    return torch.cat([paste(strong, partner, box) for strong, partner, box in views])
+
+
+def pseudo_stats(
+    conf: Tensor, labels: Tensor, unlabeled: Unlabeled, threshold: float, num_classes: int
+) -> dict[str, Tensor]:
+    """The log entries "kept" (times the share) and "pseudo_hist", see Method.step."""
+    kept = unlabeled.valid & (conf >= threshold)
+    counts = torch.zeros(num_classes, dtype=torch.int64, device=labels.device)
+    counts.scatter_add_(0, labels.flatten(), kept.flatten().long())
+    total = counts.sum()
+    return {
+        "kept": total / unlabeled.valid.sum().clamp(min=1) * unlabeled.share,
+        "pseudo_hist": counts / total.clamp(min=1),
+    }
+
+
+def _shift_right(values: Tensor, count: int) -> Tensor:
+    """The logical shift of 64 bits; torch's own, of a signed integer, would copy the sign."""
+    return (values >> count) & ((1 << (64 - count)) - 1)
+
+
+def keyed_uniform(key: Tensor, count: int) -> Tensor:
+    """float64 [B, count], uniform in [0, 1): row b equals keyed.uniform(key[b], count) to the bit.
+
+    key: int64 [B], 64-bit keys as signed integers, on any device. Products and sums wrap, as uint64's do.
+    """
+    counter = torch.arange(1, count + 1, dtype=torch.int64, device=key.device)
+    bits = key[:, None] + keyed.signed(keyed.GOLDEN) * counter
+    bits = (bits ^ _shift_right(bits, 30)) * keyed.signed(keyed.MIX_1)
+    bits = (bits ^ _shift_right(bits, 27)) * keyed.signed(keyed.MIX_2)
+    bits = bits ^ _shift_right(bits, 31)
+    return _shift_right(bits, 11).double() * 2.0**-53
+
+
+def channel_dropout(features: list[Tensor], key: Tensor, p: float) -> list[Tensor]:
+    """Each feature map [B, C, h, w] with channels set to 0 with probability p, the others divided by 1 - p.
+
+    The channels of image b are chosen by key[b] alone, every level from its own part of the key's numbers, so
+    that levels are independent and the choice does not depend on which process holds the image.
+    """
+    device = features[0].device
+    draws = keyed_uniform(key.to(device), sum(level.shape[1] for level in features))
+    masks = draws.split([level.shape[1] for level in features], dim=1)
+    return [
+        level * ((mask >= p).to(level.dtype) / (1.0 - p))[..., None, None]
+        for level, mask in zip(features, masks, strict=True)
+    ]
+
+
+def twin_dropout(key: Tensor, p: float) -> Callable[[list[Tensor]], list[Tensor]]:
+    """A perturbation for `net`: the features as they are, then a copy with channel dropout; 2B images."""
+
+    def perturb(features: list[Tensor]) -> list[Tensor]:
+        dropped = channel_dropout(features, key, p)
+        return [torch.cat(pair) for pair in zip(features, dropped, strict=True)]
+
+    return perturb

@@ -1,0 +1,31 @@
+"""The baseline: the supervised loss on labelled images, nothing else."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from unimatch.data.sample import Batch
+from unimatch.methods.base import METHODS, Logs, Method, Progress, ViewNeeds
+
+
+@dataclass
+class SupervisedConfig:
+    """No settings.
+
+    For a fair comparison its labelled batch is as large as both batches of the other methods together.
+    """
+
+
+@METHODS.register("supervised", SupervisedConfig)
+class Supervised(Method):
+    """L = L_x."""
+
+    @property
+    def views(self) -> ViewNeeds:
+        return ViewNeeds(num_strong=0, partner=None, unlabeled=False)
+
+    def step(self, net: nn.Module, batch: Batch, progress: Progress) -> tuple[Tensor, Logs]:
+        x = batch.labeled
+        net.train()
+        loss = self.supervised_loss(net(x.image)["logits"], x.label) * x.share
+        return loss, {"loss": loss.detach(), "loss_x": loss.detach()}

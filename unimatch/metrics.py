@@ -1,0 +1,52 @@
+"""Segmentation metrics from one table of pixel counts, which processes can add up exactly."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unimatch.taxonomy import IGNORE_INDEX
+
+
+class ConfusionMatrix:
+    """Counts of pixels by true class (row) and predicted class (column).
+
+    counts: int64 [K, K]; the sum over processes is the table of the whole set, and every figure below is
+    exact.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device | str = "cpu") -> None:
+        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
+
+    def update(self, prediction: Tensor, label: Tensor) -> None:
+        """Adds the pixels of two integer tensors of one shape, except those where either is IGNORE_INDEX.
+
+        A prediction is ignored outside the crop of a centre evaluation; elsewhere only labels are.
+        """
+        num_classes = len(self.counts)
+        prediction, label = prediction.long(), label.long()
+        counted = (label != IGNORE_INDEX) & (prediction != IGNORE_INDEX)
+        # Cell 0 takes the ignored pixels, so that an id out of range lengthens the table instead of falling
+        # among them.
+        cell = torch.where(counted, 1 + label * num_classes + prediction, 0)
+        counts = torch.bincount(cell.flatten(), minlength=1 + num_classes**2)
+        assert len(counts) == 1 + num_classes**2, f"a class id above {num_classes - 1} reached the metric"
+        self.counts += counts[1:].view(num_classes, num_classes)
+
+    def iou(self) -> Tensor:
+        """float64 [K]: intersection over union of each class; NaN for a class that occurs nowhere."""
+        intersection = self.counts.diagonal().double()
+        union = self.counts.sum(0) + self.counts.sum(1) - self.counts.diagonal()
+        return intersection / union  # 0/0 is NaN
+
+    def miou(self) -> float:
+        """The mean IoU over the classes that occur in truth or prediction; NaN if no pixel counted.
+
+        The released evaluation gives an absent class the value 0 instead; every class occurs in the full
+        benchmark sets.
+        """
+        return float(self.iou().nanmean())
+
+    def accuracy(self) -> float:
+        """The fraction of pixels with the right class; NaN if no pixel counted."""
+        return float(self.counts.diagonal().sum().double() / self.counts.sum())
