@@ -1,4 +1,4 @@
-"""Errors that a user can cause. Entry points print their message alone; anything else is a bug and keeps its traceback."""
+"""Errors that a user can cause: commands print their message alone; bugs keep their traceback."""
 
 
 class UserError(ValueError):

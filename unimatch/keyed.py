@@ -1,8 +1,8 @@
 """Randomness without state: every number is a hash of a key and a counter.
 
-Nothing here depends on a worker, a rank, a device or a library's generator, so an image, a mask or an order is the same
-on any number of processes and after any resume. The mixing function is the 64-bit finaliser of SplitMix64
-(Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014), used as a counter-based generator.
+Nothing here depends on a worker, a rank, a device or a library's generator, so an image, a mask or an order
+is the same on any number of processes and after any resume. The mixing function is the finaliser of
+SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014), used as a counter-based generator.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _mix(value: int) -> int:
 
 
 def key(*parts: int) -> int:
-    """A 64-bit key of some integers: seed, stream tag, epoch, position ... in an order that the caller fixes."""
+    """A 64-bit key of some integers (seed, stream tag, epoch, position ...), whose order matters."""
     value = 0
     for part in parts:
         value = _mix((value + GOLDEN + (int(part) & MASK)) & MASK)
@@ -69,7 +69,7 @@ class Draws:
         return low + (high - low) * ((word >> 11) * 2.0**-53)
 
     def integer(self, low: int, high: int) -> int:
-        """An integer in [low, high). The bias of scaling 53 bits is below 2**-30 for any range an image has."""
+        """An integer in [low, high); the bias of scaling 53 bits is below 2**-30 for an image's ranges."""
         return low + int(self.uniform() * (high - low))
 
     def bool(self, p: float) -> bool:

@@ -38,7 +38,7 @@ class Taxonomy:
 
     @property
     def hash(self) -> str:
-        """16 hex digits that change when a class is renamed, added, removed or moved; colours do not count."""
+        """16 hex digits that change when a class is renamed, added, removed or moved."""
         return hashlib.sha256(json.dumps(list(self.names)).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ TASKS = Registry("task")
 RawMicro = Mapping[str, Any]
 """A micro-batch as the loader stacks it: {"labeled": {name: tensor}, "unlabeled": {name: tensor} or None}."""
 
+
 class Needs(Protocol):
     """The part of a method's needs that a transform must know."""
 
@@ -49,8 +50,9 @@ class Task(ABC):
     def to_device(self, raw: RawMicro, device: torch.device, shares: Tensor | None = None) -> Batch:
         """The micro-batch that methods see, on `device`.
 
-        shares: float [n], on the CPU, in the order of `pixel_counts`; None: 1 each, so that every micro-batch counts the
-        same. With own count / mean count of all micro-batches of a step, the mean of their losses is the global mean.
+        shares: float [n], on the CPU, in the order of `pixel_counts`; None: 1 each, so that every micro-batch
+        counts the same. With own count / mean count of all micro-batches of a step, the mean of their losses
+        is the global mean.
         """
 
     @abstractmethod
@@ -73,7 +75,7 @@ class Task(ABC):
 
     @abstractmethod
     def figures(self, metric: ConfusionMatrix) -> dict[str, Any]:
-        """What a metric says, ready for JSON: `headline`, and figures by class name (None where a class is absent)."""
+        """What a metric says, ready for JSON: `headline`, and figures by class name (None: absent)."""
 
     @abstractmethod
     def pictures(self, net: nn.Module, batch: Batch) -> dict[str, np.ndarray]:

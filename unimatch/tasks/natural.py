@@ -1,5 +1,6 @@
 """Semantic segmentation of ordinary colour images: every pixel has one class or none."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -132,7 +133,8 @@ class NaturalTask(Task):
     def pixel_counts(self, raw: RawMicro) -> Tensor:
         """int64 [n]: labelled pixels, then, if any, valid ones of the weak and of each mixed strong view.
 
-        From the rectangles alone: a mixed view is valid outside its box where the image is, inside where the partner is.
+        From the rectangles alone: a mixed view is valid outside its box where the image is, and inside
+        where the partner is.
         """
         counts = [(raw["labeled"]["label"] != IGNORE_INDEX).sum()]
         arrays = raw["unlabeled"]
@@ -141,7 +143,8 @@ class NaturalTask(Task):
             partner = arrays["partner_content"] if "partner_content" in arrays else swap_pairs(valid)
             counts.append(_area(valid).sum())
             for box in arrays["boxes"].unbind(1):
-                counts.append((_area(valid) - _area(_overlap(valid, box)) + _area(_overlap(partner, box))).sum())
+                outside = _area(valid) - _area(_overlap(valid, box))
+                counts.append((outside + _area(_overlap(partner, box))).sum())
         return torch.stack(counts)
 
     def to_device(self, raw: RawMicro, device: torch.device, shares: Tensor | None = None) -> Batch:
@@ -235,8 +238,9 @@ class NaturalTask(Task):
         return ConfusionMatrix(self.taxonomy.num_classes, device)
 
     def figures(self, metric: ConfusionMatrix) -> dict[str, Any]:
-        """{"miou", "accuracy", "iou": {class: value, or None for a class in neither truth nor prediction}}."""
-        iou = {name: None if value != value else value for name, value in zip(self.taxonomy.names, metric.iou().tolist(), strict=True)}
+        """{"miou", "accuracy", "iou": {class: value, or None if in neither truth nor prediction}}."""
+        values = [None if math.isnan(value) else value for value in metric.iou().tolist()]
+        iou = dict(zip(self.taxonomy.names, values, strict=True))
         return {"miou": metric.miou(), "accuracy": metric.accuracy(), "iou": iou}
 
     @torch.no_grad()

@@ -1,0 +1,74 @@
+"""What all tests share: where real data is, a tiny shard set, and a tiny run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from unimatch import config as config_io
+from unimatch.data.splits import write_split
+from unimatch.data.synthetic import write_synthetic
+from unimatch.engine.run_config import RunConfig
+
+ROOT = Path(__file__).parent.parent
+
+TINY_RUN = """
+out: {out}
+data:
+  {{shards: {shards}, labeled: {split}/labeled.txt, unlabeled: {split}/unlabeled.txt, val: val, workers: 1}}
+batch: {{labeled: 4, unlabeled: 4}}
+model:
+  encoder: {{name: test_efficientnet, weights: none, output_stride: 16}}
+  head: {{name: deeplabv3plus}}
+method: {{name: unimatch}}
+task:
+  name: natural
+  views: {{crop: 48}}
+optimizer: {{lr: 0.01}}
+schedule: {{steps: 20}}
+log: {{every_steps: 1, pictures_every_steps: 10}}
+evaluation: {{every_steps: 10, workers: 0}}
+checkpoint: {{every_steps: 10}}
+"""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real data sets in their native layouts."""
+    folder = Path(os.environ.get("UNIMATCH_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(
+            f"no real data at {folder}; set UNIMATCH_TEST_DATA to a folder that holds camvid/, voc2012/ ..."
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 training and 10 validation scenes as shards; beside them `split/`, with 6 labelled."""
+    folder = tmp_path_factory.mktemp("tiny") / "shards"
+    write_synthetic(folder, train=40, val=10, height=48, width=64, seed=0)
+    write_split(folder, "train", folder.parent / "split", count=6, seed=0)
+    return folder
+
+
+@pytest.fixture
+def tiny_run(tiny_shards: Path, tmp_path: Path) -> Path:
+    """The configuration file of a 20-step run; its folder is `run` beside the file."""
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        TINY_RUN.format(out=tmp_path / "run", shards=tiny_shards, split=tiny_shards.parent / "split")
+    )
+    return path
+
+
+@pytest.fixture
+def tiny_config(tiny_run: Path) -> RunConfig:
+    return config_io.load(tiny_run, RunConfig)

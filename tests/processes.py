@@ -1,0 +1,110 @@
+"""Starts real processes that form one gloo group, as a launcher would, without its seconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+
+
+@dataclass
+class Ended:
+    """One process after its end."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Processes:
+    """`count` copies of one Python command with RANK, WORLD_SIZE ... set; leaves none behind."""
+
+    def __init__(self, count: int, args: Sequence[str], cwd: Path | None = None, **env: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        common = {
+            "OMP_NUM_THREADS": "1",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(count),
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        # Files, not pipes: a process that prints much must not wait for a reader.
+        self._open = ExitStack()
+        self._logs = [
+            (self._open.enter_context(TemporaryFile("w+")), self._open.enter_context(TemporaryFile("w+")))
+            for _ in range(count)
+        ]
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, *args],
+                cwd=cwd,
+                stdout=out,
+                stderr=err,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank), **env},
+            )
+            for rank, (out, err) in enumerate(self._logs)
+        ]
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        self._open.close()
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Sends a signal to every process and, with SIGKILL, to its data workers."""
+        for process in self.processes:
+            with suppress(ProcessLookupError):
+                (os.killpg if number == signal.SIGKILL else os.kill)(process.pid, number)
+        if number == signal.SIGKILL:
+            for process in self.processes:
+                process.wait()
+
+    def wait(self, timeout_s: float = 120) -> list[Ended]:
+        """How all ended; a process that outlives `timeout_s` fails the test with what it printed."""
+        try:
+            for process in self.processes:
+                process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(
+                f"a process did not end in {timeout_s} s:\n" + "\n".join(e.err for e in self._ended())
+            ) from None
+        return self._ended()
+
+    def _ended(self) -> list[Ended]:
+        ended = []
+        for process, (out, err) in zip(self.processes, self._logs, strict=True):
+            out.seek(0)
+            err.seek(0)
+            ended.append(Ended(process.returncode, out.read(), err.read()))
+        return ended
+
+
+def run(count: int, *args: str, timeout_s: float = 120, cwd: Path | None = None, **env: str) -> list[Ended]:
+    """Runs `python ARGS` as `count` processes to their ends."""
+    with Processes(count, args, cwd, **env) as processes:
+        return processes.wait(timeout_s)
+
+
+def succeed(
+    count: int, *args: str, timeout_s: float = 120, cwd: Path | None = None, **env: str
+) -> list[Ended]:
+    """The same; a process that fails fails the test."""
+    ended = run(count, *args, timeout_s=timeout_s, cwd=cwd, **env)
+    for rank, one in enumerate(ended):
+        assert one.code == 0, f"rank {rank} exited with {one.code}:\n{one.out}\n{one.err}"
+    return ended

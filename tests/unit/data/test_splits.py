@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unimatch.data import splits
+from unimatch.data.archive import ShardSet
+from unimatch.data.pack import NewSample, labeled_sample, png, write_set
+from unimatch.data.splits import list_hash, make_split, plain, stratified, write_split
+from unimatch.errors import ConfigError, DataError
+from unimatch.taxonomy import Taxonomy
+
+TAXONOMY = Taxonomy.of(["common", "half", "rare"])
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 labelled images, class 1 in the even ones, class 2 in numbers 3 and 17; 4 mask-free ones in the same
+    subset and 3 in the subset extra.
+    """
+    root = tmp_path_factory.mktemp("splits") / "set"
+    image = png(np.zeros((8, 8, 3), np.uint8))
+    train: list[NewSample] = []
+    for i in range(20):
+        label = np.zeros((8, 8), np.uint8)
+        label[0, :4] = 255
+        label[1:3] = 1 if i % 2 == 0 else 0
+        label[3] = 2 if i in (3, 17) else 0
+        train.append(labeled_sample(f"t/{i:02d}", image, "png", label, 3))
+    train += [NewSample(f"t/bare{i}", image, "png", None, 8, 8, None) for i in range(4)]
+    extra = [NewSample(f"e/{i}", image, "png", None, 8, 8, None) for i in range(3)]
+    write_set(root, TAXONOMY, [("train", train), ("extra", extra)], {}, 1 << 20)
+    return root
+
+
+@pytest.mark.parametrize("method", splits.METHODS)
+def test_a_split_divides_the_subset(shards: Path, tmp_path: Path, method: splits.Method) -> None:
+    split = write_split(
+        shards, "train", tmp_path / "s", count=6, method=method, seed=3, also_unlabeled=["extra"]
+    )
+    opened = ShardSet.open(shards)
+    labeled, unlabeled = (opened.rows(tmp_path / "s" / f"{name}.txt") for name in ("labeled", "unlabeled"))
+    assert len(labeled) == 6 and not set(labeled) & set(unlabeled)
+    everything = np.concatenate([opened.rows("train"), opened.rows("extra")])
+    assert sorted([*labeled, *unlabeled]) == sorted(everything)
+    assert (opened.index["label_size"][labeled] > 0).all()
+    assert (tmp_path / "s" / "labeled.txt").read_text() == "".join(
+        f"{key}\n" for key in sorted(split.labeled)
+    )
+    again = make_split(opened, "train", count=6, method=method, seed=3, also_unlabeled=["extra"])
+    assert (again.labeled, again.unlabeled) == (split.labeled, split.unlabeled)
+    other = make_split(opened, "train", count=6, method=method, seed=4)
+    assert other.labeled != split.labeled
+
+
+def test_pixels_are_counted(shards: Path) -> None:
+    split = make_split(ShardSet.open(shards), "train", count=20)
+    counts = [20 * 60 - 10 * 16 - 2 * 8, 10 * 16, 2 * 8]
+    assert split.pool_pixels.tolist() == counts and split.labeled_pixels.tolist() == counts
+    assert split.labeled_images.tolist() == [20, 10, 2]
+    assert split.unlabeled == tuple(f"t/bare{i}" for i in range(4))
+
+
+def test_fraction_is_rounded(shards: Path) -> None:
+    opened = ShardSet.open(shards)
+    for fraction, count in ((0.25, 6), (0.3, 7), (0.01, 1), (5 / 6, 20)):  # of 24 samples
+        assert len(make_split(opened, "train", fraction=fraction).labeled) == count
+
+
+def test_plain_draws_every_image_equally_often() -> None:
+    drawn = Counter(i for seed in range(2000) for i in plain(10, 3, seed).tolist())
+    assert all(abs(count - 600) < 6 * np.sqrt(600 * 0.7) for count in drawn.values()) and len(drawn) == 10
+
+
+def test_stratified_has_the_rare_class_where_plain_often_has_not(shards: Path) -> None:
+    opened = ShardSet.open(shards)
+    pixels = splits.sample_pixels(opened, opened.rows("train")[:20])
+    rare = pixels[:, 2] > 0
+    assert all(rare[stratified(pixels, 3, key)].any() for key in range(50))
+    assert sum(rare[plain(20, 3, key)].any() for key in range(50)) < 35
+
+
+def test_stratified_covers_all_classes_and_follows_their_frequency() -> None:
+    random = np.random.default_rng(0)
+    frequency = np.array([1.0, 0.8, 0.5, 0.3, 0.1, 0.02])
+    present = random.random((400, 6)) < frequency
+    present[0] = True
+    pixels = present * random.integers(1, 1000, (400, 6))
+    plain_error, error = [], []
+    for key in range(20):
+        assert (pixels[stratified(pixels, 6, key)] > 0).any(axis=0).all()
+        chosen = stratified(pixels, 40, key)
+        assert len(set(chosen.tolist())) == 40
+        error.append(np.abs(present[chosen].mean(axis=0) - present.mean(axis=0)).max())
+        plain_error.append(np.abs(present[plain(400, 40, key)].mean(axis=0) - present.mean(axis=0)).max())
+    assert np.mean(error) < 0.12 and len({tuple(stratified(pixels, 6, key)) for key in range(20)}) > 15
+    assert np.mean(error) < 1.2 * np.mean(plain_error)
+
+
+def test_stratified_does_not_take_a_sliver_for_a_class() -> None:
+    # Class 1: a single pixel in images 0..9, 100 pixels in images 10..19.
+    pixels = np.zeros((40, 2), np.int64)
+    pixels[:, 0], pixels[:10, 1], pixels[10:20, 1] = 1000, 1, 100
+    for key in range(20):
+        assert pixels[stratified(pixels, 2, key), 1].max() == 100
+
+
+def test_stratified_with_everything_chosen_and_with_absent_classes() -> None:
+    pixels = np.array([[5, 0, 0], [5, 3, 0], [0, 0, 0]])
+    assert sorted(stratified(pixels, 3, 1).tolist()) == [0, 1, 2]
+
+
+def test_hash_ignores_the_order() -> None:
+    assert list_hash(["b", "a"]) == list_hash(["a", "b"]) != list_hash(["a", "bc"]) != list_hash(["ab", "c"])
+    assert len(list_hash([])) == 16
+
+
+def test_the_table_marks_what_is_missing(shards: Path) -> None:
+    opened = ShardSet.open(shards)
+    seed = next(s for s in range(50) if make_split(opened, "train", count=1, seed=s).labeled_pixels[2] == 0)
+    lines = splits.statistics(make_split(opened, "train", count=1, seed=seed)).splitlines()
+    assert [line.split()[0] for line in lines] == ["class", "common", "half", "rare"]
+    assert "<- not among the labelled samples" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            {"count": 21},
+            DataError,
+            "21 labelled samples asked for, but 'train' has 20 with a mask .4 of its 24",
+        ),
+        ({"count": 1, "subset": "extra"}, DataError, "'extra' has 0 with a mask"),
+        ({"count": 1, "subset": "trian"}, DataError, "trian"),
+        ({"count": 1, "also_unlabeled": ["nix"]}, DataError, "nix"),
+        ({"count": 0}, ConfigError, "count"),
+        ({"fraction": 1.5}, ConfigError, "fraction"),
+        ({}, ConfigError, "either a count or a fraction"),
+        ({"count": 1, "fraction": 0.5}, ConfigError, "either a count or a fraction"),
+        ({"count": 1, "method": "random"}, ConfigError, "plain, stratified"),
+    ],
+)
+def test_refused(shards: Path, tmp_path: Path, arguments: dict, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        write_split(shards, out=tmp_path / "s", **{"subset": "train", **arguments})
+    assert not (tmp_path / "s").exists()

@@ -1,0 +1,198 @@
+"""Worker processes: order, bounds, and every way in which they can fail, each within seconds."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unimatch.data import workers as pool
+from unimatch.errors import ConfigError, DataError
+
+needs_linux = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="looks into /proc or forks closures"
+)
+pytestmark = needs_linux
+
+
+def run(function: Callable[[int], Any], count: int, workers: int, **options: Any) -> Iterator[Any]:
+    settings: dict[str, Any] = {"prefetch": 2, "timeout_s": 20.0, "describe": lambda item: f"step {item}"}
+    return pool.ahead(function, range(count), workers=workers, **{**settings, **options})
+
+
+def children() -> list[int]:
+    """Process ids of the workers that this test started."""
+    return [
+        child.pid for child in multiprocessing.active_children() if child.pid and "data worker" in child.name
+    ]
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended (a zombie has)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+def tree(item: int) -> dict[str, Any]:
+    """A result of every kind: arrays of odd sizes, none, empty, not contiguous, scalars, nested."""
+    return {
+        "a": np.full((item % 3, 5), item, np.uint8),
+        "b": [np.arange(7.0) + item, None, "text"],
+        "c": np.arange(24).reshape(4, 6)[:, ::2] * item,
+        "d": (item, {"e": np.array(item, np.int64)}),
+    }
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3, 9])
+def test_results_come_in_order_and_whole(workers: int) -> None:
+    results = list(run(tree, 8, workers))
+    assert len(results) == 8
+    for item, result in enumerate(results):
+        expected = tree(item)
+        assert (result["a"] == expected["a"]).all() and result["a"].shape == expected["a"].shape
+        assert (result["b"][0] == expected["b"][0]).all() and result["b"][1:] == [None, "text"]
+        assert (result["c"] == expected["c"]).all() and result["c"].dtype == expected["c"].dtype
+        assert result["d"][0] == result["d"][1]["e"] == item
+    results[3]["a"][:] = 1  # the arrays can be written, and outlive the workers
+    assert children() == []
+
+
+def test_no_items_and_results_without_arrays() -> None:
+    assert list(run(tree, 0, 4)) == []
+    assert list(run(lambda item: item * item, 5, 2)) == [0, 1, 4, 9, 16]
+
+
+def test_workers_end_with_the_iterator() -> None:
+    results = run(tree, 1000, 2)
+    next(results)
+    pids = children()
+    assert len(pids) == 2
+    del results
+    gc.collect()
+    assert wait_until(lambda: all(map(gone, pids)))
+
+
+def test_no_more_results_are_made_than_asked_for(tmp_path: Path) -> None:
+    def touch(item: int) -> int:
+        (tmp_path / str(item)).touch()
+        return item
+
+    results = run(touch, 1000, 2, prefetch=3)
+    assert next(results) == 0
+    assert wait_until(lambda: len(list(tmp_path.iterdir())) == 7)
+    time.sleep(0.3)
+    assert len(list(tmp_path.iterdir())) == 7  # the one taken, and two workers with three each
+    results.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_users_error_arrives_as_it_is_when_its_turn_comes(workers: int) -> None:
+    def fail(item: int) -> int:
+        if item == 3:
+            raise ConfigError("train-00000.tar:a: bad")
+        return item
+
+    results = run(fail, 10, workers)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ConfigError) as error:
+        next(results)
+    assert str(error.value) == "train-00000.tar:a: bad"
+    assert children() == []
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(
+        RuntimeError, match=r"data worker 0 failed on step 0:\nTraceback[\s\S]*ZeroDivisionError"
+    ):
+        next(run(lambda item: 1 // item, 4, 2))
+
+
+def test_a_killed_worker_is_an_error_at_once() -> None:
+    def last_words(item: int) -> int:
+        if item == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item
+
+    results = run(last_words, 100, 2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    start = time.monotonic()
+    with pytest.raises(
+        DataError,
+        match=r"data worker 1 \(pid \d+\) was killed \(signal 9; out of memory\?\) before .* step 3",
+    ):
+        next(results)
+    assert time.monotonic() - start < 5 and children() == []
+
+
+def test_a_worker_killed_from_outside_while_idle_loses_only_what_it_had_not_sent() -> None:
+    results = run(lambda item: np.full(9, item), 100, 1, prefetch=2)
+    assert next(results)[0] == 0
+    time.sleep(0.3)
+    os.kill(children()[0], signal.SIGKILL)
+    taken: list[int] = []
+    with pytest.raises(DataError, match=r"signal 9; out of memory\?"):
+        taken.extend(result[0] for result in results)
+    assert children() == []
+
+
+def test_a_worker_that_exits_is_an_error() -> None:
+    with pytest.raises(DataError, match="ended with exit code 3 before it finished step 0"):
+        next(run(lambda item: os._exit(3), 4, 1))
+
+
+def test_a_slow_worker_is_an_error_that_names_the_step() -> None:
+    start = time.monotonic()
+    with pytest.raises(
+        DataError, match=r"data worker 0 .* not finished step 0 within 0\.5 s; .*data\.timeout_s"
+    ):
+        next(run(lambda item: time.sleep(60), 4, 2, timeout_s=0.5))
+    assert time.monotonic() - start < 5 and children() == []
+
+
+def test_signals_to_the_group_do_not_stop_workers() -> None:
+    results = run(lambda item: item, 200, 2, prefetch=1)
+    assert next(results) == 0 and next(results) == 1
+    for pid in children():
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGINT)
+    assert list(results) == list(range(2, 200))
+
+
+def leave_workers_behind(tell: Connection, end: Callable[[], None]) -> None:
+    """A parent process that never closes its iterator."""
+    results = run(lambda item: time.sleep(0.01), 10**6, 2)
+    next(results), next(results)
+    tell.send(children())
+    end()
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [(lambda: os.kill(os.getpid(), signal.SIGKILL), -9), (lambda: None, 0)]
+)
+def test_workers_do_not_outlive_their_parent_nor_hold_up_its_exit(end: Callable[[], None], code: int) -> None:
+    ours, theirs = pool.CONTEXT.Pipe()
+    parent = pool.CONTEXT.Process(target=leave_workers_behind, args=(theirs, end))
+    parent.start()
+    pids = ours.recv()
+    parent.join(10)
+    assert parent.exitcode == code and len(pids) == 2
+    assert wait_until(lambda: all(map(gone, pids)))

@@ -1,0 +1,134 @@
+"""Compares finished runs: a table (summary.md), curves over steps (curves.png), predictions (overlays.png).
+
+python tools/compare.py RUN [RUN ...] --out FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib
+import numpy as np
+import torch
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from unimatch.data.archive import ShardSet
+from unimatch.data.decode import decode_image, decode_label
+from unimatch.data.picture import grid, overlay
+from unimatch.engine.build import restore
+from unimatch.engine.entry import run_entry
+from unimatch.engine.log import read_metrics
+from unimatch.engine.runtime import Runtime
+from unimatch.errors import UserError
+
+FIGURE = "miou"
+
+
+def main(args: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders; the folder's name is the label")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for summary.md, curves.png and overlays.png"
+    )
+    parser.add_argument("--images", type=int, default=6, help="rows of the overlay picture (default: 6)")
+    options = parser.parse_args(args)
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    curves = {run.name: _curve(run) for run in options.runs}
+    table = _table(curves)
+    (options.out / "summary.md").write_text(table)
+    _plot(curves, options.out / "curves.png")
+    _overlays(options.runs, options.images, options.out / "overlays.png")
+    print(table)
+    for name in ("summary.md", "curves.png", "overlays.png"):
+        print(options.out / name)
+
+
+def _curve(run: Path) -> list[dict[str, Any]]:
+    """Evaluations of a run's headline network, one a step."""
+    try:
+        lines = read_metrics(run, "eval")
+    except FileNotFoundError:
+        raise UserError(f"{run} is not a run folder: it has no metrics.jsonl") from None
+    if not lines:
+        raise UserError(f"{run} was never evaluated: set data.val in its configuration")
+    return [line for line in lines if line["network"] == lines[0]["network"]]
+
+
+def _table(curves: dict[str, list[dict[str, Any]]]) -> str:
+    """Markdown, a row a run. The last step is the result; the best one is chosen by hindsight."""
+    classes = list(next(iter(curves.values()))[-1]["iou"])
+    lines = [
+        f"| run | steps | last mIoU | best mIoU (step) | {' | '.join(classes)} |",
+        f"| --- | ---: | ---: | ---: |{' ---: |' * len(classes)}",
+    ]
+    for name, curve in curves.items():
+        last, best = curve[-1], max(curve, key=lambda line: line[FIGURE])
+        per_class = [last["iou"].get(c) for c in classes]
+        cells = " | ".join("-" if value is None else f"{100 * value:.1f}" for value in per_class)
+        lines.append(
+            f"| {name} | {last['step']} | {100 * last[FIGURE]:.2f} "
+            f"| {100 * best[FIGURE]:.2f} ({best['step']}) | {cells} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _plot(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for name, curve in curves.items():
+        axes.plot(
+            [line["step"] for line in curve],
+            [100 * line[FIGURE] for line in curve],
+            marker="o",
+            markersize=3,
+            label=name,
+        )
+    axes.set(xlabel="optimiser steps", ylabel="mIoU, %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _overlays(runs: list[Path], count: int, path: Path) -> None:
+    """Columns: image, truth, then each run's last network; rows: images spread over the evaluation set."""
+    runtime = Runtime()
+    restored = [restore(run, "last", None, runtime) for run in runs]
+    first = restored[0]
+    shards = ShardSet.open(first.config.data.shards)
+    assert first.config.data.val is not None
+    rows = shards.rows(first.config.data.val)
+    colors = first.task.taxonomy.colors
+    pictures = []
+    for row in rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]:
+        record = shards.read(row)
+        assert record.label is not None
+        image, label = decode_image(record.image, record.where), decode_label(record.label, record.where)
+        pictures += [image, overlay(image, label, colors)]
+        for one in restored:
+            with torch.inference_mode():
+                predicted = one.task.predict(one.net, torch.from_numpy(image)[None].to(runtime.device))[0]
+            pictures.append(overlay(image, predicted.to("cpu", torch.uint8).numpy(), colors))
+    sheet = _titled(grid(pictures, columns=2 + len(runs)), ["image", "truth", *(run.name for run in runs)])
+    cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+
+
+def _titled(sheet: np.ndarray, titles: list[str]) -> np.ndarray:
+    """The sheet under a line of column titles."""
+    header = np.full((24, sheet.shape[1], 3), 255, np.uint8)
+    for index, title in enumerate(titles):
+        x = sheet.shape[1] * index // len(titles) + 4
+        cv2.putText(header, title, (x, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([header, sheet])
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry(main))

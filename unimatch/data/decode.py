@@ -1,0 +1,153 @@
+"""Image and label files to arrays, and the checks that turn bad files into a DataError instead of grey
+rows.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from unimatch.errors import DataError
+from unimatch.taxonomy import IGNORE_INDEX
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_END = b"IEND\xaeB`\x82"
+JPEG_END = b"\xff\xd9"
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+JPEG_SCAN = 0xDA
+# EXIF rotation is ignored: labels are drawn on the stored pixels.
+READ_IMAGE = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+class Header(NamedTuple):
+    """What the first bytes of an image file say."""
+
+    format: str  # "jpeg", "png" or "webp"
+    width: int
+    height: int
+    channels: int  # 0: palette; 3 for WebP
+    depth: int  # bits a channel
+    scan: int  # JPEG: offset of the first scan, or of the end of the data given; else 0
+
+
+def image_header(data: bytes, where: str, what: str = "image") -> Header:
+    """Format, size and channels of a JPEG, PNG or WebP from its first bytes."""
+    try:
+        if data[:2] == b"\xff\xd8":
+            return _jpeg_header(data)
+        if data[:8] == PNG_SIGNATURE:
+            width, height, depth, kind = struct.unpack(">IIBB", data[16:26])
+            return Header("png", width, height, {0: 1, 2: 3, 3: 0, 4: 2, 6: 4}[kind], depth, 0)
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return _webp_header(data)
+    except (struct.error, IndexError, KeyError, ValueError) as error:
+        raise DataError(f"{where}: the {what}'s header is damaged or cut short; replace the file") from error
+    kind = "is empty" if not data else "is not a JPEG, PNG or WebP"
+    raise DataError(f"{where}: the {what} {kind}; replace or convert it")
+
+
+def _jpeg_header(data: bytes) -> Header:
+    """Walk the markers up to the first scan; the frame marker on the way holds the size."""
+    frame = None
+    at = 2
+    while True:
+        if data[at] != 0xFF:
+            raise ValueError("no marker")
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        if marker in JPEG_FRAMES:
+            depth, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
+            frame = Header("jpeg", width, height, channels, depth, 0)
+        following = at + 2 + length
+        if marker == JPEG_SCAN or (frame is not None and following + 4 > len(data)):
+            if frame is None:
+                raise ValueError("a scan before the frame")
+            return frame._replace(scan=at)
+        at = following
+
+
+def _webp_header(data: bytes) -> Header:
+    kind = data[12:16]
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return Header("webp", width & 0x3FFF, height & 0x3FFF, 3, 8, 0)
+    if kind == b"VP8L":
+        (word,) = struct.unpack_from("<I", data, 21)
+        return Header("webp", (word & 0x3FFF) + 1, (word >> 14 & 0x3FFF) + 1, 3, 8, 0)
+    if kind == b"VP8X" and len(data) >= 30:
+        width = int.from_bytes(data[24:27], "little") + 1
+        return Header("webp", width, int.from_bytes(data[27:30], "little") + 1, 3, 8, 0)
+    raise ValueError("unknown WebP chunk")
+
+
+def _is_whole(data: bytes, header: Header) -> bool:
+    """Whether the file has its end. Decoders differ: some return a cut JPEG with grey rows, and a warning on
+    stderr.
+    """
+    if header.format == "jpeg":
+        # The last two bytes nearly always; after the start of a scan this pair can only be the end, so that
+        # bytes which some cameras append are no error. Before it, a thumbnail may hold the same pair.
+        return data.endswith(JPEG_END) or data.find(JPEG_END, header.scan) >= 0
+    if header.format == "png":
+        return data.rfind(PNG_END) >= 0
+    return len(data) >= int.from_bytes(data[4:8], "little") + 8
+
+
+def decode_image(data: bytes, where: str) -> np.ndarray:
+    """uint8 [H, W, 3] RGB of a JPEG, PNG or WebP; grey and palette images expanded, transparency dropped.
+
+    DataError: cut short, damaged, CMYK, or more than 8 bits a channel.
+    """
+    header = image_header(data, where)
+    if header.format == "jpeg" and header.channels not in (1, 3):
+        raise DataError(f"{where}: a JPEG of {header.channels} channels (CMYK?); convert it to RGB")
+    if header.depth > 8:
+        raise DataError(f"{where}: an image of {header.depth} bits a channel; convert it to 8 bits")
+    return _decode(data, header, READ_IMAGE, where, "image")
+
+
+def decode_label(data: bytes, where: str) -> np.ndarray:
+    """uint8 [H, W] class ids of an 8-bit greyscale PNG. DataError for any other file."""
+    header = image_header(data, where, "label")
+    if (header.format, header.channels, header.depth) != ("png", 1, 8):
+        kind = {0: "palette", 1: "greyscale"}.get(header.channels, f"{header.channels}-channel")
+        raise DataError(
+            f"{where}: the label is a {header.depth}-bit {kind} {header.format.upper()}; it must be "
+            "an 8-bit greyscale PNG of class ids (tools/make_shards.py converts palette masks)"
+        )
+    return _decode(data, header, cv2.IMREAD_UNCHANGED, where, "label")
+
+
+def _decode(data: bytes, header: Header, flags: int, where: str, what: str) -> np.ndarray:
+    if not _is_whole(data, header):
+        raise DataError(
+            f"{where}: the {what} is cut short ({len(data)} bytes); replace the file and pack again"
+        )
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:  # for instance more pixels than OpenCV's limit
+        pixels = None
+    if pixels is None:
+        raise DataError(f"{where}: the {what} cannot be decoded; replace the file and pack again")
+    return pixels
+
+
+def check_label(label: np.ndarray, num_classes: int, where: str) -> None:
+    """DataError unless every value is a class id or IGNORE_INDEX."""
+    # In uint8 arithmetic ids wrap to 256 - num_classes and above and IGNORE_INDEX becomes the limit: one
+    # pass, no masks.
+    limit = IGNORE_INDEX - num_classes
+    if label.size == 0 or np.subtract(label, np.uint8(num_classes)).min() >= limit:
+        return
+    found = [int(value) for value in np.unique(label) if num_classes <= value < IGNORE_INDEX]
+    listed = ", ".join(map(str, found[:8])) + (", ..." if len(found) > 8 else "")
+    raise DataError(
+        f"{where}: label value(s) {listed}, but there are {num_classes} classes (0 to {num_classes - 1}) and "
+        f"{IGNORE_INDEX} for ignored pixels; pack the data again with a mapping for these values"
+    )

@@ -1,0 +1,331 @@
+"""Batches: the plan says which samples, the shard set gives their bytes, the transform makes the views.
+
+Every result is a pure function of the step (training) or of the rows (evaluation), so neither the number of
+workers nor a resume changes a pixel.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypedDict, TypeVar
+
+import numpy as np
+import torch
+
+from unimatch.data.archive import Record, ShardSet
+from unimatch.data.decode import check_label, decode_image, decode_label
+from unimatch.data.index import summary
+from unimatch.data.plan import MicroPlan, Plan, Slots
+from unimatch.data.workers import ahead
+from unimatch.errors import DataError
+
+logger = logging.getLogger(__name__)
+Sample = TypeVar("Sample")
+Arrays = dict[str, np.ndarray]
+
+
+class Transform(Protocol):
+    """Makes the views of one sample; all randomness comes from `key`. Picklable."""
+
+    def labeled(self, image: np.ndarray, label: np.ndarray, key: int) -> Arrays: ...
+
+    def unlabeled(self, image: np.ndarray, key: int, partner_image: np.ndarray | None = None) -> Arrays: ...
+
+
+class RawMicro(TypedDict):
+    """One micro-batch: the transform's arrays, stacked, and `noise_key` int64 [B]; all on the CPU."""
+
+    labeled: dict[str, torch.Tensor]
+    unlabeled: dict[str, torch.Tensor] | None
+    skipped: int  # unreadable samples that were replaced in it
+
+
+def load_image(shards: ShardSet, row: int) -> np.ndarray:
+    """uint8 [H, W, 3]: the image of a sample; its label is not read. DataError names shard and key."""
+    return _image(shards.read(row, with_label=False))
+
+
+def load_pair(shards: ShardSet, row: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [H, W, 3] and uint8 [H, W]: image and label of a sample.
+
+    DataError if they do not fit each other, the index or the classes, or if there is no label.
+    """
+    record = shards.read(row)
+    if record.label is None:
+        raise DataError(
+            f"{record.where}: has no label, but the split uses it as a labelled sample; remove its key"
+        )
+    image, label = _image(record), decode_label(record.label, record.where)
+    if label.shape != image.shape[:2]:
+        raise DataError(
+            f"{record.where}: the label is {label.shape[1]}x{label.shape[0]} pixels, the image "
+            f"{image.shape[1]}x{image.shape[0]}; pack the right pair again"
+        )
+    check_label(label, num_classes, record.where)
+    return image, label
+
+
+def _image(record: Record) -> np.ndarray:
+    image = decode_image(record.image, record.where)
+    if image.shape[:2] != (record.height, record.width):
+        raise DataError(
+            f"{record.where}: the image is {image.shape[1]}x{image.shape[0]} pixels, the index says "
+            f"{record.width}x{record.height}; pack the data again"
+        )
+    return image
+
+
+def _limit(skipped: int, ceiling: int, last: str) -> None:
+    if skipped > ceiling:
+        raise DataError(
+            f"{skipped} samples cannot be read, data.skip_ceiling allows {ceiling}; the last: {last}"
+        )
+
+
+def _to_tensors(arrays: Arrays, pin_memory: bool) -> dict[str, torch.Tensor]:
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {name: tensor.pin_memory() for name, tensor in tensors.items()} if pin_memory else tensors
+
+
+@dataclass
+class _TrainingStep:
+    """Computes a rank's micro-batches of a step, as arrays, with the samples that had to be skipped."""
+
+    shards: ShardSet
+    rows_labeled: np.ndarray
+    rows_unlabeled: np.ndarray | None
+    plan: Plan
+    transform: Transform
+    rank: int
+    world: int
+    accumulation: int
+    num_classes: int
+    skip_ceiling: int
+
+    def __call__(self, step: int) -> list[dict[str, Any]]:
+        return [self._micro(micro) for micro in self._plans(step)]
+
+    def _plans(self, step: int) -> list[MicroPlan]:
+        return self.plan.slots(step, self.rank, self.world, self.accumulation)
+
+    def _micro(self, micro: MicroPlan) -> dict[str, Any]:
+        skipped: dict[int, str] = {}
+        labeled, unlabeled = micro.labeled, micro.unlabeled
+        result: dict[str, Any] = {
+            "labeled": self._stack(labeled, self._labeled(labeled, skipped)),
+            "unlabeled": None,
+        }
+        if unlabeled is not None:
+            result["unlabeled"] = self._stack(unlabeled, self._unlabeled(unlabeled, skipped))
+        return {**result, "skipped": skipped}
+
+    def _labeled(self, slots: Slots, skipped: dict[int, str]) -> Iterator[Arrays]:
+        for ordinal, key in zip(slots.ordinals.tolist(), slots.view_keys, strict=True):
+            image, label = self._readable(
+                self.rows_labeled, ordinal, skipped, lambda row: load_pair(self.shards, row, self.num_classes)
+            )
+            yield self.transform.labeled(image, label, key)
+
+    def _unlabeled(self, slots: Slots, skipped: dict[int, str]) -> Iterator[Arrays]:
+        assert self.rows_unlabeled is not None
+        partners = [None] * len(slots.ordinals) if slots.partners is None else slots.partners.tolist()
+        for ordinal, key, other in zip(slots.ordinals.tolist(), slots.view_keys, partners, strict=True):
+            image, partner = (
+                None
+                if place is None
+                else self._readable(
+                    self.rows_unlabeled, place, skipped, lambda row: load_image(self.shards, row)
+                )
+                for place in (ordinal, other)
+            )
+            assert image is not None
+            yield self.transform.unlabeled(image, key, partner)
+
+    def _readable(
+        self, rows: np.ndarray, ordinal: int, skipped: dict[int, str], load: Callable[[int], Sample]
+    ) -> Sample:
+        """The sample, or in its place the next readable one of the split: the same on every rank and after a
+        resume.
+        """
+        for place in range(ordinal, ordinal + len(rows)):
+            row = int(rows[place % len(rows)])
+            try:
+                return load(row)
+            except DataError as error:
+                if self.skip_ceiling == 0:
+                    raise
+                skipped[row] = str(error)
+                _limit(len(skipped), self.skip_ceiling, skipped[row])
+        raise DataError(f"no sample of the split can be read; {summary(skipped.values(), 1)}")
+
+    @staticmethod
+    def _stack(slots: Slots, samples: Iterator[Arrays]) -> Arrays:
+        listed = list(samples)
+        stacked = {name: np.stack([sample[name] for sample in listed]) for name in listed[0]}
+        return {**stacked, "noise_key": slots.noise_keys}
+
+    def describe(self, step: int) -> str:
+        """The step and its samples, for messages."""
+        names = []
+        for micro in self._plans(step):
+            names += self.shards.keys(self.rows_labeled[micro.labeled.ordinals])
+            if micro.unlabeled is not None and self.rows_unlabeled is not None:
+                names += self.shards.keys(self.rows_unlabeled[micro.unlabeled.ordinals])
+        return f"step {step} (samples {summary(names, 8)})"
+
+
+def train_loader(
+    shards: ShardSet,
+    rows_labeled: np.ndarray,
+    rows_unlabeled: np.ndarray | None,
+    plan: Plan,
+    transform: Transform,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    accumulation: int = 1,
+    start_step: int = 0,
+    stop_step: int,
+    workers: int,
+    prefetch: int = 2,
+    timeout_s: float = 120.0,
+    pin_memory: bool = False,
+    num_classes: int,
+    skip_ceiling: int = 0,
+) -> Iterator[tuple[int, list[RawMicro]]]:
+    """(step, this rank's micro-batches) for each step in [start_step, stop_step).
+
+    `skip_ceiling`: how many different unreadable samples this rank may replace by the next readable one of
+    the split before it is a DataError; each is logged once. The count starts anew when a run is resumed.
+    ConfigError: the plan's batches do not divide over ranks and micro-batches. While iterating: DataError for
+    data that cannot be used and for dead or slow workers.
+    """
+    plan.check(world, accumulation)
+    assert len(rows_labeled) == plan.num_labeled, "the plan was made for another labelled split"
+    num_unlabeled = 0 if rows_unlabeled is None else len(rows_unlabeled)
+    assert num_unlabeled == plan.num_unlabeled, "the plan was made for another unlabelled split"
+    prepare = _TrainingStep(
+        shards,
+        rows_labeled,
+        rows_unlabeled,
+        plan,
+        transform,
+        rank,
+        world,
+        accumulation,
+        num_classes,
+        skip_ceiling,
+    )
+    steps = range(start_step, stop_step)
+    results = ahead(
+        prepare,
+        steps,
+        workers=workers,
+        prefetch=prefetch,
+        timeout_s=timeout_s,
+        describe=prepare.describe,
+    )
+    return _counted(steps, results, skip_ceiling, pin_memory)
+
+
+def _counted(
+    steps: Sequence[int], results: Iterator[list[dict[str, Any]]], skip_ceiling: int, pin_memory: bool
+) -> Iterator[tuple[int, list[RawMicro]]]:
+    """The results as tensors, as long as no more than `skip_ceiling` different samples were skipped in
+    them.
+    """
+    seen: set[int] = set()
+    for step, micros in zip(steps, results, strict=True):
+        batch: list[RawMicro] = []
+        for micro in micros:
+            for row, problem in micro["skipped"].items():
+                if row not in seen:
+                    seen.add(row)
+                    logger.warning("skipped sample %d of at most %d: %s", len(seen), skip_ceiling, problem)
+                _limit(len(seen), skip_ceiling, problem)
+            unlabeled = micro["unlabeled"]
+            batch.append(
+                {
+                    "labeled": _to_tensors(micro["labeled"], pin_memory),
+                    "unlabeled": None if unlabeled is None else _to_tensors(unlabeled, pin_memory),
+                    "skipped": len(micro["skipped"]),
+                }
+            )
+        yield step, batch
+
+
+class EvalBatch(TypedDict):
+    """Images of one size."""
+
+    image: torch.Tensor  # uint8 [B, H, W, 3]
+    label: torch.Tensor | None  # uint8 [B, H, W]; None for mask-free samples
+    keys: list[str]
+
+
+@dataclass
+class _EvalBatch:
+    """Loads the images, and the labels if they have any, of some rows of equal size."""
+
+    shards: ShardSet
+
+    def __call__(self, rows: np.ndarray) -> dict[str, Any]:
+        keys = self.shards.keys(rows)
+        if self.shards.index["label_size"][rows[0]] == 0:
+            return {
+                "image": np.stack([load_image(self.shards, int(row)) for row in rows]),
+                "label": None,
+                "keys": keys,
+            }
+        pairs = [load_pair(self.shards, int(row), self.shards.taxonomy.num_classes) for row in rows]
+        images, labels = zip(*pairs, strict=True)
+        return {"image": np.stack(images), "label": np.stack(labels), "keys": keys}
+
+    def describe(self, rows: np.ndarray) -> str:
+        return f"an evaluation batch (samples {summary(self.shards.keys(rows), 8)})"
+
+
+def eval_loader(
+    shards: ShardSet,
+    rows: np.ndarray,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    workers: int,
+    batch: int,
+    prefetch: int = 2,
+    timeout_s: float = 120.0,
+) -> Iterator[EvalBatch]:
+    """This rank's share of `rows`, each image once, in batches of at most `batch` images of one size.
+
+    Ranks get different numbers of batches, and none if there are more ranks than images.
+    """
+    prepare = _EvalBatch(shards)
+    for result in ahead(
+        prepare,
+        _equal_batches(shards, rows[rank::world], batch),
+        workers=workers,
+        prefetch=prefetch,
+        timeout_s=timeout_s,
+        describe=prepare.describe,
+    ):
+        label = result["label"]
+        yield {
+            "image": torch.from_numpy(result["image"]),
+            "label": None if label is None else torch.from_numpy(label),
+            "keys": result["keys"],
+        }
+
+
+def _equal_batches(shards: ShardSet, rows: np.ndarray, batch: int) -> list[np.ndarray]:
+    """Rows cut into batches whose images have one size and all or none a label; increasing inside a batch."""
+    entries = shards.index[rows]
+    kinds = np.stack([entries["height"], entries["width"], entries["label_size"] > 0], axis=1)
+    _, kind = np.unique(kinds, axis=0, return_inverse=True)
+    kind = kind.reshape(-1)  # NumPy 2.0 gives it two axes
+    return [
+        rows[kind == group][start : start + batch]
+        for group in range(int(kind.max(initial=-1)) + 1)
+        for start in range(0, int((kind == group).sum()), batch)
+    ]

@@ -1,0 +1,116 @@
+"""Walking tars, whoever wrote them: what an index is made from, and what it is checked against."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from unimatch.data.decode import image_header
+from unimatch.data.index import (
+    BLOCK,
+    IMAGE_EXTENSIONS,
+    LABEL_EXTENSION,
+    SHARD_NAME,
+    Sample,
+    Shard,
+    digest,
+    key_problem,
+    summary,
+)
+from unimatch.errors import DataError
+
+# Enough of an image file to hold the marker with its size behind large EXIF and ICC blocks.
+HEADER_BYTES = 1 << 18
+
+
+def scan(root: Path) -> list[Shard]:
+    """All tars in `root` as shards, walked member by member. DataError lists what is wrong with them."""
+    shards, problems = [], []
+    for path in sorted(root.glob("*.tar")):
+        match = SHARD_NAME.fullmatch(path.name)
+        if match is None:
+            problems.append(f"{path.name}: the name should look like train-00000.tar")
+            continue
+        try:
+            shards.append(scan_tar(path, match["subset"]))
+        except DataError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{path.name}: {error.strerror}")
+    if problems:
+        raise DataError(f"{root} cannot be indexed: " + summary(problems))
+    if not shards:
+        raise DataError(f"{root} holds no shards (*.tar)")
+    return shards
+
+
+def scan_tar(path: Path, subset: str) -> Shard:
+    """One tar as a Shard. DataError: damaged or cut short, or a sample without an image."""
+    groups: dict[str, dict[str, tuple[int, int]]] = {}
+    problems = []
+    for name, offset, size in members(path):
+        folder, slash, base = name.removeprefix("./").rpartition("/")
+        stem, _, kind = base.partition(".")
+        group = groups.setdefault(folder + slash + stem, {})
+        if kind.lower() in group:
+            problems.append(f"{name}: occurs twice")
+        group[kind.lower()] = (offset, size)
+    samples = []
+    with open(path, "rb") as file:
+        for key, group in groups.items():
+            images = [kind for kind in group if kind in IMAGE_EXTENSIONS]
+            problem = key_problem(key)
+            if problem or len(images) != 1:
+                problems.append(
+                    f"key {key!r} " + (problem or f"has {len(images)} images ({', '.join(group)})")
+                )
+                continue
+            offset, size = group[images[0]]
+            label_offset, label_size = group.get(LABEL_EXTENSION, (0, 0))
+            head = os.pread(file.fileno(), min(size, HEADER_BYTES), offset)
+            header = image_header(head, f"{path.name}:{key}")
+            samples.append(
+                Sample(
+                    key=key.encode(),
+                    image_offset=offset,
+                    image_size=size,
+                    image_ext=images[0].encode(),
+                    label_offset=label_offset,
+                    label_size=label_size,
+                    width=header.width,
+                    height=header.height,
+                )
+            )
+        if problems:
+            raise DataError(f"{path.name}: {summary(problems)}")
+        file.seek(0)
+        sha256 = digest(file)
+    samples.sort(key=lambda sample: sample.image_offset)
+    return Shard(path.name, subset, path.stat().st_size, sha256, samples)
+
+
+def members(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(name, offset of the data, size) of the regular files in a tar. DataError unless the tar is whole.
+
+    `tarfile` takes a cut at a member's edge, or a damaged header, for the end, so the end marker is checked
+    here.
+    """
+    size_bytes = path.stat().st_size
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if member.isreg():
+                    yield member.name, member.offset_data, member.size
+                tar.members = []  # type: ignore[attr-defined] # otherwise tarfile keeps every header
+            end = tar.offset
+    except tarfile.TarError as error:
+        raise DataError(f"{path.name}: not a whole tar ({error}); copy or pack it again") from error
+    with open(path, "rb") as file:
+        marker = os.pread(file.fileno(), BLOCK, end)
+    if len(marker) < BLOCK or any(marker):
+        what = (
+            "ends without the end marker: cut short" if len(marker) < BLOCK else "has a damaged member header"
+        )
+        raise DataError(f"{path.name}: {what} at byte {end} of {size_bytes}; copy or pack it again")

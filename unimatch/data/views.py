@@ -1,0 +1,246 @@
+"""The views of natural images: what is drawn for an image, and the image made from it.
+
+Every random number of a view comes from its own key, derived from the sample's key, so a view depends on
+nothing but that key: not on the worker, on the number of views, or on what was drawn before it. Drawing and
+applying are separate functions, so that the law of each parameter and the pixels can be tested apart.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import permutations
+
+import numpy as np
+
+from unimatch import keyed
+from unimatch.data import ops
+from unimatch.errors import ConfigError
+from unimatch.keyed import Draws
+from unimatch.taxonomy import IGNORE_INDEX
+
+# What a sample's key is extended with, one stream of numbers each.
+GEOMETRY, COLOR, BOX, PARTNER = range(4)
+ORDERS = tuple(permutations(ops.JITTER))
+EMPTY_BOX = (0, 0, 0, 0)
+# Rejection sampling of boxes takes below a thousand tries on average up to this fraction of the crop.
+MAX_BOX_AREA = 0.8
+# Beyond it the 8-bit taps of ops.gaussian_kernel become too coarse.
+MAX_SIGMA = 8.0
+
+
+def _check(ok: bool, name: str, value: object, allowed: str) -> None:
+    if not ok:
+        raise ConfigError(f"{name} is {value!r}; allowed: {allowed}")
+
+
+def _check_p(name: str, value: float) -> None:
+    _check(0.0 <= value <= 1.0, name, value, "a probability, 0 to 1")
+
+
+@dataclass(frozen=True)
+class JitterConfig:
+    """Colour jitter of a strong view, in random order; the defaults are the published ones."""
+
+    p: float = 0.8  # probability that a strong view is jittered at all
+    brightness: float = 0.5  # factor uniform in [1 - b, 1 + b], not below 0
+    contrast: float = 0.5  # the same
+    saturation: float = 0.5  # the same
+    hue: float = 0.25  # turn uniform in [-h, h] of the full circle
+
+    def __post_init__(self) -> None:
+        _check_p("jitter.p", self.p)
+        for name in ("brightness", "contrast", "saturation"):
+            _check(getattr(self, name) >= 0, f"jitter.{name}", getattr(self, name), "0 or more")
+        _check(0 <= self.hue <= 0.5, "jitter.hue", self.hue, "0 to 0.5")
+
+
+@dataclass(frozen=True)
+class BlurConfig:
+    """Gaussian blur of a strong view."""
+
+    p: float = 0.5  # probability that a strong view is blurred
+    sigma: tuple[float, float] = (0.1, 2.0)  # standard deviation in pixels, uniform in this range
+
+    def __post_init__(self) -> None:
+        _check_p("blur.p", self.p)
+        ok = 0 <= self.sigma[0] <= self.sigma[1] <= MAX_SIGMA
+        _check(ok, "blur.sigma", self.sigma, f"0 <= low <= high <= {MAX_SIGMA}")
+
+
+@dataclass(frozen=True)
+class BoxConfig:
+    """The CutMix box of a strong view."""
+
+    p: float = 0.5  # probability of a box at all
+    area: tuple[float, float] = (0.02, 0.4)  # fraction of the crop, uniform in this range
+    aspect: tuple[float, float] = (0.3, 1 / 0.3)  # height / width, uniform in this range
+
+    def __post_init__(self) -> None:
+        _check_p("box.p", self.p)
+        low, high = self.area
+        _check(0 < low <= high <= MAX_BOX_AREA, "box.area", self.area, f"0 < low <= high <= {MAX_BOX_AREA}")
+        _check(0 < self.aspect[0] <= self.aspect[1], "box.aspect", self.aspect, "0 < low <= high")
+        squarest = min(max(1.0, self.aspect[0]), self.aspect[1])
+        fits = high * max(squarest, 1 / squarest) <= MAX_BOX_AREA
+        _check(fits, "box.aspect", self.aspect, f"ranges with a shape in which a box of area {high} fits")
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """Weak and strong views of natural images; the defaults are the published ones."""
+
+    crop: int  # side of the square crop, in pixels
+    scale: tuple[float, float] = (0.5, 2.0)  # resized long side, uniform in this range times the image's own
+    flip: float = 0.5  # probability of a horizontal flip
+    jitter: JitterConfig = field(default_factory=JitterConfig)  # colour jitter of strong views
+    gray: float = 0.2  # probability that a strong view loses its colour
+    blur: BlurConfig = field(default_factory=BlurConfig)  # Gaussian blur of strong views
+    box: BoxConfig = field(default_factory=BoxConfig)  # CutMix boxes
+
+    def __post_init__(self) -> None:
+        _check(self.crop >= 1, "crop", self.crop, "1 or more")
+        _check(0 < self.scale[0] <= self.scale[1], "scale", self.scale, "0 < low <= high")
+        _check_p("flip", self.flip)
+        _check_p("gray", self.gray)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A crop: `region` of the image resized to `size`, padded right and below to `crop`, then flipped."""
+
+    crop: int
+    size: tuple[int, int]  # width, height of the whole resized image
+    region: ops.Rect  # in the resized image
+    flip: bool
+
+    @property
+    def content(self) -> ops.Rect:
+        """The pixels of the crop that show image rather than padding."""
+        width, height = self.region[2] - self.region[0], self.region[3] - self.region[1]
+        left = self.crop - width if self.flip else 0
+        return left, 0, left + width, height
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        """uint8 [crop, crop, 3] of uint8 [H, W, 3]; padding is 0."""
+        return ops.pad_flip(ops.resize_crop(image, self.size, self.region), self.crop, 0, self.flip)
+
+    def label(self, label: np.ndarray) -> np.ndarray:
+        """uint8 [crop, crop] of uint8 [H, W]; padding is IGNORE_INDEX."""
+        cropped = ops.resize_crop_nearest(label, self.size, self.region)
+        return ops.pad_flip(cropped, self.crop, IGNORE_INDEX, self.flip)
+
+
+@dataclass(frozen=True)
+class Colors:
+    """What is done to the colours of a strong view, in this order."""
+
+    jitter: tuple[tuple[str, float], ...]  # names of ops.JITTER with their factor
+    gray: bool
+    sigma: float | None  # of the blur; None for no blur
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 3] of the same; `image` itself where nothing is to be done."""
+        for name, factor in self.jitter:
+            image = ops.JITTER[name](image, factor)
+        if self.gray:
+            image = ops.grayscale(image)
+        return image if self.sigma is None else ops.gaussian_blur(image, self.sigma)
+
+
+def draw_geometry(draws: Draws, config: ViewConfig, width: int, height: int) -> Geometry:
+    """Long side a uniform integer (both ends included), crop uniform over its places, flip."""
+    long_side = max(width, height)
+    low, high = int(long_side * config.scale[0]), int(long_side * config.scale[1])
+    size = ops.resized_size(width, height, max(draws.integer(low, high + 1), 1))
+    x = draws.integer(0, max(size[0] - config.crop, 0) + 1)
+    y = draws.integer(0, max(size[1] - config.crop, 0) + 1)
+    region = (x, y, min(x + config.crop, size[0]), min(y + config.crop, size[1]))
+    return Geometry(config.crop, size, region, draws.bool(config.flip))
+
+
+def draw_colors(draws: Draws, config: ViewConfig) -> Colors:
+    """Jitter with its four factors in random order, grayscale and blur, each with its own probability."""
+    strength = config.jitter
+    jitter: tuple[tuple[str, float], ...] = ()
+    if draws.bool(strength.p):
+        order = ORDERS[draws.integer(0, len(ORDERS))]
+        factors = {"hue": draws.uniform(-strength.hue, strength.hue)}
+        for name in ("brightness", "contrast", "saturation"):
+            spread = getattr(strength, name)
+            factors[name] = draws.uniform(max(0.0, 1.0 - spread), 1.0 + spread)
+        jitter = tuple((name, factors[name]) for name in order)
+    gray = draws.bool(config.gray)
+    sigma = draws.uniform(*config.blur.sigma) if draws.bool(config.blur.p) else None
+    return Colors(jitter, gray, sigma)
+
+
+def draw_box(draws: Draws, config: BoxConfig, crop: int) -> ops.Rect:
+    """A CutMix box that lies inside the crop, EMPTY_BOX with probability 1 - p.
+
+    The area is drawn once; aspect and corner are drawn again until the box fits, as in the reference. So the
+    area keeps its law, and of two shapes the one with more places in the crop is the more frequent.
+    """
+    if not draws.bool(config.p):
+        return EMPTY_BOX
+    area = draws.uniform(*config.area) * crop * crop
+    while True:
+        aspect = draws.uniform(*config.aspect)
+        width, height = int(math.sqrt(area / aspect)), int(math.sqrt(area * aspect))
+        x, y = draws.integer(0, crop), draws.integer(0, crop)
+        if x + width <= crop and y + height <= crop:
+            # A box may round to nothing in a crop of a few pixels.
+            return (x, y, x + width, y + height) if width and height else EMPTY_BOX
+
+
+class NaturalViews:
+    """Makes a sample's views from its decoded image and its key. Picklable; holds no state.
+
+    `partner` says what is pasted into the boxes: "same" another crop of the same image, "shuffled" a crop of
+    another image, "batch" or None nothing that this class has to make.
+    """
+
+    def __init__(self, config: ViewConfig, num_strong: int, partner: str | None) -> None:
+        assert num_strong >= 0 and partner in ("same", "shuffled", "batch", None), (num_strong, partner)
+        self.config = config
+        self.num_strong = num_strong
+        self.partner = partner
+
+    def labeled(self, image: np.ndarray, label: np.ndarray, key: int) -> dict[str, np.ndarray]:
+        """image uint8 [S, S, 3] and label uint8 [S, S]."""
+        geometry = self._geometry(image, key)
+        return {"image": geometry.image(image), "label": geometry.label(label)}
+
+    def unlabeled(
+        self, image: np.ndarray, key: int, partner_image: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """weak uint8 [S, S, 3], strong uint8 [V, S, S, 3], rectangles content int32 [4], boxes int32 [V, 4].
+
+        With a partner of its own also partner_weak, partner_strong and partner_content. Where a box is empty
+        nobody sees the partner's strong view, and its weak one stands there.
+        """
+        draws = [Draws(keyed.key(key, BOX, v)) for v in range(self.num_strong)]
+        boxes = np.array([draw_box(d, self.config.box, self.config.crop) for d in draws], np.int32)
+        views = self._views(image, key, [True] * self.num_strong)
+        views["boxes"] = boxes.reshape(self.num_strong, 4)
+        if self.partner in ("same", "shuffled"):
+            source = image if self.partner == "same" else partner_image
+            assert source is not None, "the loader gives a partner image where the plan has shuffled partners"
+            seen = [bool(box.any()) for box in boxes]
+            partner = self._views(source, keyed.key(key, PARTNER), seen)
+            views.update({f"partner_{name}": value for name, value in partner.items()})
+        return views
+
+    def _geometry(self, image: np.ndarray, key: int) -> Geometry:
+        draws = Draws(keyed.key(key, GEOMETRY))
+        return draw_geometry(draws, self.config, image.shape[1], image.shape[0])
+
+    def _views(self, image: np.ndarray, key: int, wanted: list[bool]) -> dict[str, np.ndarray]:
+        """One weak view and a strong one for each of `wanted`, all of one geometry."""
+        geometry = self._geometry(image, key)
+        weak = geometry.image(image)
+        strong = np.empty((len(wanted), *weak.shape), np.uint8)
+        for v, want in enumerate(wanted):
+            colors = draw_colors(Draws(keyed.key(key, COLOR, v)), self.config)
+            strong[v] = colors.apply(weak) if want else weak
+        return {"weak": weak, "strong": strong, "content": np.array(geometry.content, np.int32)}

@@ -1,0 +1,214 @@
+"""Writing shard sets: the same samples in the same order give the same bytes, on any machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from unimatch.data import index as shard_index
+from unimatch.data.index import (
+    BLOCK,
+    IMAGE_EXTENSIONS,
+    INDEX_JSON,
+    LABEL_EXTENSION,
+    Sample,
+    Shard,
+    local_folder,
+    summary,
+)
+from unimatch.data.scan import scan
+from unimatch.errors import DataError
+from unimatch.taxonomy import Taxonomy
+
+TAR_RECORD = 20 * BLOCK  # tars end on a multiple of this
+
+
+class ShardWriter:
+    """Writes `<root>/<subset>-00000.tar ...`; a context manager. Same samples, same order: same bytes.
+
+    A shard is written to a temporary name and renamed; on an exception the open one is removed. The set is
+    usable only after `finish_set`. DataError: the folder already holds an index or shards of this subset.
+    """
+
+    def __init__(
+        self, root: str | Path, subset: str, *, max_bytes: int = 256 << 20, max_samples: int = 10_000
+    ) -> None:
+        self.root = local_folder(root)
+        self.subset = subset
+        self.max_bytes = max_bytes
+        self.max_samples = max_samples
+        self.shards: list[Shard] = []
+        self.num_samples = 0
+        self.class_pixels: np.ndarray | None = None
+        self._counted = True  # every labelled sample so far came with class_counts
+        self._keys: set[str] = set()
+        self._samples: list[Sample] = []
+        self._file: BinaryIO | None = None
+        self._digest = hashlib.sha256()
+        self._offset = 0
+        if not re.fullmatch(r"[A-Za-z0-9_]+", subset):
+            raise DataError(f"subset name {subset!r}: use letters, digits and _ only")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot make the folder {self.root}: {error.strerror}") from error
+        found = [path.name for path in self.root.glob(f"{subset}-*.tar")]
+        if (self.root / INDEX_JSON).exists() or found:
+            raise DataError(
+                f"{self.root} already holds shards ({summary(found or [INDEX_JSON])}); "
+                "remove the folder or choose another"
+            )
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if kind is None:
+            self._close_shard()
+        elif self._file is not None:
+            self._file.close()
+            self._temporary.unlink(missing_ok=True)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.subset}-{len(self.shards):05d}.tar"
+
+    @property
+    def _temporary(self) -> Path:
+        return self.root / f".{self._name}.tmp-{os.getpid()}"
+
+    def add(
+        self,
+        key: str,
+        image: bytes,
+        image_ext: str,
+        label: bytes | None,
+        width: int,
+        height: int,
+        class_counts: Sequence[int] | np.ndarray | None = None,
+    ) -> None:
+        """Append a sample. `label`: an 8-bit greyscale PNG of class ids, or None for a mask-free sample.
+
+        `class_counts`: [num_classes] pixels of each class (ignored ones not counted); the subset's total goes
+        into the index if every labelled sample brings it. Bytes are stored as they are and not decoded here.
+        """
+        problem = shard_index.key_problem(key)
+        if problem or key in self._keys:
+            raise DataError(f"key {key!r} {problem or 'occurs twice'}")
+        if image_ext not in IMAGE_EXTENSIONS:
+            raise DataError(f"{key}: image type {image_ext!r}; allowed: {', '.join(IMAGE_EXTENSIONS)}")
+        if not image or (label is not None and not label):
+            raise DataError(f"{key}: the {'label' if image else 'image'} file is empty")
+        members = [(f"{key}.{image_ext}", image)]
+        if label is not None:
+            members.append((f"{key}.{LABEL_EXTENSION}", label))
+        headers = [_tar_header(name, len(data)) for name, data in members]
+        size = sum(
+            len(header) + _padded(len(data)) for header, (_, data) in zip(headers, members, strict=True)
+        )
+        if self._samples and (len(self._samples) >= self.max_samples or self._offset + size > self.max_bytes):
+            self._close_shard()
+        places = [self._write(header, data) for header, (_, data) in zip(headers, members, strict=True)]
+        label_offset = places[1] if label is not None else 0
+        self._samples.append(
+            Sample(
+                key.encode(),
+                places[0],
+                len(image),
+                image_ext.encode(),
+                label_offset,
+                len(label or b""),
+                width,
+                height,
+            )
+        )
+        self._keys.add(key)
+        self.num_samples += 1
+        if label is not None:
+            self._count(class_counts)
+
+    def _count(self, class_counts: Sequence[int] | np.ndarray | None) -> None:
+        if class_counts is None or not self._counted:
+            self._counted, self.class_pixels = False, None
+            return
+        counts = np.asarray(class_counts, np.int64)
+        self.class_pixels = counts if self.class_pixels is None else self.class_pixels + counts
+
+    def _write(self, header: bytes, data: bytes) -> int:
+        """Append one member; the offset of its data."""
+        padding = bytes(_padded(len(data)) - len(data))
+        try:
+            if self._file is None:
+                self._file = open(self._temporary, "wb")  # noqa: SIM115 - closed by _close_shard or __exit__
+            for part in (header, data, padding):
+                self._file.write(part)
+                self._digest.update(part)
+        except OSError as error:
+            raise DataError(f"cannot write {self.root / self._name}: {error.strerror}") from error
+        start = self._offset + len(header)
+        self._offset = start + len(data) + len(padding)
+        return start
+
+    def _close_shard(self) -> None:
+        if self._file is None:
+            return
+        end = self._offset + 2 * BLOCK
+        end = -(-end // TAR_RECORD) * TAR_RECORD
+        self._write(b"", bytes(end - self._offset))
+        try:
+            self._file.close()
+            os.replace(self._temporary, self.root / self._name)
+        except OSError as error:
+            self._temporary.unlink(missing_ok=True)
+            raise DataError(f"cannot write {self.root / self._name}: {error.strerror}") from error
+        self.shards.append(Shard(self._name, self.subset, end, self._digest.hexdigest(), self._samples))
+        self._file, self._samples, self._offset, self._digest = None, [], 0, hashlib.sha256()
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+def _tar_header(name: str, size: int) -> bytes:
+    """A member's header with tarfile's defaults (mtime 0, owner 0, mode 644): nothing of this machine."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
+
+
+def finish_set(
+    root: str | Path, taxonomy: Taxonomy, created: Mapping[str, Any], writers: Iterable[ShardWriter]
+) -> None:
+    """Make a set of what closed writers (one per subset, one folder) wrote: index.npy, then index.json.
+
+    `created`: JSON-able settings of the recipe, without dates, so that the index is reproducible too.
+    DataError: a key in two subsets, no samples at all, or class counts of another number of classes.
+    """
+    writers = list(writers)
+    for writer in writers:
+        assert writer._file is None, "finish_set before the writer was closed"
+        counts = writer.class_pixels
+        if counts is not None and counts.shape != (taxonomy.num_classes,):
+            raise DataError(
+                f"subset {writer.subset}: class counts of shape {counts.shape} for "
+                f"{taxonomy.num_classes} classes"
+            )
+    shards = sorted((shard for writer in writers for shard in writer.shards), key=lambda shard: shard.name)
+    class_pixels = {writer.subset: writer.class_pixels for writer in writers}
+    shard_index.write(local_folder(root), taxonomy, created, shards, class_pixels)
+
+
+def index_tars(root: str | Path, taxonomy: Taxonomy) -> None:
+    """Index the tars that lie in a folder, whoever wrote them. Image sizes come from the image headers.
+
+    Walks every member once. Any number of processes may do this at the same time: each writes the same files.
+    """
+    folder = local_folder(root)
+    shard_index.write(folder, taxonomy, {"by": "indexing of existing tars"}, scan(folder), {})

@@ -1,0 +1,332 @@
+"""The composition root: a configuration becomes the objects of a run, checked to fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import unimatch
+from unimatch import config as config_io
+from unimatch.data.archive import ShardSet
+from unimatch.data.loader import eval_loader, train_loader
+from unimatch.data.plan import Plan
+from unimatch.data.splits import list_hash
+from unimatch.engine import checkpoint
+from unimatch.engine.batchnorm import synchronize_batchnorm
+from unimatch.engine.evaluate import Evaluator
+from unimatch.engine.log import banner
+from unimatch.engine.optim import build_optimizer
+from unimatch.engine.run_config import BatchConfig, RunConfig
+from unimatch.engine.run_folder import refuse_changes
+from unimatch.engine.runtime import Runtime
+from unimatch.engine.schedule import total_steps
+from unimatch.engine.trainer import Trainer
+from unimatch.errors import UserError
+from unimatch.methods import METHODS
+from unimatch.methods.base import Method
+from unimatch.models.segmentor import Segmentor, build_segmentor
+from unimatch.tasks import TASKS
+from unimatch.tasks.base import Task
+from unimatch.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows of a shard set that a configuration names, and the hash of their keys."""
+
+    name: str
+    rows: np.ndarray
+    hash: str
+
+
+def select(shards: ShardSet, name: str) -> Selection:
+    """The samples of a subset, or of a key-list file."""
+    rows = shards.rows(name)
+    if not len(rows):
+        raise UserError(f"{name!r} names no samples in {shards.root}")
+    return Selection(name, rows, list_hash(shards.keys(rows)))
+
+
+def accumulation_steps(batch: BatchConfig, uses_unlabeled: bool, world: int) -> int:
+    """Micro-batches per process and step: the fewest that divide the batch evenly within max_per_device."""
+    sizes = {"batch.labeled": batch.labeled}
+    if uses_unlabeled:
+        assert batch.unlabeled is not None
+        sizes["batch.unlabeled"] = batch.unlabeled
+    for name, size in sizes.items():
+        if size % world:
+            raise UserError(
+                f"{name} is {size}, which {world} processes cannot share evenly: batch sizes are global, "
+                f"so choose a multiple of {world} or another number of processes"
+            )
+    per_process = [size // world for size in sizes.values()]
+    limit = batch.max_per_device or sum(per_process)
+    for steps in range(1, min(per_process) + 1):
+        if all(size % steps == 0 for size in per_process) and sum(per_process) // steps <= limit:
+            return steps
+    found = " and ".join(f"{name} {size}" for name, size in sizes.items())
+    raise UserError(
+        f"batch.max_per_device is {limit}, but {found} on {world} processes "
+        f"cannot be cut into equal micro-batches that small; raise it or change the batch sizes"
+    )
+
+
+def build_network(config: RunConfig, taxonomy: Taxonomy, runtime: Runtime) -> Segmentor:
+    """The network on this process's device, with the same first weights on every process."""
+    torch.manual_seed(config.seed)
+    net = build_segmentor(config.model, taxonomy.num_classes)
+    # The order of the axes in memory that images have already: faster on CPUs and on tensor cores.
+    return net.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def build_task(config: RunConfig, taxonomy: Taxonomy, net: Segmentor) -> Task:
+    """The task, normalising images as the encoder's weights expect."""
+    entry = TASKS[config.task.name]
+    return entry.cls(config.task.config, taxonomy, net.encoder.mean, net.encoder.std)
+
+
+def build_method(config: RunConfig, task: Task) -> Method:
+    entry = METHODS[config.method.name]
+    return entry.cls(config.method.config, task.supervised_loss, task.consistency_loss)
+
+
+def build_evaluator(
+    shards: ShardSet, name: str, task: Task, runtime: Runtime, batch: int, workers: int, timeout_s: float
+) -> Evaluator:
+    """An evaluator over the samples of a subset or key list."""
+    rows = select(shards, name).rows
+    _require_labels(shards, rows, name)
+    loader = partial(
+        eval_loader,
+        shards,
+        rows,
+        rank=runtime.rank,
+        world=runtime.world,
+        batch=batch,
+        workers=workers,
+        timeout_s=timeout_s,
+    )
+    return Evaluator(runtime, task, loader, len(rows))
+
+
+def build_trainer(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[Trainer, str]:
+    """The trainer, at step 0 or where the run's last checkpoint left it, and the start banner."""
+    shards = ShardSet.open(config.data.shards)
+    net = build_network(config, shards.taxonomy, runtime)
+    task = build_task(config, shards.taxonomy, net)
+    method = build_method(config, task)
+    uses_unlabeled = method.views.unlabeled
+    _check_fields(config, uses_unlabeled)
+
+    labeled = select(shards, config.data.labeled)
+    _require_labels(shards, labeled.rows, config.data.labeled)
+    unlabeled = select(shards, config.data.unlabeled) if config.data.unlabeled else None
+    selections = {"labeled": labeled} | ({"unlabeled": unlabeled} if unlabeled else {})
+    if config.data.val:
+        selections["val"] = select(shards, config.data.val)
+        _refuse_overlap(shards, selections)
+
+    accumulation = accumulation_steps(config.batch, uses_unlabeled, runtime.world)
+    if uses_unlabeled and method.views.partner == "batch":
+        assert config.batch.unlabeled is not None
+        micro = config.batch.unlabeled // runtime.world // accumulation
+        if micro % 2:
+            raise UserError(
+                f"method.mix_partner: batch pairs neighbours, but the micro-batch has {micro} unlabelled "
+                f"samples; choose an even number per process (batch.unlabeled, batch.max_per_device), or "
+                f"mix_partner: same"
+            )
+    plan = Plan(
+        labeled=shards.shard_sizes(labeled.rows),
+        unlabeled=shards.shard_sizes(unlabeled.rows) if unlabeled is not None and uses_unlabeled else None,
+        batch_labeled=config.batch.labeled,
+        batch_unlabeled=config.batch.unlabeled if uses_unlabeled else None,
+        seed=config.seed,
+        partner=method.views.partner,
+        epoch_samples=len(unlabeled.rows) if unlabeled is not None else len(labeled.rows),
+    )
+    steps = total_steps(config.schedule, plan.steps_per_epoch)
+
+    state = checkpoint.TrainerState(
+        step=0,
+        headline=task.headline,
+        best=None,
+        best_step=None,
+        taxonomy=shards.taxonomy.to_json(),
+        splits={name: selection.hash for name, selection in selections.items()},
+        world=runtime.world,
+    )
+    optimizer = build_optimizer(net, config.optimizer)
+    last = checkpoint.last_checkpoint(config.out) if resume else None
+    engine: dict[str, Any] = {}
+    if last is not None:
+        refuse_changes(config)
+        saved = checkpoint.load_state(last)
+        _check_same(saved, state, last)
+        state = saved
+        net.load_state_dict(checkpoint.load_network(last))
+        engine = checkpoint.load_engine(last)
+        optimizer.load_state_dict(engine["optimizer"])
+        method.load_state_dict(engine["method"])
+        runtime.load_scaler_state(engine["scaler"])
+    if state.step >= steps:
+        raise UserError(
+            f"{config.out} is already at its last step, {state.step} of {steps}: nothing to resume"
+        )
+
+    if config.sync_batchnorm == "global" and runtime.world > 1:
+        synchronize_batchnorm(net, runtime.device)
+    loader = train_loader(
+        shards,
+        labeled.rows,
+        unlabeled.rows if unlabeled is not None and uses_unlabeled else None,
+        plan,
+        task.transform(method.views),
+        rank=runtime.rank,
+        world=runtime.world,
+        accumulation=accumulation,
+        start_step=state.step,
+        stop_step=steps,
+        workers=config.data.workers,
+        prefetch=config.data.prefetch,
+        timeout_s=config.data.timeout_s,
+        pin_memory=runtime.device.type == "cuda",
+        num_classes=shards.taxonomy.num_classes,
+        skip_ceiling=config.data.skip_ceiling,
+    )
+    evaluator = None
+    if config.data.val:
+        evaluator = build_evaluator(
+            shards,
+            config.data.val,
+            task,
+            runtime,
+            config.evaluation.batch,
+            config.evaluation.workers,
+            config.data.timeout_s,
+        )
+    state.world = runtime.world
+    trainer = Trainer(
+        config, runtime, net, method, task, optimizer, loader, evaluator, state, steps, plan.steps_per_epoch
+    )
+    return trainer, _banner(trainer, selections, accumulation, last)
+
+
+def _check_fields(config: RunConfig, uses_unlabeled: bool) -> None:
+    missing = []
+    if uses_unlabeled and not config.data.unlabeled:
+        missing.append("data.unlabeled")
+    if uses_unlabeled and not config.batch.unlabeled:
+        missing.append("batch.unlabeled")
+    if missing:
+        raise UserError(f"method {config.method.name} uses unlabelled samples: set {' and '.join(missing)}")
+
+
+def _require_labels(shards: ShardSet, rows: np.ndarray, name: str) -> None:
+    without = rows[shards.index["label_size"][rows] == 0]
+    if len(without):
+        keys = ", ".join(shards.keys(without[:5]))
+        raise UserError(
+            f"{len(without)} of the {len(rows)} samples of {name!r} have no label mask (first: {keys}); only "
+            f"data.unlabeled may name such samples"
+        )
+
+
+def _refuse_overlap(shards: ShardSet, selections: dict[str, Selection]) -> None:
+    val = selections["val"]
+    for name in set(selections) - {"val"}:
+        both = np.intersect1d(val.rows, selections[name].rows)
+        if len(both):
+            keys = ", ".join(shards.keys(both[:5]))
+            raise UserError(
+                f"{len(both)} samples are in data.{name} and in data.val (first: {keys}): evaluating on "
+                f"training images says nothing; remove them from one of the two lists"
+            )
+
+
+def _check_same(saved: checkpoint.TrainerState, now: checkpoint.TrainerState, folder: Path) -> None:
+    check_taxonomy(saved, now.taxonomy, folder)
+    for name, value in now.splits.items():
+        if name != "val" and saved.splits.get(name) != value:
+            raise UserError(
+                f"{folder} was trained with another {name} list (hash {saved.splits.get(name)}, now {value})"
+            )
+
+
+def check_taxonomy(saved: checkpoint.TrainerState, taxonomy: dict[str, Any], folder: Path) -> None:
+    """UserError if a checkpoint's classes are not those of the shards."""
+    if saved.taxonomy["hash"] != taxonomy["hash"]:
+        raise UserError(
+            f"{folder} knows other classes than the shards: it was trained on "
+            f"{', '.join(saved.taxonomy['names'])}; the shards have {', '.join(taxonomy['names'])}"
+        )
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A trained network and what it was trained for."""
+
+    config: RunConfig
+    net: Segmentor
+    task: Task
+    folder: Path  # the checkpoint
+    state: checkpoint.TrainerState
+
+
+def restore(run: Path, which: str, network: str | None, runtime: Runtime) -> Restored:
+    """The network of a run's checkpoint on this process's device, in eval mode.
+
+    which: "last", "best", or the number of a step; network: None for the one that gives the headline figure.
+    """
+    config = config_io.load(run / "config.yaml", RunConfig)
+    folder = checkpoint.find(run, which)
+    state = checkpoint.load_state(folder)
+    taxonomy = Taxonomy.from_json(state.taxonomy)
+    config.model.encoder.weights = "none"  # every weight comes from the checkpoint
+    net = build_network(config, taxonomy, runtime)
+    task = build_task(config, taxonomy, net)
+    name = network or next(iter(build_method(config, task).eval_nets(net)))
+    net.load_state_dict(checkpoint.load_network(folder, name))
+    return Restored(config, net.eval(), task, folder, state)
+
+
+def _banner(trainer: Trainer, selections: dict[str, Selection], accumulation: int, last: Path | None) -> str:
+    config, world = trainer.config, trainer.runtime.world
+    uses_unlabeled = trainer.method.views.unlabeled
+    sizes = {"labelled": config.batch.labeled}
+    if uses_unlabeled:
+        assert config.batch.unlabeled is not None
+        sizes["unlabelled"] = config.batch.unlabeled
+
+    def joined(parts: Iterable[int]) -> str:
+        return " + ".join(str(part) for part in parts)
+
+    encoder, net = config.model.encoder, trainer.net
+    assert isinstance(net, Segmentor)
+    parameters = sum(p.numel() for p in net.parameters()) / 1e6
+    rows = {
+        "method": config.method.name,
+        "processes": f"{world} on {trainer.runtime.device.type}, {config.precision}, "
+        f"batch norm {config.sync_batchnorm}",
+        "global batch": " + ".join(f"{size} {name}" for name, size in sizes.items()),
+        "micro-batch": f"{joined(size // world // accumulation for size in sizes.values())} per process, "
+        f"accumulated {accumulation}x",
+        "samples": "\n".join(
+            f"{len(s.rows)} {name}: {s.name} (hash {s.hash})" for name, s in selections.items()
+        ),
+        "classes": f"{trainer.task.taxonomy.num_classes} (hash {trainer.task.taxonomy.hash})",
+        "steps": f"{trainer.total_steps}, {trainer.steps_per_epoch} an epoch",
+        "network": f"{encoder.name} stride {encoder.output_stride} + {config.model.head.name}, "
+        f"{parameters:.2f} M parameters",
+        "weights": net.encoder.loaded if last is None else str(last),
+        "run folder": str(config.out),
+    }
+    if last is not None:
+        rows["resumed"] = f"after step {trainer.state.step}"
+    return banner(f"unimatch {unimatch.__version__}", rows)

@@ -1,0 +1,202 @@
+"""Checkpoints: written beside and renamed, so that a crash at any moment leaves the previous one valid.
+
+<run>/checkpoints/step_00000100/  model.safetensors  <other nets>.safetensors  optimizer.pt  trainer.json
+<run>/last -> checkpoints/step_00000100
+<run>/best/                       model.safetensors  <other nets>.safetensors  trainer.json
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unimatch.errors import UserError
+
+NETWORK = "model"
+FORMAT = 1
+
+
+@dataclass
+class TrainerState:
+    """What a run needs besides tensors. Data order and randomness follow from `step` alone."""
+
+    step: int  # optimiser steps done
+    headline: str  # name of the evaluation figure
+    best: float | None  # highest headline figure so far
+    best_step: int | None
+    taxonomy: dict[str, Any]
+    splits: dict[str, str]  # hash of each key list
+    world: int  # processes that wrote it; any number can read it
+    skipped: int = 0  # unreadable samples replaced so far
+    format: int = FORMAT
+
+
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Fills a new folder and gives it its name when it is complete and on disk; replaces an older one.
+
+    Raises:
+        UserError: the disk is full or refuses; what stood there before is intact.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        fill(partial)
+        for path in partial.iterdir():
+            _sync(path)
+        _sync(partial)
+        if folder.exists():
+            old = folder.with_name(f".{folder.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(folder, old)
+            os.replace(partial, folder)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(partial, folder)
+        _sync(folder.parent)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # Both savers wrap a failed write in errors of their own; everything in `fill` is a write.
+        shutil.rmtree(partial, ignore_errors=True)
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        reason = "no space left on the device" if full else str(error)
+        raise UserError(
+            f"could not write the checkpoint {folder}: {reason}. Earlier checkpoints are intact: make "
+            f"room and start again with --resume"
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_networks(folder: Path, networks: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """One safetensors file a network, whole and in the network's own names."""
+    for name, state in networks.items():
+        tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+        save_file(tensors, folder / f"{name}.safetensors", metadata={"format": "pt"})
+
+
+def save_state(folder: Path, state: TrainerState) -> None:
+    (folder / "trainer.json").write_text(json.dumps(vars(state), indent=1) + "\n")
+
+
+def save_checkpoint(
+    run: Path,
+    state: TrainerState,
+    networks: Mapping[str, Mapping[str, Tensor]],
+    engine: dict[str, Any],
+    keep: int,
+) -> Path:
+    """Writes step_<N>, points `last` at it and removes all but the newest `keep`. Call on one process."""
+    folder = run / "checkpoints" / f"step_{state.step:08d}"
+
+    def fill(partial: Path) -> None:
+        save_networks(partial, networks)
+        torch.save(engine, partial / "optimizer.pt")
+        save_state(partial, state)
+
+    write_folder(folder, fill)
+    _point(run / "last", Path("checkpoints") / folder.name)
+    complete = sorted(path for path in (run / "checkpoints").glob("step_*") if path.is_dir())
+    for old in complete[:-keep]:
+        if old != folder:
+            shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def save_best(run: Path, state: TrainerState, networks: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Replaces <run>/best with these weights (no optimiser). Call on one process."""
+
+    def fill(partial: Path) -> None:
+        save_networks(partial, networks)
+        save_state(partial, state)
+
+    write_folder(run / "best", fill)
+
+
+def _point(link: Path, target: Path) -> None:
+    temporary = link.with_name(f".{link.name}.partial")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    os.replace(temporary, link)
+    _sync(link.parent)
+
+
+def last_checkpoint(run: Path) -> Path | None:
+    """The newest complete checkpoint, also where a crash fell between writing it and moving `last`."""
+    complete = sorted(path for path in (run / "checkpoints").glob("step_*") if path.is_dir())
+    return complete[-1] if complete else None
+
+
+def find(run: Path, which: str) -> Path:
+    """Folder of a run's checkpoint: "last", "best", or the number of a step."""
+    if which == "last":
+        folder = last_checkpoint(run)
+    else:
+        folder = (
+            run / "best"
+            if which == "best"
+            else run / "checkpoints" / f"step_{int(which):08d}"
+            if which.isdigit()
+            else None
+        )
+    if folder is None or not folder.is_dir():
+        steps = (
+            ", ".join(str(int(path.name[5:])) for path in sorted((run / "checkpoints").glob("step_*")))
+            or "none"
+        )
+        raise UserError(
+            f"{run} has no checkpoint {which!r}; choose last, best or a step; steps there: {steps}"
+        )
+    return folder
+
+
+def load_state(folder: Path) -> TrainerState:
+    """Raises UserError where trainer.json is missing or not ours."""
+    path = folder / "trainer.json"
+    try:
+        return TrainerState(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise UserError(f"{folder} is not a checkpoint: it has no trainer.json") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); use another checkpoint of the run") from None
+
+
+def load_network(folder: Path, name: str = NETWORK) -> dict[str, Tensor]:
+    """Weights of one network of a checkpoint, on the CPU."""
+    path = folder / f"{name}.safetensors"
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        found = ", ".join(sorted(file.stem for file in folder.glob("*.safetensors"))) or "none"
+        raise UserError(f"{folder} has no network {name!r}; networks there: {found}") from None
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}); use another checkpoint of the run") from None
+
+
+def load_engine(folder: Path) -> dict[str, Any]:
+    """Optimiser and loss-scaler state of a checkpoint, on the CPU."""
+    path = folder / "optimizer.pt"
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds weights only: training cannot resume from it") from None
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}); use another checkpoint of the run"
+        ) from None

@@ -1,0 +1,51 @@
+"""Evaluation over all processes: every image counts exactly once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from unimatch.data.loader import EvalBatch
+from unimatch.engine.runtime import Runtime
+from unimatch.errors import DataError
+from unimatch.tasks.base import Task
+
+
+@dataclass
+class Evaluator:
+    """Calling it with a network gives the figures of one set of samples, the same on every process."""
+
+    runtime: Runtime
+    task: Task
+    loader: Callable[[], Iterable[EvalBatch]]  # this process's batches of equal-sized images, once
+    num_images: int  # over all processes
+
+    def __call__(self, net: nn.Module) -> dict[str, Any]:
+        """Figures of the task's metric, and `images`, `seconds`. The network is left in eval mode."""
+        began = time.perf_counter()
+        metric = self.task.metric(self.runtime.device)
+        seen = 0
+        problem: DataError | None = None
+        net.eval()
+        try:
+            with torch.inference_mode():
+                for batch in self.loader():
+                    with self.runtime.autocast():
+                        predicted = self.task.predict(net, batch["image"].to(self.runtime.device))
+                    assert batch["label"] is not None, "build_evaluator takes labelled samples only"
+                    metric.update(predicted, batch["label"].to(self.runtime.device))
+                    seen += len(batch["image"])
+        except DataError as error:
+            problem = error
+        with self.runtime.together():
+            if problem:
+                raise problem
+        metric.counts = self.runtime.sum_on_device(metric.counts)
+        total = int(self.runtime.sum_on_host(torch.tensor([seen])).item())
+        assert total == self.num_images, f"evaluated {total} images of {self.num_images}"
+        return {**self.task.figures(metric), "images": total, "seconds": time.perf_counter() - began}

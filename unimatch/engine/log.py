@@ -1,0 +1,125 @@
+"""What a run tells: metrics.jsonl, TensorBoard, a progress bar, the start banner. One process writes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+
+class RunLog:
+    """Writes one run's log. On processes other than the main one, every call does nothing."""
+
+    def __init__(self, run: Path, active: bool, start_step: int, total_steps: int) -> None:
+        """Lines after `start_step` are dropped: a killed run left them, and they will be written again."""
+        self.active = active
+        self._total = total_steps
+        if not active:
+            return
+        path = run / "metrics.jsonl"
+        _keep_until(path, start_step)
+        self._file = path.open("a", buffering=1)
+        self._board = SummaryWriter(
+            str(run / "tensorboard"), purge_step=start_step + 1 if start_step else None
+        )
+        self._bar = tqdm(
+            total=total_steps,
+            initial=start_step,
+            unit="step",
+            dynamic_ncols=True,
+            smoothing=0.1,
+            mininterval=1.0,
+            disable=None,
+        )
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.active:
+            self._bar.close()
+            self._file.close()
+            self._board.close()
+
+    def say(self, text: str) -> None:
+        """A line for the person at the terminal."""
+        if self.active:
+            self._bar.write(text)
+
+    def progress(self, step: int) -> None:
+        if self.active and not self._bar.disable:
+            self._bar.update(step - self._bar.n)
+
+    def figures(self, step: int, figures: Mapping[str, float], seconds_left: float) -> None:
+        """Shows some figures in the bar, or as a line where the output is no terminal."""
+        if not self.active:
+            return
+        shown = {name: f"{value:.4g}" for name, value in figures.items()}
+        if not self._bar.disable:
+            self._bar.set_postfix(shown, refresh=False)
+        else:
+            left = str(timedelta(seconds=round(seconds_left)))
+            self.say(
+                f"step {step}/{self._total} {' '.join(f'{k} {v}' for k, v in shown.items())} left {left}"
+            )
+
+    def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """One JSON line; numbers among `values` become TensorBoard scalars <kind>/<name> too."""
+        if not self.active:
+            return
+        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        for name, value in values.items():
+            if isinstance(value, Mapping):
+                for key, inner in value.items():
+                    if inner is not None:
+                        self._board.add_scalar(f"{kind}/{name}/{key}", inner, step)
+            elif isinstance(value, int | float):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
+        """uint8 [H, W, 3] pictures by name."""
+        if self.active:
+            for name, picture in pictures.items():
+                self._board.add_image(name, picture, step, dataformats="HWC")
+
+
+def _keep_until(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:
+            break  # the line that was being written when the run was killed
+    temporary = path.with_suffix(".partial")
+    temporary.write_text("".join(line + "\n" for line in kept))
+    os.replace(temporary, path)
+
+
+def read_metrics(run: Path, kind: str) -> list[dict[str, Any]]:
+    """All lines of one kind ("train", "eval") of a run's metrics.jsonl, in order."""
+    with (run / "metrics.jsonl").open() as file:
+        lines = [json.loads(line) for line in file]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def banner(title: str, rows: Mapping[str, str]) -> str:
+    """A small two-column table."""
+    width = max(len(name) for name in rows)
+    lines = [title]
+    for name, value in rows.items():
+        first, *more = value.splitlines()
+        lines += [f"  {name:<{width}}  {first}", *(f"  {'':<{width}}  {line}" for line in more)]
+    return "\n".join(lines)

@@ -1,0 +1,131 @@
+"""The configuration of one training run. Values only: `engine.build` turns them into objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from unimatch.config import Section
+from unimatch.engine.optim import OptimizerConfig
+from unimatch.engine.schedule import ScheduleConfig
+from unimatch.methods import METHODS
+from unimatch.models.segmentor import ModelConfig
+from unimatch.tasks import TASKS
+
+
+def _at_least(value: float | None, low: float, name: str) -> None:
+    if value is not None and value < low:
+        raise ValueError(f"{name} must be at least {low:g}, found {value:g}")
+
+
+@dataclass
+class DataConfig:
+    """Where samples come from. A set of samples is named by a subset of the shards or by a key-list file."""
+
+    shards: Path  # folder that tools/make_shards.py wrote
+    labeled: str  # subset name, or text file with one key a line
+    unlabeled: str | None = None  # the same; its masks, if it has any, are never read
+    val: str | None = None  # what training evaluates on; none: no evaluation
+    workers: int = 2  # data worker processes per training process; 0 loads in the training process
+    prefetch: int = 2  # steps that each worker prepares ahead
+    timeout_s: float = 300.0  # a step's data may take this long before it is an error
+    skip_ceiling: int = 0  # unreadable samples a process may replace before it is an error
+
+    def __post_init__(self) -> None:
+        _at_least(self.workers, 0, "workers")
+        _at_least(self.prefetch, 1, "prefetch")
+        _at_least(self.timeout_s, 1, "timeout_s")
+        _at_least(self.skip_ceiling, 0, "skip_ceiling")
+
+
+@dataclass
+class BatchConfig:
+    """Global batch sizes: samples in one optimiser step over all processes."""
+
+    labeled: int
+    unlabeled: int | None = None  # required by methods that use unlabelled samples, unused by the others
+    max_per_device: int | None = (
+        None  # most samples (labelled + unlabelled) in one pass; more are accumulated
+    )
+
+    def __post_init__(self) -> None:
+        _at_least(self.labeled, 1, "labeled")
+        _at_least(self.unlabeled, 1, "unlabeled")
+        _at_least(self.max_per_device, 1, "max_per_device")
+
+
+@dataclass
+class LogConfig:
+    """How often a run tells about itself, in steps."""
+
+    every_steps: int = 10
+    pictures_every_steps: int = 500  # TensorBoard images; 0: none
+
+    def __post_init__(self) -> None:
+        _at_least(self.every_steps, 1, "every_steps")
+        _at_least(self.pictures_every_steps, 0, "pictures_every_steps")
+
+
+@dataclass
+class EvaluationConfig:
+    """When training evaluates. The last step is always evaluated."""
+
+    every_steps: int = 1000
+    batch: int = 4  # images of equal size evaluated together; does not change a result
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        _at_least(self.every_steps, 1, "every_steps")
+        _at_least(self.batch, 1, "batch")
+        _at_least(self.workers, 0, "workers")
+
+
+@dataclass
+class CheckpointConfig:
+    """When training saves. The last step and a SIGTERM or SIGINT always save."""
+
+    every_steps: int = 1000
+    keep: int = 2  # newest checkpoints kept; older ones are removed
+
+    def __post_init__(self) -> None:
+        _at_least(self.every_steps, 1, "every_steps")
+        _at_least(self.keep, 1, "keep")
+
+
+@dataclass
+class RunConfig:
+    """Everything that decides a run's result, and how it is watched and saved."""
+
+    out: Path  # run folder: config, metrics, TensorBoard, checkpoints
+    data: DataConfig
+    batch: BatchConfig
+    model: ModelConfig
+    method: Section = field(metadata={"registry": METHODS})
+    task: Section = field(metadata={"registry": TASKS})
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    seed: int = 0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    sync_batchnorm: Literal["off", "global"] = "global"  # global: statistics over all processes' samples
+    loss_normalization: Literal["global", "rank"] = (
+        "global"  # rank: each process divides by its own pixel count (the reference)
+    )
+    log: LogConfig = field(default_factory=LogConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+
+# Settings that may differ when a run is resumed, because they do not change what it computes.
+FREE_ON_RESUME = (
+    "out",
+    "log",
+    "evaluation",
+    "checkpoint",
+    "data.shards",
+    "data.val",
+    "data.workers",
+    "data.prefetch",
+    "data.timeout_s",
+    "batch.max_per_device",
+)

@@ -1,0 +1,94 @@
+"""The run folder: what a run was asked to do and with what software, written before its first step."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import unimatch
+from unimatch import config as config_io
+from unimatch.engine.run_config import FREE_ON_RESUME, RunConfig
+from unimatch.errors import UserError
+
+
+def start_run_folder(config: RunConfig, resume: bool) -> None:
+    """Creates the run folder and writes config.yaml and env.json; refuses to mix two runs in one folder."""
+    occupied = config.out / "config.yaml"
+    if occupied.exists() and not resume:
+        raise UserError(
+            f"{config.out} already holds a run; continue it with --resume, or choose another folder "
+            f"with --set out=FOLDER"
+        )
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+        (config.out / "config.yaml").write_text(config_io.dump(config))
+        (config.out / "env.json").write_text(json.dumps(_environment(), indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write to the run folder {config.out}: {error.strerror}") from None
+
+
+def _environment() -> dict[str, Any]:
+    names = (
+        "torch",
+        "torchvision",
+        "accelerate",
+        "deepspeed",
+        "timm",
+        "numpy",
+        "opencv-python-headless",
+        "webdataset",
+    )
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    git = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "unimatch": unimatch.__version__,
+        "commit": git.stdout.strip() or "unknown",
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "command": sys.argv,
+        **versions,
+    }
+
+
+def refuse_changes(config: RunConfig) -> None:
+    """A resumed run must compute what the first part computed."""
+    saved = config_io.load(config.out / "config.yaml", RunConfig)
+    before, now = _flat(config_io.plain(saved)), _flat(config_io.plain(config))
+    changed = []
+    for name in sorted(before.keys() | now.keys()):
+        free = any(name == prefix or name.startswith(prefix + ".") for prefix in FREE_ON_RESUME)
+        if not free and before.get(name) != now.get(name):
+            changed.append(f"{name}: was {before.get(name)!r}, now {now.get(name)!r}")
+    if changed:
+        raise UserError(
+            f"{config.out} cannot be resumed with other settings:\n  "
+            + "\n  ".join(changed)
+            + "\nundo them, or start a new "
+            "run with another `out`"
+        )
+
+
+def _flat(tree: Any, path: str = "") -> dict[str, Any]:
+    """{"a.b": value} of nested mappings."""
+    if not isinstance(tree, dict):
+        return {path: tree}
+    return {
+        key: value
+        for name, inner in tree.items()
+        for key, value in _flat(inner, f"{path}.{name}".lstrip(".")).items()
+    }

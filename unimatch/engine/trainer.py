@@ -1,0 +1,300 @@
+"""The training loop: the same lines for every method, task, device and number of processes."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unimatch import keyed
+from unimatch.data.loader import RawMicro
+from unimatch.data.sample import Batch
+from unimatch.engine import checkpoint
+from unimatch.engine.evaluate import Evaluator
+from unimatch.engine.log import RunLog
+from unimatch.engine.optim import set_lr
+from unimatch.engine.run_config import RunConfig
+from unimatch.engine.runtime import Runtime
+from unimatch.engine.schedule import lr_factor
+from unimatch.errors import UserError
+from unimatch.methods.base import Method, Progress
+from unimatch.tasks.base import Task
+
+RawBatch = list[RawMicro]  # one process's micro-batches as the data workers made them
+SIGNALS = (signal.SIGTERM, signal.SIGINT)  # save and leave
+STEP_TAG = 0x57E9  # keeps a step's torch seed apart from the data's keys
+
+
+class StepModule(nn.Module):
+    """One method step as one module call, so that any parallel wrapper sees one forward and one backward."""
+
+    def __init__(self, net: nn.Module, method: Method) -> None:
+        super().__init__()
+        self.net = net
+        self.method = method
+
+    def forward(self, batch: Batch, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.method.step(self.net, batch, progress)
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; all is saved. `code`: the exit status that says which signal."""
+
+    def __init__(self, number: int, step: int) -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name} after step {step}; saved: continue with --resume")
+        self.code = 128 + number
+
+
+@dataclass
+class Trainer:
+    """Everything a run is made of; built by engine.build."""
+
+    config: RunConfig
+    runtime: Runtime
+    net: nn.Module
+    method: Method
+    task: Task
+    optimizer: torch.optim.Optimizer
+    loader: Iterable[tuple[int, RawBatch]]  # yields (step, this process's micro-batches) from `state.step` on
+    evaluator: Evaluator | None
+    state: checkpoint.TrainerState
+    total_steps: int
+    steps_per_epoch: int
+
+    def __post_init__(self) -> None:
+        self._module, self._prepared = self.runtime.prepare(StepModule(self.net, self.method), self.optimizer)
+        self._signal = 0
+        self._headline: float | None = None
+        self._finite = torch.ones((), dtype=torch.bool, device=self.runtime.device)
+        self._saved_step = self.state.step
+
+    def train(self, log: RunLog) -> None:
+        """Runs to the last step. When a signal arrives: saves, and raises Stopped, on all processes."""
+        for number in SIGNALS:
+            signal.signal(number, self._remember_signal)
+        every = self.config.log.every_steps
+        window = _Window(self.runtime)
+        samples = iter(self.loader)
+        while (step := self.state.step) < self.total_steps:
+            raw = self._agree(self._next(samples))
+            shares = self._shares(raw)
+            window.data_ready()
+            logs, batch = self._step(step, raw, shares)
+            self.state.step = done = step + 1
+            log.progress(done)
+            if done % every == 0 or done == self.total_steps:
+                self._log_step(log, done, logs, window)
+            if (
+                self.config.log.pictures_every_steps
+                and done % self.config.log.pictures_every_steps == 0
+                and log.active
+            ):
+                log.pictures(done, self.task.pictures(self.net, batch))
+            if self.evaluator and (
+                done % self.config.evaluation.every_steps == 0 or done == self.total_steps
+            ):
+                self._evaluate(log)
+                window = _Window(self.runtime)
+            if done % self.config.checkpoint.every_steps == 0 or done == self.total_steps:
+                self._save()
+                window = _Window(self.runtime)
+            window.step_done()
+
+    def _remember_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
+
+    def _next(self, samples: Iterator[tuple[int, RawBatch]]) -> RawBatch | UserError:
+        """This process's micro-batches of the next step, or why there are none."""
+        try:
+            step, raw = next(samples)
+        except UserError as error:
+            return error
+        assert step == self.state.step, "the loader and the trainer disagree about the step"
+        return raw
+
+    def _agree(self, raw: RawBatch | UserError) -> RawBatch:
+        """`raw`, once every process has its own. If one got a signal, all save and leave."""
+        told = torch.zeros(len(SIGNALS) + 2, dtype=torch.float64)
+        if self._signal:
+            told[SIGNALS.index(self._signal)] = 1
+        if isinstance(raw, UserError):
+            told[-2] = 1
+        else:
+            told[-1] = sum(int(micro.get("skipped", 0)) for micro in raw)
+        *signals, failed, skipped = self.runtime.sum_on_host(told).tolist()
+        for number, count in zip(SIGNALS, signals, strict=True):
+            if count:
+                self._save()
+                raise Stopped(number, self.state.step)
+        if failed:
+            with self.runtime.together():
+                if isinstance(raw, UserError):
+                    raise raw
+        assert not isinstance(raw, UserError)
+        self.state.skipped += int(skipped)
+        return raw
+
+    def _shares(self, raw: RawBatch) -> list[Tensor]:
+        """Loss shares [A, terms] of this process's micro-batches, float64 on the CPU.
+
+        A loss is a mean over the pixels of one micro-batch. Its share, own pixels over the mean pixels of all
+        processes' micro-batches, makes the mean of all losses the mean over the pixels of the global batch.
+        """
+        counts = torch.stack([self.task.pixel_counts(micro) for micro in raw]).double()
+        if self.config.loss_normalization == "rank":
+            return list(torch.ones_like(counts))
+        mean = self.runtime.sum_on_host(counts.sum(0)) / (len(raw) * self.runtime.world)
+        return list(counts / mean.clamp(min=1))
+
+    def _step(self, step: int, raw: RawBatch, shares: list[Tensor]) -> tuple[dict[str, Tensor], Batch]:
+        """One optimiser step over this process's micro-batches; the mean of their logs, and the last one."""
+        progress = Progress(step, self.total_steps, step // self.steps_per_epoch)
+        set_lr(self.optimizer, lr_factor(step, self.total_steps, self.config.schedule))
+        torch.manual_seed(keyed.key(self.config.seed, STEP_TAG, step, self.runtime.rank) >> 1)
+        totals: dict[str, Tensor] = {}
+        for index, (micro, share) in enumerate(zip(raw, shares, strict=True)):
+            batch = self.task.to_device(micro, self.runtime.device, share)
+            with self.runtime.accumulate(self._module, last=index == len(raw) - 1):
+                loss, logs = self._module(batch, progress)
+                self.runtime.backward(loss / len(raw))
+            self._finite &= torch.isfinite(loss.detach())
+            for name, value in logs.items():
+                totals[name] = totals.get(name, 0) + value.detach() / len(raw)
+        if self.config.optimizer.clip_norm is not None:
+            totals["grad_norm"] = self.runtime.clip_gradients(
+                list(self.net.parameters()), self.config.optimizer.clip_norm
+            )
+        self._prepared.step()
+        self._prepared.zero_grad()
+        self.method.after_update(self.net, progress)
+        return totals, batch
+
+    def _log_step(self, log: RunLog, done: int, logs: Mapping[str, Tensor], window: _Window) -> None:
+        names = list(logs)
+        flat = torch.cat([logs[name].reshape(-1).double() for name in names])
+        flat = (self.runtime.sum_on_device(flat) / self.runtime.world).cpu()
+        self._check_finite()
+        values: dict[str, Any] = {}
+        for name, part in zip(names, flat.split([logs[name].numel() for name in names]), strict=True):
+            if part.numel() == 1:
+                values[name] = part.item()
+            else:
+                values[name] = dict(zip(self.task.taxonomy.names, part.tolist(), strict=True))
+        for group in self.optimizer.param_groups:
+            values[f"lr_{group['name']}"] = group["lr"]
+        images = self.config.batch.labeled + (
+            self.config.batch.unlabeled or 0 if self.method.views.unlabeled else 0
+        )
+        values |= window.figures(images)
+        values["epoch"] = done / self.steps_per_epoch
+        if self.state.skipped:
+            values["skipped_samples"] = self.state.skipped
+        log.record("train", done, values)
+        names = [name for name in ("loss", "kept", "images_per_s", "data_wait") if name in values]
+        shown: dict[str, float] = {name: values[name] for name in names}
+        log.figures(done, shown, (self.total_steps - done) * values["step_s"])
+
+    def _check_finite(self) -> None:
+        """Every process checks before anything is logged or saved: poisoned weights become no checkpoint."""
+        bad = self.runtime.sum_on_host(torch.tensor([float(not self._finite.item())])).item()
+        if bad:
+            raise UserError(
+                f"the loss became NaN or infinite at or before step {self.state.step}; the last checkpoint "
+                f"is from before that. Lower optimizer.lr, set optimizer.clip_norm, or use precision: fp32 or bf16"
+            )
+
+    def _evaluate(self, log: RunLog) -> None:
+        assert self.evaluator is not None
+        self._check_finite()
+        if self.config.sync_batchnorm == "off":
+            self.runtime.broadcast_buffers(self.net)
+        results = {name: self.evaluator(net) for name, net in self.method.eval_nets(self.net).items()}
+        name, result = next(iter(results.items()))  # a method names its headline network first
+        for net_name, values in results.items():
+            log.record("eval", self.state.step, {"network": net_name, **values})
+        headline = self.task.headline
+        self._headline = figure = result[headline]
+        log.say(
+            f"step {self.state.step}: {self.config.data.val} {headline} {100 * figure:.2f} ({name} network)"
+        )
+        if self.state.best is None or figure > self.state.best:
+            self.state.best, self.state.best_step = figure, self.state.step
+            with self.runtime.together():
+                if self.runtime.is_main:
+                    checkpoint.save_best(self.config.out, self.state, self._networks())
+
+    def _networks(self) -> dict[str, Mapping[str, Tensor]]:
+        nets = {checkpoint.NETWORK: self.net, **self.method.eval_nets(self.net)}
+        return {name: net.state_dict() for name, net in nets.items()}
+
+    def _save(self) -> None:
+        self._check_finite()
+        if self.state.step == self._saved_step:
+            return
+        with self.runtime.together():
+            if self.runtime.is_main:
+                engine = {
+                    "optimizer": self.optimizer.state_dict(),
+                    "scaler": self.runtime.scaler_state(),
+                    "method": self.method.state_dict(),
+                }
+                checkpoint.save_checkpoint(
+                    self.config.out, self.state, self._networks(), engine, self.config.checkpoint.keep
+                )
+        self._saved_step = self.state.step
+
+    def result(self) -> str:
+        """How the run ended, in one line."""
+        text = f"finished after step {self.state.step}"
+        if self.state.best is not None:
+            last = f"{100 * self._headline:.2f}" if self._headline is not None else "not evaluated"
+            best = f"{100 * self.state.best:.2f} (step {self.state.best_step})"
+            text += f"; {self.state.headline}: last {last}, best {best}"
+        if self.state.skipped:
+            text += f"; {self.state.skipped} unreadable samples were replaced"
+        return f"{text}; {self.config.out}"
+
+
+class _Window:
+    """Clock of the steps since the last log line."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self._restart()
+
+    def _restart(self) -> None:
+        self.began = self.waiting = time.perf_counter()
+        self.waited = 0.0
+        self.steps = 0
+
+    def data_ready(self) -> None:
+        self.waited += time.perf_counter() - self.waiting
+        self.steps += 1
+
+    def step_done(self) -> None:
+        self.waiting = time.perf_counter()
+
+    def figures(self, images: int) -> dict[str, float]:
+        """Rates since the last call; `images` is the number in one global step."""
+        spent = time.perf_counter() - self.began
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        if self.runtime.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.runtime.device)
+        figures = {
+            "images_per_s": images * self.steps / spent,
+            "step_s": spent / max(self.steps, 1),
+            "data_wait": self.waited / spent,
+            "memory_gib": peak / 2**30,
+        }
+        self._restart()
+        return figures

@@ -1,0 +1,73 @@
+"""Evaluates a run: `python -m unimatch.evaluate RUN [--data test]`, also through `accelerate launch`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from unimatch.data.archive import ShardSet
+from unimatch.engine.build import build_evaluator, check_taxonomy, restore
+from unimatch.engine.entry import run_entry
+from unimatch.engine.runtime import Runtime
+from unimatch.errors import UserError
+
+
+def main(args: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="unimatch.evaluate", description=__doc__)
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument(
+        "--data", metavar="NAME", help="subset of the shards or key-list file (default: the run's data.val)"
+    )
+    parser.add_argument(
+        "--shards", type=Path, metavar="FOLDER", help="other shards of the same classes (default: the run's)"
+    )
+    parser.add_argument(
+        "--checkpoint", default="last", metavar="WHICH", help="last, best or a step (default: last)"
+    )
+    parser.add_argument(
+        "--network", metavar="NAME", help="which network of the checkpoint (default: the headline one)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=4, help="equal-sized images predicted together (default: 4)"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="data workers per process (default: 2)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    options = parser.parse_args(args)
+
+    runtime = Runtime()
+    with runtime.together():
+        restored = restore(options.run, options.checkpoint, options.network, runtime)
+        shards = ShardSet.open(options.shards or restored.config.data.shards)
+        check_taxonomy(restored.state, shards.taxonomy.to_json(), restored.folder)
+        name = options.data or restored.config.data.val
+        if name is None:
+            raise UserError(
+                f"{options.run} was trained without data.val: say what to evaluate on with --data"
+            )
+        evaluator = build_evaluator(
+            shards,
+            name,
+            restored.task,
+            runtime,
+            options.batch,
+            options.workers,
+            restored.config.data.timeout_s,
+        )
+    figures = evaluator(restored.net)
+    if runtime.is_main:
+        headline = restored.task.headline
+        print(f"{restored.folder} on {name}: {figures['images']} images in {figures['seconds']:.1f} s")
+        for class_name, value in figures["iou"].items():
+            print(f"  {class_name:<24} {'absent' if value is None else f'{100 * value:6.2f}'}")
+        print(f"  {headline:<24} {100 * figures[headline]:6.2f}")
+        if options.json:
+            options.json.write_text(
+                json.dumps({"data": name, "step": restored.state.step, **figures}, indent=1) + "\n"
+            )
+    runtime.close()
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry(main))

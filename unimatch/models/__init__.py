@@ -1,0 +1,1 @@
+"""Networks: architecture only, no ranks, no devices, no methods."""

@@ -1,0 +1,166 @@
+"""Encoders from timm, reduced to what a head needs: a list of features, their channels and their strides."""
+
+import difflib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from unimatch.errors import ConfigError, UserError
+from unimatch.models import weights as weight_files
+
+LOW_STRIDE = 4
+OUTPUT_STRIDES = (8, 16, 32)
+PROBE_SIZE = (65, 97)  # no multiples of a stride, as whole images in evaluation
+DILATABLE = "resnet*, regnet*, convnext*, efficientnet*, tf_efficientnet_lite*, mobilenetv3_*, xception65"
+
+
+@dataclass
+class EncoderConfig:
+    """Which network reads the image, and where its first weights come from."""
+
+    name: str
+    """A timm model, such as resnet50s (the published ResNet-50) or tf_efficientnet_lite0 (fit for a CPU)."""
+
+    weights: str
+    """none (random), file:PATH, package (an installed efficientnet-lite package) or hub (timm downloads)."""
+
+    output_stride: int = 16
+    """Image pixels per pixel of the deepest feature: 8, 16 or 32. Smaller is finer and slower."""
+
+    in_channels: int = 3
+    """Channels of the image. A pretrained first layer is summed for 1 and repeated for more than 3."""
+
+    def __post_init__(self) -> None:
+        if self.output_stride not in OUTPUT_STRIDES:
+            raise ConfigError(f"encoder output_stride is {self.output_stride}; choose 8, 16 or 32")
+        if self.in_channels < 1:
+            raise ConfigError(f"encoder in_channels is {self.in_channels}; it must be at least 1")
+        weight_files.check_source(self.weights)
+
+
+class Encoder(nn.Module):
+    """Features of an image, finest first: the one at stride 4 and the deepest one.
+
+    Xception-65 (COCO): timm's feature at stride 4 is taken inside the second block, before its strided
+    convolution, with 256 channels. timm differs from the released code in two places: it reads that feature
+    after the ReLU that follows, not before, and at output stride 16 it dilates the last block by 2, not by 1.
+    """
+
+    channels: list[int]
+    strides: list[int]
+    mean: tuple[float, ...]  # of the images that the weights were trained on, one number a channel
+    std: tuple[float, ...]
+    loaded: str  # what the first weights are, for the log
+
+    def __init__(self, net: nn.Module, in_channels: int, loaded: str) -> None:
+        super().__init__()
+        self.net = net
+        info: Any = net.feature_info
+        self.channels = list(info.channels())
+        self.strides = list(info.reduction())
+        config: Any = net.pretrained_cfg
+        self.mean = _per_channel(config["mean"], in_channels)
+        self.std = _per_channel(config["std"], in_channels)
+        self.loaded = loaded
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """image [B, C, H, W] -> features [B, channels[i], H / strides[i], W / strides[i]], rounded."""
+        return list(self.net(image))
+
+
+def build_encoder(config: EncoderConfig) -> Encoder:
+    """The encoder that `config` asks for, with its first weights; UserError if it cannot do what is asked.
+
+    Random weights come from torch's global generator: seed it before.
+    """
+    options = {"in_chans": config.in_channels, "out_indices": _probe(config), **_create_options(config)}
+    net: Any
+    if config.weights == "none":
+        net = timm.create_model(config.name, **options)
+        return Encoder(net, config.in_channels, "random initialisation")
+    if config.weights == "hub":
+        with weight_files.hub_errors(config.name), _quiet_timm():
+            net = timm.create_model(config.name, pretrained=True, **options)
+        tag, digest = net.pretrained_cfg.get("tag") or "default", weight_files.tensors_digest(net)
+        report = f"timm hub {config.name}, tag {tag} (sha256 of the tensors {digest[:12]})"
+        return Encoder(net, config.in_channels, report)
+    source = weight_files.read_encoder_weights(config.weights, config.name)
+    if source.names == "ours":
+        encoder = Encoder(timm.create_model(config.name, **options), config.in_channels, source.report)
+        weight_files.load_strictly(encoder, source.state, source.report)
+        return encoder
+    # timm loads into the classification model before it cuts the features out, and adapts the first layer.
+    overlay = {"state_dict": dict(source.state)}
+    with _quiet_timm():
+        net = timm.create_model(config.name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    # timm keeps the settings that it built from; they would carry a second copy of the weights.
+    net.pretrained_cfg = {key: value for key, value in net.pretrained_cfg.items() if key != "state_dict"}
+    net.default_cfg = net.pretrained_cfg
+    return Encoder(net, config.in_channels, source.report)
+
+
+def _create_options(config: EncoderConfig) -> dict[str, Any]:
+    # 32 is what models do by themselves, and many of them take no such argument.
+    stride = {} if config.output_stride == 32 else {"output_stride": config.output_stride}
+    return {"features_only": True, **stride}
+
+
+def _probe(config: EncoderConfig) -> tuple[int, int]:
+    """Which of the model's features have stride 4 and the output stride; UserError if there are none.
+
+    The model is built without memory (torch's meta device) and fed a shape: what it says about its features
+    is checked, and a model that cannot serve costs nothing.
+    """
+    if not timm.is_model(config.name):
+        near = difflib.get_close_matches(config.name, timm.list_models(), n=4, cutoff=0.3)
+        raise ConfigError(
+            f"timm has no model {config.name!r}; the nearest names: {', '.join(near) or 'none'}"
+        )
+    refusal = f"encoder {config.name!r} cannot be used with output_stride={config.output_stride}"
+    advice = f"models that can: {DILATABLE}"
+    try:
+        with torch.device("meta"):
+            net: Any = timm.create_model(config.name, in_chans=config.in_channels, **_create_options(config))
+            net.eval()
+            shapes = [
+                tuple(feature.shape) for feature in net(torch.zeros(2, config.in_channels, *PROBE_SIZE))
+            ]
+    except Exception as error:  # Models fail in their own ways: TypeError, AssertionError, ...
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{refusal} ({reason}); {advice}") from error
+    channels, strides = net.feature_info.channels(), net.feature_info.reduction()
+    low = [index for index, stride in enumerate(strides) if stride == LOW_STRIDE]
+    deepest = len(strides) - 1
+    if not low or strides[deepest] != config.output_stride:
+        raise UserError(f"{refusal}: its features have strides {', '.join(map(str, strides))}; {advice}")
+    for index in (low[-1], deepest):
+        exact = [size / strides[index] for size in PROBE_SIZE]
+        _, depth, *sizes = shapes[index]
+        if depth != channels[index] or any(abs(a - b) >= 1 for a, b in zip(sizes, exact, strict=True)):
+            raise UserError(f"{refusal}: a feature has the shape {shapes[index]}; {advice}")
+    return low[-1], deepest
+
+
+@contextmanager
+def _quiet_timm() -> Iterator[None]:
+    """Silences timm's warning about the classifier's tensors, which features do not use."""
+    logger = logging.getLogger("timm.models._builder")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _per_channel(values: tuple[float, ...], count: int) -> tuple[float, ...]:
+    """RGB statistics for any number of channels, the way in which the first layer's weights are adapted."""
+    if count == 1:
+        return (sum(values) / len(values),)
+    return tuple(values[index % len(values)] for index in range(count))

@@ -1,0 +1,7 @@
+"""Heads: from features to logits. Each is built as `cls(config, channels, strides, num_classes)`."""
+
+from unimatch.models.heads.deeplabv3plus import DeepLabV3Plus, DeepLabV3PlusConfig
+from unimatch.registry import Registry
+
+HEADS = Registry("head")
+HEADS.register("deeplabv3plus", DeepLabV3PlusConfig)(DeepLabV3Plus)
