@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import IO
 
 
 @dataclass
@@ -38,12 +39,9 @@ class Processes:
             "LOCAL_WORLD_SIZE": str(count),
             "CUDA_VISIBLE_DEVICES": "",
         }
-        # Files, not pipes: a process that prints much must not wait for a reader.
         self._open = ExitStack()
-        self._logs = [
-            (self._open.enter_context(TemporaryFile("w+")), self._open.enter_context(TemporaryFile("w+")))
-            for _ in range(count)
-        ]
+        # Files, not pipes: a process that prints much must not wait for a reader.
+        self._logs = [(self._file(), self._file()) for _ in range(count)]
         self.processes = [
             subprocess.Popen(
                 [sys.executable, *args],
@@ -56,6 +54,9 @@ class Processes:
             )
             for rank, (out, err) in enumerate(self._logs)
         ]
+
+    def _file(self) -> IO[str]:
+        return self._open.enter_context(TemporaryFile("w+"))  # noqa: SIM115 (closed by __exit__)
 
     def __enter__(self) -> Processes:
         return self

@@ -2,7 +2,7 @@
 
 Nothing here depends on a worker, a rank, a device or a library's generator, so an image, a mask or an order
 is the same on any number of processes and after any resume. The mixing function is the finaliser of
-SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014), used as a counter-based generator.
+SplitMix64 (Steele, Lea and Flood, Fast splittable pseudorandom number generators, OOPSLA 2014), on a counter.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ class Labeled:
 
     image: Tensor  # float [B, ..., C, H, W], normalised
     label: Tensor  # int64 [B, H, W]; IGNORE_INDEX where there is no label
-    noise_key: Tensor  # int64 [B], on the CPU or the device: keys of this step's feature perturbations
-    share: Tensor  # float scalar: weight that turns this micro-batch's pixel mean into its part of the global mean
+    noise_key: Tensor  # int64 [B]: keys of this step's feature perturbations
+    share: Tensor  # float scalar: turns this micro-batch's pixel mean into its part of the global mean
 
 
 @dataclass

@@ -209,7 +209,7 @@ class Trainer:
         if bad:
             raise UserError(
                 f"the loss became NaN or infinite at or before step {self.state.step}; the last checkpoint "
-                f"is from before that. Lower optimizer.lr, set optimizer.clip_norm, or use precision: fp32 or bf16"
+                f"is from before that. Lower optimizer.lr, set optimizer.clip_norm or use precision bf16"
             )
 
     def _evaluate(self, log: RunLog) -> None:

@@ -140,10 +140,10 @@ def _probe(config: EncoderConfig) -> tuple[int, int]:
     if not low or strides[deepest] != config.output_stride:
         raise UserError(f"{refusal}: its features have strides {', '.join(map(str, strides))}; {advice}")
     for index in (low[-1], deepest):
-        exact = [size / strides[index] for size in PROBE_SIZE]
-        _, depth, *sizes = shapes[index]
-        if depth != channels[index] or any(abs(a - b) >= 1 for a, b in zip(sizes, exact, strict=True)):
-            raise UserError(f"{refusal}: a feature has the shape {shapes[index]}; {advice}")
+        exact = (2, channels[index], *(size / strides[index] for size in PROBE_SIZE))
+        found = shapes[index]
+        if len(found) != 4 or any(abs(a - b) >= 1 for a, b in zip(found, exact, strict=True)):
+            raise UserError(f"{refusal}: a feature has the shape {found}; {advice}")
     return low[-1], deepest
 
 
