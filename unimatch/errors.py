@@ -11,3 +11,9 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """Data that cannot be used: the message names the shard and the key, or the file."""
+
+
+def of_system(error: OSError) -> str:
+    """What the operating system refused, and for which file, as the text of a message."""
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename is not None else reason

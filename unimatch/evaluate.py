@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 from unimatch.data.archive import ShardSet
 from unimatch.engine.build import build_evaluator, check_taxonomy, restore
-from unimatch.engine.entry import run_entry
+from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
 
 
 def main(args: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="unimatch.evaluate", description=__doc__)
+    parser = Parser(prog="unimatch.evaluate", description=__doc__)
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument(
         "--data", metavar="NAME", help="subset of the shards or key-list file (default: the run's data.val)"
@@ -35,6 +34,12 @@ def main(args: list[str]) -> None:
     parser.add_argument("--workers", type=int, default=2, help="data workers per process (default: 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args(args)
+    if options.batch < 1:
+        parser.error(f"--batch must be at least 1, found {options.batch}")
+    if options.workers < 0:
+        parser.error(f"--workers must be at least 0, found {options.workers}")
+    if options.json and not options.json.parent.is_dir():
+        parser.error(f"--json {options.json}: {options.json.parent} is not a folder")
 
     runtime = Runtime()
     with runtime.together():
@@ -62,10 +67,10 @@ def main(args: list[str]) -> None:
         for class_name, value in figures["iou"].items():
             print(f"  {class_name:<24} {'absent' if value is None else f'{100 * value:6.2f}'}")
         print(f"  {headline:<24} {100 * figures[headline]:6.2f}")
-        if options.json:
-            options.json.write_text(
-                json.dumps({"data": name, "step": restored.state.step, **figures}, indent=1) + "\n"
-            )
+    with runtime.together():
+        if options.json and runtime.is_main:
+            text = json.dumps({"data": name, "step": restored.state.step, **figures}, indent=1)
+            options.json.write_text(text + "\n")
     runtime.close()
 
 

@@ -9,15 +9,15 @@ import argparse
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from unimatch.data.decode import decode_image
+from unimatch.data.pack import png
 from unimatch.data.picture import label_colors, overlay
 from unimatch.engine.build import restore
-from unimatch.engine.entry import run_entry
+from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import DataError, UserError
 
@@ -25,7 +25,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def main(args: list[str]) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="unimatch.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="run folder")
@@ -45,11 +45,15 @@ def main(args: list[str]) -> None:
         "--alpha", type=float, default=0.5, help="strength of the colours in overlays, 0 to 1 (default: 0.5)"
     )
     options = parser.parse_args(args)
+    if not 0 <= options.alpha <= 1:
+        parser.error(f"--alpha must be from 0 to 1, found {options.alpha:g}")
     if not options.images.is_dir():
         raise UserError(f"--images {options.images} is not a folder")
     paths = sorted(path for path in options.images.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise UserError(f"no images in {options.images}; looked for {', '.join(SUFFIXES)}")
+
+    options.out.mkdir(parents=True, exist_ok=True)
 
     runtime = Runtime()
     if runtime.world > 1:
@@ -57,7 +61,7 @@ def main(args: list[str]) -> None:
     restored = restore(options.run, options.checkpoint, options.network, runtime)
     colors = restored.task.taxonomy.colors
     problems = []
-    for path in tqdm(paths, unit="image", dynamic_ncols=True):
+    for path in tqdm(paths, unit="image", dynamic_ncols=True, disable=None):
         try:
             image = decode_image(path.read_bytes(), str(path))
         except (DataError, OSError) as error:
@@ -84,10 +88,7 @@ def _write(path: Path, picture: np.ndarray) -> None:
     # The suffix stays in the name: a.jpg and a.png in one folder are two results.
     path = path.with_name(path.name + ".png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if picture.ndim == 3:
-        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    if not cv2.imwrite(str(path), picture):
-        raise UserError(f"could not write {path}")
+    path.write_bytes(png(picture))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 
 from unimatch import config as config_io
 from unimatch.engine.build import build_trainer
-from unimatch.engine.entry import run_entry
+from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.log import RunLog
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_folder import start_run_folder
@@ -19,9 +19,7 @@ from unimatch.engine.runtime import Runtime
 
 
 def main(args: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="unimatch.train", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = Parser(prog="unimatch.train", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--config", required=True, metavar="RUN.yaml", help="run configuration, see configs/")
     parser.add_argument(
         "--set",
@@ -52,7 +50,8 @@ def main(args: list[str]) -> None:
     with runtime.together():
         if runtime.is_main:
             start_run_folder(config, options.resume)
-    with RunLog(config.out, runtime.is_main, trainer.state.step, trainer.total_steps) as log:
+        log = RunLog(config.out, runtime.is_main, trainer.state.step, trainer.total_steps)
+    with log:
         log.say(banner)
         trainer.train(log)
         log.say(trainer.result())

@@ -67,7 +67,8 @@ class ShardSet:
             if taxonomy is None:
                 raise DataError(
                     f"{folder} has no {INDEX_JSON}: an unfinished set, or tars of another program. Pack the "
-                    "data with tools/make_shards.py, or give the class names so that the tars are indexed"
+                    "data with tools/make_shards.py, or index the tars in Python: "
+                    "unimatch.data.archive.index_tars(folder, Taxonomy.of(class_names))"
                 )
             index_tars(folder, taxonomy)
         info, rows = shard_index.read(folder)
@@ -210,7 +211,7 @@ class ShardSet:
                 )
             elif found != list(shard.samples):
                 problems.append(
-                    f"{entry['name']}: the index does not describe it; delete the index files to index again"
+                    f"{entry['name']}: the index does not describe it; {shard_index.AGAIN}"
                 )
         return problems
 

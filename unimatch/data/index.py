@@ -29,6 +29,10 @@ IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 LABEL_EXTENSION = "label.png"
 SHARD_NAME = re.compile(r"(?P<subset>[A-Za-z0-9_][A-Za-z0-9_.-]*?)(?:-(?P<number>\d+))?\.tar")
 BLOCK = 512
+AGAIN = (
+    "copy or pack the data again (tools/make_shards.py); if the tars are sound, delete both index files and "
+    "call unimatch.data.archive.index_tars(folder, Taxonomy.of(class_names)) in Python"
+)
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 
@@ -204,17 +208,16 @@ def read(root: Path) -> tuple[dict[str, Any], np.ndarray]:
     """
     info = _read_json(root / INDEX_JSON)
     path = root / INDEX_NPY
-    again = "pack the data again, or delete both index files so that the tars are indexed anew"
     try:
         with open(path, "rb") as file:
             found = digest(file)
         if found != info["index"]["sha256"]:
             raise DataError(
-                f"{path} is damaged or does not belong to {INDEX_JSON} (its hash differs); {again}"
+                f"{path} is damaged or does not belong to {INDEX_JSON} (its hash differs); {AGAIN}"
             )
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
-        raise DataError(f"{path} is missing, but {INDEX_JSON} is there; {again}") from error
+        raise DataError(f"{path} is missing, but {INDEX_JSON} is there; {AGAIN}") from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     problems = []
@@ -234,7 +237,7 @@ def read(root: Path) -> tuple[dict[str, Any], np.ndarray]:
             "pack them again"
         )
     if sum(shard["samples"] for shard in info["shards"]) != len(rows):
-        raise DataError(f"{root / INDEX_JSON} counts other samples than {INDEX_NPY} holds; {again}")
+        raise DataError(f"{root / INDEX_JSON} counts other samples than {INDEX_NPY} holds; {AGAIN}")
     return info, rows
 
 
@@ -246,7 +249,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{damaged}: not a shard index; delete it, or pack the data again") from error
+        raise DataError(f"{damaged}: not a shard index; {AGAIN}") from error
     if found != FORMAT or version != VERSION:
         raise DataError(
             f"{path}: format {found!r} version {version!r}; this program reads {FORMAT!r} version {VERSION}"
@@ -262,5 +265,5 @@ def _read_json(path: Path) -> dict[str, Any]:
         if not isinstance(info["index"]["sha256"], str):
             raise ValueError("index hash")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{damaged}: {error!r}; delete it, or pack the data again") from error
+        raise DataError(f"{damaged}: {error!r}; {AGAIN}") from error
     return info

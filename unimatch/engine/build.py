@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 import unimatch
-from unimatch import config as config_io
 from unimatch.data.archive import ShardSet
 from unimatch.data.loader import eval_loader, train_loader
 from unimatch.data.plan import Plan
@@ -23,7 +22,7 @@ from unimatch.engine.evaluate import Evaluator
 from unimatch.engine.log import banner
 from unimatch.engine.optim import build_optimizer
 from unimatch.engine.run_config import BatchConfig, RunConfig
-from unimatch.engine.run_folder import refuse_changes
+from unimatch.engine.run_folder import read_config, refuse_changes
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.schedule import total_steps
 from unimatch.engine.trainer import Trainer
@@ -31,6 +30,7 @@ from unimatch.errors import UserError
 from unimatch.methods import METHODS
 from unimatch.methods.base import Method
 from unimatch.models.segmentor import Segmentor, build_segmentor
+from unimatch.models.weights import load_strictly
 from unimatch.tasks import TASKS
 from unimatch.tasks.base import Task
 from unimatch.taxonomy import Taxonomy
@@ -170,7 +170,7 @@ def build_trainer(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[Tr
         saved = checkpoint.load_state(last)
         _check_same(saved, state, last)
         state = saved
-        net.load_state_dict(checkpoint.load_network(last))
+        load_strictly(net, checkpoint.load_network(last), str(last))
         engine = checkpoint.load_engine(last)
         optimizer.load_state_dict(engine["optimizer"])
         method.load_state_dict(engine["method"])
@@ -255,7 +255,8 @@ def _check_same(saved: checkpoint.TrainerState, now: checkpoint.TrainerState, fo
     for name, value in now.splits.items():
         if name != "val" and saved.splits.get(name) != value:
             raise UserError(
-                f"{folder} was trained with another {name} list (hash {saved.splits.get(name)}, now {value})"
+                f"{folder} was trained with another {name} list (hash {saved.splits.get(name)}, now "
+                f"{value}); restore data.{name}, or start a new run with another `out`"
             )
 
 
@@ -264,7 +265,8 @@ def check_taxonomy(saved: checkpoint.TrainerState, taxonomy: dict[str, Any], fol
     if saved.taxonomy["hash"] != taxonomy["hash"]:
         raise UserError(
             f"{folder} knows other classes than the shards: it was trained on "
-            f"{', '.join(saved.taxonomy['names'])}; the shards have {', '.join(taxonomy['names'])}"
+            f"{', '.join(saved.taxonomy['names'])}; the shards have {', '.join(taxonomy['names'])}. "
+            f"Use shards with the same classes in the same order, or train a new run"
         )
 
 
@@ -284,7 +286,7 @@ def restore(run: Path, which: str, network: str | None, runtime: Runtime) -> Res
 
     which: "last", "best", or the number of a step; network: None for the one that gives the headline figure.
     """
-    config = config_io.load(run / "config.yaml", RunConfig)
+    config = read_config(run)
     folder = checkpoint.find(run, which)
     state = checkpoint.load_state(folder)
     taxonomy = Taxonomy.from_json(state.taxonomy)
@@ -292,7 +294,7 @@ def restore(run: Path, which: str, network: str | None, runtime: Runtime) -> Res
     net = build_network(config, taxonomy, runtime)
     task = build_task(config, taxonomy, net)
     name = network or next(iter(build_method(config, task).eval_nets(net)))
-    net.load_state_dict(checkpoint.load_network(folder, name))
+    load_strictly(net, checkpoint.load_network(folder, name), str(folder))
     return Restored(config, net.eval(), task, folder, state)
 
 

@@ -166,6 +166,13 @@ def find(run: Path, which: str) -> Path:
     return folder
 
 
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"{path} is damaged ({reason}); use another checkpoint of the run: evaluate and predict take "
+        f"--checkpoint STEP, and --resume takes the newest one left once {path.parent} is removed"
+    )
+
+
 def load_state(folder: Path) -> TrainerState:
     """Raises UserError where trainer.json is missing or not ours."""
     path = folder / "trainer.json"
@@ -174,7 +181,7 @@ def load_state(folder: Path) -> TrainerState:
     except FileNotFoundError:
         raise UserError(f"{folder} is not a checkpoint: it has no trainer.json") from None
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); use another checkpoint of the run") from None
+        raise _damaged(path, str(error)) from None
 
 
 def load_network(folder: Path, name: str = NETWORK) -> dict[str, Tensor]:
@@ -186,7 +193,7 @@ def load_network(folder: Path, name: str = NETWORK) -> dict[str, Tensor]:
         found = ", ".join(sorted(file.stem for file in folder.glob("*.safetensors"))) or "none"
         raise UserError(f"{folder} has no network {name!r}; networks there: {found}") from None
     except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); use another checkpoint of the run") from None
+        raise _damaged(path, str(error)) from None
 
 
 def load_engine(folder: Path) -> dict[str, Any]:
@@ -197,6 +204,4 @@ def load_engine(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{folder} holds weights only: training cannot resume from it") from None
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise UserError(
-            f"{path} is damaged ({type(error).__name__}); use another checkpoint of the run"
-        ) from None
+        raise _damaged(path, type(error).__name__) from None

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import torch.distributed as dist
 
 from unimatch.engine.trainer import Stopped
-from unimatch.errors import UserError
+from unimatch.errors import UserError, of_system
+
+
+class Parser(argparse.ArgumentParser):
+    """A mistake in the arguments is a UserError: told once, whatever the number of processes."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def run_entry(main: Callable[[list[str]], None]) -> int:
@@ -27,6 +37,12 @@ def run_entry(main: Callable[[list[str]], None]) -> int:
     except UserError as error:
         if tells:
             print(f"error: {error}", file=sys.stderr, flush=True)
+        return 1
+    except OSError as error:
+        if error.filename is None and error.errno != errno.ENOSPC:  # no path that someone gave: a bug
+            raise
+        if tells:
+            print(f"error: {of_system(error)}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -14,16 +16,25 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from unimatch.errors import UserError
+
 
 class RunLog:
-    """Writes one run's log. On processes other than the main one, every call does nothing."""
+    """Writes one run's log. On processes other than the main one, every call does nothing.
+
+    `problem` says why the log could not be written. It is kept and not raised: all processes must leave
+    together, and only one of them writes.
+    """
 
     def __init__(self, run: Path, active: bool, start_step: int, total_steps: int) -> None:
         """Lines after `start_step` are dropped: a killed run left them, and they will be written again."""
         self.active = active
+        self.problem: UserError | None = None
+        self._run = run
         self._total = total_steps
         if not active:
             return
+        threading.excepthook = _hide_write_errors
         path = run / "metrics.jsonl"
         _keep_until(path, start_step)
         self._file = path.open("a", buffering=1)
@@ -48,8 +59,25 @@ class RunLog:
     ) -> None:
         if self.active:
             self._bar.close()
-            self._file.close()
-            self._board.close()
+            for close in (self._file.close, self._board.close):
+                with suppress(OSError):  # what could not be written is a `problem` by now
+                    close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.problem = UserError(
+                f"cannot write the log in {self._run}: {error.strerror or error}. Checkpoints are intact: "
+                f"make room and start again with --resume"
+            )
+
+    def flush(self) -> None:
+        """Waits until all is written, or is a `problem`."""
+        if self.active:
+            with self._writing():
+                self._board.flush()
 
     def say(self, text: str) -> None:
         """A line for the person at the terminal."""
@@ -77,20 +105,28 @@ class RunLog:
         """One JSON line; numbers among `values` become TensorBoard scalars <kind>/<name> too."""
         if not self.active:
             return
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        for name, value in values.items():
-            if isinstance(value, Mapping):
-                for key, inner in value.items():
-                    if inner is not None:
-                        self._board.add_scalar(f"{kind}/{name}/{key}", inner, step)
-            elif isinstance(value, int | float):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+        with self._writing():
+            self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            for name, value in values.items():
+                if isinstance(value, Mapping):
+                    for key, inner in value.items():
+                        if inner is not None:
+                            self._board.add_scalar(f"{kind}/{name}/{key}", inner, step)
+                elif isinstance(value, int | float):
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """uint8 [H, W, 3] pictures by name."""
         if self.active:
-            for name, picture in pictures.items():
-                self._board.add_image(name, picture, step, dataformats="HWC")
+            with self._writing():
+                for name, picture in pictures.items():
+                    self._board.add_image(name, picture, step, dataformats="HWC")
+
+
+def _hide_write_errors(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread would print the traceback of an error that the next call to it raises here."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
 
 
 def _keep_until(path: Path, step: int) -> None:
@@ -109,9 +145,19 @@ def _keep_until(path: Path, step: int) -> None:
 
 
 def read_metrics(run: Path, kind: str) -> list[dict[str, Any]]:
-    """All lines of one kind ("train", "eval") of a run's metrics.jsonl, in order."""
-    with (run / "metrics.jsonl").open() as file:
-        lines = [json.loads(line) for line in file]
+    """All lines of one kind ("train", "eval") of a run's metrics.jsonl, in order.
+
+    UserError for a line that is not ours; the last one may be cut, as a killed run leaves it.
+    """
+    path = run / "metrics.jsonl"
+    texts = path.read_text().splitlines()
+    lines = []
+    for number, text in enumerate(texts, 1):
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            if number < len(texts):
+                raise UserError(f"{path}:{number} is damaged; remove this line") from None
     return [line for line in lines if line["kind"] == kind]
 
 

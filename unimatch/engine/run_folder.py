@@ -65,9 +65,17 @@ def _environment() -> dict[str, Any]:
     }
 
 
+def read_config(run: Path) -> RunConfig:
+    """What a run was asked to do. UserError: not a run folder."""
+    path = run / "config.yaml"
+    if not path.exists():
+        raise UserError(f"{run} is not a run folder: it has no config.yaml")
+    return config_io.load(path, RunConfig)
+
+
 def refuse_changes(config: RunConfig) -> None:
     """A resumed run must compute what the first part computed."""
-    saved = config_io.load(config.out / "config.yaml", RunConfig)
+    saved = read_config(config.out)
     before, now = _flat(config_io.plain(saved)), _flat(config_io.plain(config))
     changed = []
     for name in sorted(before.keys() | now.keys()):

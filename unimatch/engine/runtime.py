@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
-from unimatch.errors import UserError
+from unimatch.errors import UserError, of_system
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -80,7 +81,10 @@ class Runtime:
         self, module: nn.Module, optimizer: torch.optim.Optimizer
     ) -> tuple[nn.Module, torch.optim.Optimizer]:
         """The module wrapped for this run's processes and precision, and its optimiser."""
-        wrapped, prepared = self.accelerator.prepare(module, optimizer)
+        with warnings.catch_warnings():
+            # Newer torch has another name for this argument, which accelerate does not know yet.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            wrapped, prepared = self.accelerator.prepare(module, optimizer)
         if self.world > 1 and not isinstance(wrapped, nn.parallel.DistributedDataParallel):
             raise UserError(
                 f"{self.world} processes, but accelerate wrapped the network as {type(wrapped).__name__}"
@@ -152,8 +156,10 @@ class Runtime:
         message = None
         try:
             yield
-        except (UserError, OSError) as error:
+        except UserError as error:
             message = str(error)
+        except OSError as error:
+            message = of_system(error)
         messages = self.gather(message)
         by_text: dict[str, list[int]] = {}
         for rank, text in enumerate(messages):

@@ -85,7 +85,7 @@ class Trainer:
         window = _Window(self.runtime)
         samples = iter(self.loader)
         while (step := self.state.step) < self.total_steps:
-            raw = self._agree(self._next(samples))
+            raw = self._agree(log.problem or self._next(samples))
             shares = self._shares(raw)
             window.data_ready()
             logs, batch = self._step(step, raw, shares)
@@ -108,6 +108,10 @@ class Trainer:
                 self._save()
                 window = _Window(self.runtime)
             window.step_done()
+        log.flush()
+        with self.runtime.together():
+            if log.problem:
+                raise log.problem
 
     def _remember_signal(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
@@ -208,8 +212,9 @@ class Trainer:
         bad = self.runtime.sum_on_host(torch.tensor([float(not self._finite.item())])).item()
         if bad:
             raise UserError(
-                f"the loss became NaN or infinite at or before step {self.state.step}; the last checkpoint "
-                f"is from before that. Lower optimizer.lr, set optimizer.clip_norm or use precision bf16"
+                f"the loss became NaN or infinite at or before step {self.state.step}; a checkpoint, if "
+                f"there is one, is from before that. Lower optimizer.lr, set optimizer.clip_norm or use "
+                f"precision bf16"
             )
 
     def _evaluate(self, log: RunLog) -> None:

@@ -147,7 +147,7 @@ def read_file(path: Path) -> tuple[State, str]:
         else:
             with torch.serialization.safe_globals(NUMPY_SCALARS):
                 content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"weights file {path} is damaged, or holds more than tensors, which is not opened for safety: "

@@ -1,0 +1,136 @@
+"""The commands of the README, in the order in which a user gives them."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import TINY_RUN
+from tools import compare
+from unimatch import config as config_io
+from unimatch import evaluate, predict, train
+from unimatch.data.archive import ShardSet
+from unimatch.engine import checkpoint
+from unimatch.engine.log import read_metrics
+from unimatch.engine.run_config import RunConfig
+from unimatch.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    """Training replaces the handlers of its process, here pytest's."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 4 steps, evaluated and saved after 2 and 4."""
+    folder = tmp_path_factory.mktemp("finished")
+    path = folder / "run.yaml"
+    path.write_text(
+        TINY_RUN.format(out=folder / "run", shards=tiny_shards, split=tiny_shards.parent / "split")
+    )
+    short = (
+        "schedule.steps=4",
+        "evaluation.every_steps=2",
+        "checkpoint.every_steps=2",
+        "log.pictures_every_steps=4",
+    )
+    train.main(["--config", str(path), *(part for setting in short for part in ("--set", setting))])
+    return folder / "run"
+
+
+def test_a_run_folder_tells_what_ran(finished: Path):
+    config = config_io.load(finished / "config.yaml", RunConfig)
+    assert config.schedule.steps == 4 and config.method.name == "unimatch"
+    environment = json.loads((finished / "env.json").read_text())
+    assert (
+        environment["torch"] == torch.__version__.split("+")[0] or environment["torch"] == torch.__version__
+    )
+    assert checkpoint.load_state(finished / "last").step == 4
+    lines = read_metrics(finished, "train")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    expected = {"loss", "loss_x", "loss_s1", "loss_s2", "loss_fp", "kept", "pseudo_hist", "epoch"}
+    expected |= {"lr_encoder", "lr_head", "images_per_s", "data_wait", "memory_gib"}
+    assert expected <= lines[-1].keys()
+    assert [line["step"] for line in read_metrics(finished, "eval")] == [2, 4]
+    assert list((finished / "tensorboard").iterdir())
+
+
+def test_evaluate_gives_the_figures_that_training_logged(finished: Path, tmp_path: Path, capsys):
+    evaluate.main([str(finished), "--json", str(tmp_path / "val.json"), "--workers", "0"])
+    figures = json.loads((tmp_path / "val.json").read_text())
+    logged = read_metrics(finished, "eval")[-1]
+    assert figures["step"] == 4 and figures["images"] == 10
+    assert figures["miou"] == logged["miou"] and figures["iou"] == logged["iou"]
+    assert f"{100 * figures['miou']:.2f}" in capsys.readouterr().out
+
+
+def test_predict_writes_ids_colours_and_overlays(finished: Path, tiny_shards: Path, tmp_path: Path):
+    shards = ShardSet.open(tiny_shards)
+    record = shards.read(int(shards.rows("val")[0]))
+    source = tmp_path / "photos" / "a folder"
+    source.mkdir(parents=True)
+    (source / "street no. 1.jpg").write_bytes(record.image)
+    (source / "small.png").write_bytes(cv2.imencode(".png", np.full((20, 31, 3), 90, np.uint8))[1].tobytes())
+    predict.main([str(finished), "--images", str(tmp_path / "photos"), "--out", str(tmp_path / "out")])
+    for name, size in (("street no. 1.jpg", (record.height, record.width)), ("small.png", (20, 31))):
+        for kind, shape in (("ids", size), ("colors", (*size, 3)), ("overlays", (*size, 3))):
+            picture = cv2.imread(
+                str(tmp_path / "out" / kind / "a folder" / f"{name}.png"), cv2.IMREAD_UNCHANGED
+            )
+            assert picture.shape == shape
+    colors = np.array(shards.taxonomy.colors, np.uint8)
+    ids = cv2.imread(str(tmp_path / "out" / "ids" / "a folder" / "small.png.png"), cv2.IMREAD_UNCHANGED)
+    painted = cv2.imread(str(tmp_path / "out" / "colors" / "a folder" / "small.png.png"))
+    assert (painted[..., ::-1] == colors[ids]).all()
+
+
+def test_an_image_that_cannot_be_read_is_named_after_the_others_are_done(finished: Path, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"not a picture")
+    (tmp_path / "in" / "good.png").write_bytes(
+        cv2.imencode(".png", np.zeros((20, 20, 3), np.uint8))[1].tobytes()
+    )
+    with pytest.raises(UserError, match=r"1 of 2 images could not be read:\n.*broken.jpg"):
+        predict.main([str(finished), "--images", str(tmp_path / "in"), "--out", str(tmp_path / "out")])
+    assert (tmp_path / "out" / "ids" / "good.png.png").exists()
+
+
+def test_compare_makes_a_table_and_pictures(finished: Path, tmp_path: Path):
+    compare.main([str(finished), "--out", str(tmp_path), "--images", "2"])
+    last = read_metrics(finished, "eval")[-1]
+    table = (tmp_path / "summary.md").read_text()
+    assert f"| run | 4 | {100 * last['miou']:.2f} |" in table and "sky" in table
+    assert cv2.imread(str(tmp_path / "curves.png")) is not None
+    height, width = cv2.imread(str(tmp_path / "overlays.png")).shape[:2]
+    assert width == 3 * 64 + 2 * 2 and height == 24 + 2 * 48 + 2
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["{name: supervised}", "{name: fixmatch, mix_partner: shuffled}", "{name: unimatch, mix_partner: batch}"],
+)
+def test_every_method_learns_for_twenty_steps(tiny_run: Path, method: str):
+    """The loss on the labelled images falls; the tiny network starts from nothing."""
+    train.main(["--config", str(tiny_run), "--set", f"method={method}", "--set", "data.val=null",
+                "--set", "log.pictures_every_steps=0", "--set", "optimizer.lr=0.02"])  # fmt: skip
+    losses = [line["loss_x"] for line in read_metrics(tiny_run.parent / "run", "train")]
+    assert sum(losses[-4:]) / 4 < 0.85 * sum(losses[:4]) / 4
+
+
+def test_a_run_is_not_mixed_with_another(finished: Path):
+    path = finished.parent / "run.yaml"
+    with pytest.raises(UserError, match="already holds a run; continue it with --resume"):
+        train.main(["--config", str(path)])
+    with pytest.raises(UserError, match=r"schedule.steps: was 4, now 20"):
+        train.main(["--config", str(path), "--resume"])
