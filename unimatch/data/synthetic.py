@@ -54,9 +54,10 @@ PAINTS = np.array(
 COMMON = tuple(range(len(PAINTS)))
 USUAL = {
     SKY: (8, 8, 9, 9, 10, 13),
-    ROAD: (5, 6, 6, 7, 14),
-    GROUND: (0, 1, 1, 3, 5, 13),
-    TREE: (0, 0, 0, 1, 1, 2, 3),
+    BUILDING: (2, 4, 5, 8, 11, 15),
+    ROAD: (6, 6, 7, 7, 14),
+    GROUND: (1, 1, 3, 5, 12),
+    TREE: (0, 0, 0, 1),
 }
 
 
@@ -346,11 +347,11 @@ class Scene:
     def objects(self) -> None:
         """Trees, vehicles, people and signs from far to near, so that near ones hide far ones."""
         draws = self.draws
-        most = ((self.tree, 6), (self.vehicle, 4), (self.person, 5), (self.sign, 3))
+        most = ((self.tree, 4), (self.vehicle, 3), (self.person, 4), (self.sign, 2))
         standing = []
         for make, limit in most:
             for _ in range(draws.integer(0, limit + 1)):
-                near = draws.uniform(0.3, 1)
+                near = draws.uniform(0.45, 1)
                 standing.append((near, draws.uniform(0, self.width), make))
         for near, x, make in sorted(standing, key=lambda item: item[0]):
             foot = self.horizon + (self.height * 1.08 - self.horizon) * near
@@ -371,8 +372,8 @@ class Scene:
         size = (self.width // SUPERSAMPLE, self.height // SUPERSAMPLE)
         image = cv2.resize(self.canvas.image, size, interpolation=cv2.INTER_AREA)
         label = np.ascontiguousarray(self.canvas.label[::SUPERSAMPLE, ::SUPERSAMPLE])
-        cast = np.array([draws.uniform(0.88, 1.12) for _ in range(3)], np.float32)
-        image = image * cast * draws.uniform(0.6, 1.15)
+        cast = np.array([draws.uniform(0.92, 1.08) for _ in range(3)], np.float32)
+        image = image * cast * draws.uniform(0.7, 1.15)
         slope = draws.uniform(-0.3, 0.3)  # light from one side
         image *= np.linspace(1 - slope, 1 + slope, size[0], dtype=np.float32)[None, :, None]
         if draws.bool(0.08):
@@ -383,7 +384,7 @@ class Scene:
         if draws.bool(0.15):
             image = cv2.GaussianBlur(image, (0, 0), draws.uniform(0.5, 1.1))
         speckle = keyed.uniform(keyed.key(self.key, 3), image.size).reshape(image.shape) - 0.5
-        image += (speckle * draws.uniform(2, 18)).astype(np.float32)
+        image += (speckle * draws.uniform(2, 12)).astype(np.float32)
         return np.clip(np.rint(image), 0, 255).astype(np.uint8), label
 
 
