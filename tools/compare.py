@@ -20,9 +20,10 @@ import matplotlib.pyplot as plt
 
 from unimatch.data.archive import ShardSet
 from unimatch.data.decode import decode_image, decode_label
+from unimatch.data.pack import png
 from unimatch.data.picture import grid, overlay
-from unimatch.engine.build import restore
-from unimatch.engine.entry import run_entry
+from unimatch.engine.build import check_taxonomy, restore
+from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.log import read_metrics
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
@@ -31,9 +32,7 @@ FIGURE = "miou"
 
 
 def main(args: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders; the folder's name is the label")
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for summary.md, curves.png and overlays.png"
@@ -42,11 +41,14 @@ def main(args: list[str]) -> None:
     options = parser.parse_args(args)
     options.out.mkdir(parents=True, exist_ok=True)
 
-    curves = {run.name: _curve(run) for run in options.runs}
+    names = [run.resolve().name for run in options.runs]
+    if len(set(names)) < len(names):
+        names = [str(run) for run in options.runs]
+    curves = {name: _curve(run) for name, run in zip(names, options.runs, strict=True)}
     table = _table(curves)
     (options.out / "summary.md").write_text(table)
     _plot(curves, options.out / "curves.png")
-    _overlays(options.runs, options.images, options.out / "overlays.png")
+    _overlays(options.runs, names, options.images, options.out / "overlays.png")
     print(table)
     for name in ("summary.md", "curves.png", "overlays.png"):
         print(options.out / name)
@@ -98,13 +100,16 @@ def _plot(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
     plt.close(figure)
 
 
-def _overlays(runs: list[Path], count: int, path: Path) -> None:
+def _overlays(runs: list[Path], names: list[str], count: int, path: Path) -> None:
     """Columns: image, truth, then each run's last network; rows: images spread over the evaluation set."""
     runtime = Runtime()
     restored = [restore(run, "last", None, runtime) for run in runs]
     first = restored[0]
     shards = ShardSet.open(first.config.data.shards)
-    assert first.config.data.val is not None
+    for one in restored:
+        check_taxonomy(one.state, shards.taxonomy.to_json(), one.folder)
+    if first.config.data.val is None:
+        raise UserError(f"{runs[0]} has no data.val any more: name another run first")
     rows = shards.rows(first.config.data.val)
     colors = first.task.taxonomy.colors
     pictures = []
@@ -117,8 +122,8 @@ def _overlays(runs: list[Path], count: int, path: Path) -> None:
             with torch.inference_mode():
                 predicted = one.task.predict(one.net, torch.from_numpy(image)[None].to(runtime.device))[0]
             pictures.append(overlay(image, predicted.to("cpu", torch.uint8).numpy(), colors))
-    sheet = _titled(grid(pictures, columns=2 + len(runs)), ["image", "truth", *(run.name for run in runs)])
-    cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    sheet = _titled(grid(pictures, columns=2 + len(runs)), ["image", "truth", *names])
+    path.write_bytes(png(sheet))
 
 
 def _titled(sheet: np.ndarray, titles: list[str]) -> np.ndarray:

@@ -117,7 +117,7 @@ class ShardSet:
                 f"{spec}: neither a subset of {self.root} ({summary(self.subsets)}) nor a key-list file"
             )
         if len(rows) == 0:
-            raise DataError(f"{spec}: the split is empty")
+            raise DataError(f"{spec}: the split is empty; list one key a line, or name a subset")
         return rows.astype(np.int64)
 
     def _rows_of_keys(self, keys: np.ndarray, spec: str) -> np.ndarray:
@@ -132,6 +132,7 @@ class ShardSet:
             raise DataError(
                 f"{spec}: {unknown.sum()} of {len(keys)} keys are not in {self.root}: "
                 + summary(repr(key.decode()) for key in keys[unknown])
+                + "; remove them, or use the shards that the list was drawn from"
             )
         repeated = np.unique(keys[1:][keys[1:] == keys[:-1]])
         if len(repeated):
@@ -210,9 +211,7 @@ class ShardSet:
                     f"{entry['name']}: the bytes differ from when it was written (sha256); pack it again"
                 )
             elif found != list(shard.samples):
-                problems.append(
-                    f"{entry['name']}: the index does not describe it; {shard_index.AGAIN}"
-                )
+                problems.append(f"{entry['name']}: the index does not describe it; {shard_index.AGAIN}")
         return problems
 
 

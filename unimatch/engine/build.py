@@ -177,7 +177,8 @@ def build_trainer(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[Tr
         runtime.load_scaler_state(engine["scaler"])
     if state.step >= steps:
         raise UserError(
-            f"{config.out} is already at its last step, {state.step} of {steps}: nothing to resume"
+            f"{config.out} is already at its last step, {state.step} of {steps}: nothing to resume; to "
+            f"train longer, start a new run with another `out`"
         )
 
     if config.sync_batchnorm == "global" and runtime.world > 1:

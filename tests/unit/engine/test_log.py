@@ -1,6 +1,10 @@
+import errno
 import json
 
+import pytest
+
 from unimatch.engine.log import RunLog, read_metrics
+from unimatch.errors import UserError
 
 
 def test_lines_after_the_resumed_step_are_dropped_and_written_again(tmp_path):
@@ -22,3 +26,36 @@ def test_other_processes_write_nothing(tmp_path):
         log.record("train", 1, {"loss": 1.0})
         log.figures(1, {"loss": 1.0}, 5.0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cut_last_line_is_left_out_and_a_damaged_one_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"kind": "eval", "step": 1}\n{"kind": "eval", "st')
+    assert [line["step"] for line in read_metrics(tmp_path, "eval")] == [1]
+    path.write_text('{"kind": "ev\n{"kind": "eval", "step": 1}\n')
+    with pytest.raises(UserError, match="metrics.jsonl:1 is damaged; remove this line"):
+        read_metrics(tmp_path, "eval")
+
+
+@pytest.mark.parametrize("writer", ["file", "board"])
+def test_a_full_disk_is_kept_as_the_problem(tmp_path, monkeypatch, capsys, writer):
+    """The trainer raises it, on all processes; nothing is printed here, also not by TensorBoard's thread."""
+
+    def full(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with RunLog(tmp_path, True, 0, 10) as log:
+        log.record("train", 1, {"loss": 1.0})
+        log.flush()
+        assert log.problem is None
+        if writer == "file":
+            # Closing tries to write again what could not be written.
+            monkeypatch.setattr(log, "_file", type("Full", (), {"write": full, "close": full})())
+        else:
+            monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", full)
+        for step in (2, 3):
+            log.record("train", step, {"loss": 1.0})
+            log.flush()
+    assert "No space left on device. Checkpoints are intact: make room" in str(log.problem)
+    assert str(tmp_path) in str(log.problem)
+    assert capsys.readouterr().err == ""

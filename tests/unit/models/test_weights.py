@@ -71,13 +71,14 @@ def test_a_file_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-@pytest.mark.parametrize("cut", [0, 40])
+@pytest.mark.parametrize("cut", [0, 40, 5000])
 def test_damaged_file(tmp_path: Path, name: str, cut: int) -> None:
     path = tmp_path / name
+    tensors = {str(number): torch.zeros(2000) for number in range(3)}
     if name.endswith(".pth"):
-        torch.save(TENSORS, path)
+        torch.save(tensors, path)
     else:
-        save_file(TENSORS, path)
+        save_file(tensors, path)
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(UserError, match="damaged"):
         weights.read_file(path)
