@@ -44,9 +44,25 @@ def run_entry(main: Callable[[list[str]], None]) -> int:
         if tells:
             print(f"error: {of_system(error)}", file=sys.stderr, flush=True)
         return 1
+    except RuntimeError as error:
+        if not _lost_a_process(error):
+            raise
+        text = f"{error}".splitlines()[0]
+        print(
+            f"error: rank {os.environ.get('RANK', '0')}: another process of the run has ended or cannot be "
+            f"reached ({text}); the first message tells why. Continue with --resume",
+            file=sys.stderr,
+            flush=True,
+        )
+        return 1
     except KeyboardInterrupt:
         return 130
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
     return 0
+
+
+def _lost_a_process(error: RuntimeError) -> bool:
+    """Whether a collective failed because another process did: gloo says so in a plain RuntimeError."""
+    return dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo/" in str(error))
