@@ -22,15 +22,6 @@ from unimatch.engine.run_config import RunConfig
 from unimatch.errors import UserError
 
 
-@pytest.fixture(autouse=True)
-def signals_as_before():
-    """Training replaces the handlers of its process, here pytest's."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.fixture(scope="module")
 def finished(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 4 steps, evaluated and saved after 2 and 4."""
@@ -47,6 +38,11 @@ def finished(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     )
     train.main(["--config", str(path), *(part for setting in short for part in ("--set", setting))])
     return folder / "run"
+
+
+def test_training_gives_the_signals_back(finished: Path):
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_run_folder_tells_what_ran(finished: Path):

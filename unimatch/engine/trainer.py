@@ -79,8 +79,14 @@ class Trainer:
 
     def train(self, log: RunLog) -> None:
         """Runs to the last step. When a signal arrives: saves, and raises Stopped, on all processes."""
-        for number in SIGNALS:
-            signal.signal(number, self._remember_signal)
+        before = {number: signal.signal(number, self._remember_signal) for number in SIGNALS}
+        try:
+            self._run(log)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _run(self, log: RunLog) -> None:
         every = self.config.log.every_steps
         window = _Window(self.runtime)
         samples = iter(self.loader)
