@@ -95,7 +95,7 @@ def sets(*settings: str) -> list[str]:
         ("batch.unlabeled=64", "34 samples, fewer than one global batch of 64; lower batch.unlabeled"),
         ("batch.max_per_device=1", "max_per_device is 1, but .* raise it"),
         ("data.unlabeled=null", "method unimatch uses unlabelled samples: set data.unlabeled"),
-        ("data.val=train", "34 samples are in data.unlabeled and in data.val .*remove them"),
+        ("data.val=train", "6 samples are in data.labeled and in data.val .*remove them"),
         ("data.labeled=1_16", r"1_16: neither a subset of .* \(train, val\) nor a key-list file"),
         ("data.shards=data/none", "data/none: no such folder; make the shards first"),
         ("data.shards='pipe:cat x.tar'", "shards are read from a folder only; copy them"),

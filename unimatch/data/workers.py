@@ -24,7 +24,6 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 import torch
 
@@ -149,7 +148,6 @@ def _work(pipe: Connection, function: Callable[[Any], Any], items: Sequence[Any]
     # checkpoint.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    cv2.setNumThreads(1)
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):  # the parent is gone
         for item in items:

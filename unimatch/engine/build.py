@@ -241,7 +241,7 @@ def _require_labels(shards: ShardSet, rows: np.ndarray, name: str) -> None:
 
 def _refuse_overlap(shards: ShardSet, selections: dict[str, Selection]) -> None:
     val = selections["val"]
-    for name in set(selections) - {"val"}:
+    for name in (name for name in selections if name != "val"):
         both = np.intersect1d(val.rows, selections[name].rows)
         if len(both):
             keys = ", ".join(shards.keys(both[:5]))

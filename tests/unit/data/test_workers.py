@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -196,3 +197,11 @@ def test_workers_do_not_outlive_their_parent_nor_hold_up_its_exit(end: Callable[
     parent.join(10)
     assert parent.exitcode == code and len(pids) == 2
     assert wait_until(lambda: all(map(gone, pids)))
+
+
+def test_workers_start_after_opencv_has_worked_here():
+    """A fork of a process in which OpenCV had started its threads used to hang."""
+    big = np.zeros((2000, 2000, 3), np.uint8)
+    cv2.GaussianBlur(big, (31, 31), 5)
+    cv2.resize(big, (900, 900))
+    assert list(pool.ahead(str, [1, 2], workers=2, prefetch=1, timeout_s=20, describe=str)) == ["1", "2"]
