@@ -74,7 +74,7 @@ class Processes:
             for process in self.processes:
                 process.wait()
 
-    def wait(self, timeout_s: float = 120) -> list[Ended]:
+    def wait(self, timeout_s: float = 240) -> list[Ended]:
         """How all ended; a process that outlives `timeout_s` fails the test with what it printed."""
         try:
             for process in self.processes:
@@ -95,14 +95,14 @@ class Processes:
         return ended
 
 
-def run(count: int, *args: str, timeout_s: float = 120, cwd: Path | None = None, **env: str) -> list[Ended]:
+def run(count: int, *args: str, timeout_s: float = 240, cwd: Path | None = None, **env: str) -> list[Ended]:
     """Runs `python ARGS` as `count` processes to their ends."""
     with Processes(count, args, cwd, **env) as processes:
         return processes.wait(timeout_s)
 
 
 def succeed(
-    count: int, *args: str, timeout_s: float = 120, cwd: Path | None = None, **env: str
+    count: int, *args: str, timeout_s: float = 240, cwd: Path | None = None, **env: str
 ) -> list[Ended]:
     """The same; a process that fails fails the test."""
     ended = run(count, *args, timeout_s=timeout_s, cwd=cwd, **env)
