@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from unimatch.data.decode import decode_image
+from unimatch.data.decode import decode_rgb
 from unimatch.data.pack import png
 from unimatch.data.picture import label_colors, overlay
 from unimatch.engine.build import restore
@@ -63,7 +63,7 @@ def main(args: list[str]) -> None:
     problems = []
     for path in tqdm(paths, unit="image", dynamic_ncols=True, disable=None):
         try:
-            image = decode_image(path.read_bytes(), str(path))
+            image = decode_rgb(path.read_bytes(), str(path))
         except (DataError, OSError) as error:
             problems.append(str(error))
             continue

@@ -1,8 +1,9 @@
 """Shard sets: tars that the webdataset package reads unchanged, with an index: one `pread` per file.
 
 Layout: `<root>/<subset>-00000.tar ...`, `index.npy` (where each sample lies) and `index.json` (everything
-else). A sample is the member `<key>.<image_ext>` and, unless it is mask-free, `<key>.label.png` right behind
-it. This module reads; `writer` writes and `index` holds what both know of the format.
+else). A sample is the member `<key>.<image_ext>`, or `<key>.a.<image_ext>` and `<key>.b.<image_ext>` of two
+dates, and, unless it is mask-free, `<key>.label.npy.zst` or `<key>.label.png` right behind. This module
+reads; `writer` writes and `index` holds what both know of the format.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ class Record:
 
     key: str
     image: bytes
-    image_ext: str
-    label: bytes | None  # an 8-bit greyscale PNG of class ids; None: mask-free, or not asked for
+    image_ext: str  # of the second image too
+    second: bytes | None  # the later image of a pair (change detection), as large as the first
+    label: bytes | None  # class ids, see decode.decode_label; None: mask-free, or not asked for
+    label_ext: str | None  # one of index.LABEL_EXTENSIONS; None as `label`
     width: int
     height: int
     where: str
@@ -85,8 +88,8 @@ class ShardSet:
         return {"root": self.root, "info": self.info}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        path = state["root"] / shard_index.INDEX_NPY  # verified by the process that pickled this
-        self.__init__(state["root"], state["info"], np.load(path, mmap_mode="r"))  # type: ignore[misc]
+        rows = shard_index.load_rows(state["root"])  # verified by the process that pickled this
+        self.__init__(state["root"], state["info"], rows)  # type: ignore[misc]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -152,12 +155,24 @@ class ShardSet:
 
     def read(self, row: int, with_label: bool = True) -> Record:
         """The bytes of one sample. DataError names shard and key if the shard is gone or too short."""
-        key, shard, offset, size, kind, label_offset, label_size, _, width, height, _ = self.index[row].item()
+        key, shard, *places, _ = self.index[row].item()
+        sample = Sample(key, *places)
         name = key.decode()
         where = f"{self.shard_names[shard]}:{name}"
-        image = self._pread(shard, size, offset, where)
-        label = self._pread(shard, label_size, label_offset, where) if with_label and label_size else None
-        return Record(name, image, kind.decode(), label, width, height, where)
+        has_second, has_label = sample.second_size > 0, sample.label_size > 0 and with_label
+        return Record(
+            key=name,
+            image=self._pread(shard, sample.image_size, sample.image_offset, where),
+            image_ext=sample.image_ext.decode(),
+            second=self._pread(shard, sample.second_size, sample.second_offset, where)
+            if has_second
+            else None,
+            label=self._pread(shard, sample.label_size, sample.label_offset, where) if has_label else None,
+            label_ext=sample.label_ext.decode() if has_label else None,
+            width=sample.width,
+            height=sample.height,
+            where=where,
+        )
 
     def _pread(self, shard: int, size: int, offset: int, where: str) -> bytes:
         try:

@@ -4,11 +4,14 @@ rows.
 
 from __future__ import annotations
 
+import functools
+import io
 import struct
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import zstandard
 
 from unimatch.errors import DataError
 from unimatch.taxonomy import IGNORE_INDEX
@@ -16,6 +19,9 @@ from unimatch.taxonomy import IGNORE_INDEX
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND\xaeB`\x82"
 JPEG_END = b"\xff\xd9"
+ZSTD_SIGNATURE = b"\x28\xb5\x2f\xfd"
+NPY_SIGNATURE = b"\x93NUMPY\x01\x00"
+MAX_PIXELS = 1 << 30  # OpenCV's limit too
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_SCAN = 0xDA
 # EXIF rotation is ignored: labels are drawn on the stored pixels.
@@ -101,19 +107,45 @@ def _is_whole(data: bytes, header: Header) -> bool:
 
 def decode_image(data: bytes, where: str) -> np.ndarray:
     """uint8 [H, W, 3] RGB of a JPEG, PNG or WebP; grey and palette images expanded, transparency dropped.
+    uint16 [H, W] of a 16-bit greyscale PNG.
 
-    DataError: cut short, damaged, CMYK, or more than 8 bits a channel.
+    DataError: cut short, damaged, CMYK, or more than 8 bits a channel in colour.
     """
+    header = whole_image(data, where)
+    flags = READ_IMAGE if header.depth <= 8 else cv2.IMREAD_UNCHANGED
+    return _decode(data, flags, where, "image")
+
+
+def decode_rgb(data: bytes, where: str) -> np.ndarray:
+    """uint8 [H, W, 3] RGB, as `decode_image`; DataError for a 16-bit image too."""
+    image = decode_image(data, where)
+    if image.dtype != np.uint8:
+        raise DataError(
+            f"{where}: a 16-bit greyscale image, but this task reads 8 bits; convert it to 8 bits"
+        )
+    return image
+
+
+def whole_image(data: bytes, where: str) -> Header:
+    """The header of a file that `decode_image` takes and that has its end; the pixels are not decoded."""
     header = image_header(data, where)
     if header.format == "jpeg" and header.channels not in (1, 3):
         raise DataError(f"{where}: a JPEG of {header.channels} channels (CMYK?); convert it to RGB")
-    if header.depth > 8:
-        raise DataError(f"{where}: an image of {header.depth} bits a channel; convert it to 8 bits")
-    return _decode(data, header, READ_IMAGE, where, "image")
+    if header.depth > 8 and header[3:5] != (1, 16):
+        raise DataError(
+            f"{where}: an image of {header.channels} channels with {header.depth} bits; convert it to 8 bits"
+        )
+    _check_whole(data, header, where, "image")
+    return header
 
 
 def decode_label(data: bytes, where: str) -> np.ndarray:
-    """uint8 [H, W] class ids of an 8-bit greyscale PNG. DataError for any other file."""
+    """uint8 [H, W] class ids of an 8-bit greyscale PNG or a .npy array compressed by zstd.
+
+    DataError for any other file.
+    """
+    if data[:4] == ZSTD_SIGNATURE:
+        return _decode_npy(data, where)
     header = image_header(data, where, "label")
     if (header.format, header.channels, header.depth) != ("png", 1, 8):
         kind = {0: "palette", 1: "greyscale"}.get(header.channels, f"{header.channels}-channel")
@@ -121,14 +153,46 @@ def decode_label(data: bytes, where: str) -> np.ndarray:
             f"{where}: the label is a {header.depth}-bit {kind} {header.format.upper()}; it must be "
             "an 8-bit greyscale PNG of class ids (tools/make_shards.py converts palette masks)"
         )
-    return _decode(data, header, cv2.IMREAD_UNCHANGED, where, "label")
+    _check_whole(data, header, where, "label")
+    return _decode(data, cv2.IMREAD_UNCHANGED, where, "label")
 
 
-def _decode(data: bytes, header: Header, flags: int, where: str, what: str) -> np.ndarray:
+def _decode_npy(data: bytes, where: str) -> np.ndarray:
+    try:
+        size = zstandard.frame_content_size(data)
+        if not 0 < size <= MAX_PIXELS:  # unknown is -1: refused too, as it could be any size
+            raise ValueError(f"{size} bytes")
+        raw = zstandard.decompress(data)
+        start = 10 + int.from_bytes(raw[8:10], "little")
+        shape = _npy_shape(raw[:start])
+        # A copy, as the array would otherwise be read-only.
+        return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
+    except (zstandard.ZstdError, ValueError) as error:
+        raise DataError(
+            f"{where}: the label is damaged, cut short or no uint8 array [height, width] as .npy.zst "
+            f"({error}); replace the file and pack again"
+        ) from error
+
+
+@functools.lru_cache(64)  # parsed as Python source, which takes longer than decompressing
+def _npy_shape(header: bytes) -> tuple[int, int]:
+    """Height and width in a .npy header. ValueError for anything but a uint8 array of two axes."""
+    if not header.startswith(NPY_SIGNATURE):
+        raise ValueError("no .npy header of version 1")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header[8:]))
+    if len(shape) != 2 or fortran_order or dtype != np.uint8:
+        raise ValueError(f"{dtype} of shape {shape}")
+    return shape[0], shape[1]
+
+
+def _check_whole(data: bytes, header: Header, where: str, what: str) -> None:
     if not _is_whole(data, header):
         raise DataError(
             f"{where}: the {what} is cut short ({len(data)} bytes); replace the file and pack again"
         )
+
+
+def _decode(data: bytes, flags: int, where: str, what: str) -> np.ndarray:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # for instance more pixels than OpenCV's limit

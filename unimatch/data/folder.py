@@ -7,32 +7,23 @@ left behind.
 from __future__ import annotations
 
 import functools
-import io
 import re
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from itertools import chain, islice
-from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import Literal
 from zlib import crc32
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
+from PIL import Image, UnidentifiedImageError
 
 from unimatch import keyed
-from unimatch.data.decode import decode_image
-from unimatch.data.pack import NewSample, Packed, jpeg, labeled_sample, png, staged, write_set
-from unimatch.errors import ConfigError, DataError, UserError
+from unimatch.data.encode import ImageRules, pack_image
+from unimatch.data.pack import NewSample, Outcome, Packed, Problem, labeled_sample, write_set
+from unimatch.errors import ConfigError, DataError
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy, default_colors
 
-MAX_LINES = 20  # problems shown one by one; the rest is counted
-JPEG_QUALITY = 95
 PLACEHOLDER = re.compile(r"\{[^}]*\}")
 CLASS_LINE = re.compile(
     r"(?P<id>\d+)\s+(?P<name>.*?)(\s+[\[(]?(?P<r>\d+)[\s,]+(?P<g>\d+)[\s,]+(?P<b>\d+)[\])]?)?"
@@ -136,20 +127,8 @@ class Job:
     image: str
     label: str | None
 
-
-@dataclass(frozen=True)
-class Problem:
-    kind: str  # what it is counted under
-    text: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job: a sample, or problems; `note` says why an image was encoded anew."""
-
-    sample: NewSample | None
-    problems: tuple[Problem, ...] = ()
-    note: str | None = None
+    def files(self) -> list[Path]:
+        return [self.source / name for name in (self.image, self.label) if name is not None]
 
 
 def pack(recipe: FolderRecipe, source: Path, out: Path, workers: int = 1, overwrite: bool = False) -> Packed:
@@ -158,55 +137,18 @@ def pack(recipe: FolderRecipe, source: Path, out: Path, workers: int = 1, overwr
         raise DataError(f"the source folder {source} does not exist")
     taxonomy, rules = read_classes(recipe, source)
     jobs, problems = find_jobs(recipe, source)
-    notes: Counter[str] = Counter()
-    everything = list(chain.from_iterable(jobs.values()))
-    with (
-        staged(out, overwrite) as root,
-        tqdm(total=len(everything), unit="image", desc="packing", disable=None) as bar,
-    ):
-        outcomes = convert_all(everything, rules, workers)
-
-        def samples(subset: str) -> Iterator[NewSample]:
-            for outcome in islice(outcomes, len(jobs[subset])):
-                problems.extend(outcome.problems)
-                notes.update([outcome.note] if outcome.note else [])
-                bar.update()
-                # Once something is wrong nothing will be kept: only look for what else is wrong.
-                if outcome.sample is not None and not problems:
-                    yield outcome.sample
-
-        created = {"recipe": "folder", **asdict(recipe)}
-        streams = {name: samples(name) for name in jobs}
-        try:
-            write_set(root, taxonomy, streams.items(), created, recipe.shard_mb << 20)
-        except UserError:
-            if not problems:
-                raise
-            # A set that lacks the bad samples was refused. What is wrong with those says more: see the rest.
-            for stream in streams.values():
-                deque(stream, maxlen=0)
-        if problems:
-            bar.close()
-            raise DataError(report(problems, source))
-    counts = {name: (len(found), sum(job.label is not None for job in found)) for name, found in jobs.items()}
-    return Packed(counts, dict(sorted(notes.items())))
-
-
-def report(problems: list[Problem], source: Path) -> str:
-    """The problems: how many of which kind, then the first lines of each kind."""
-    kinds = Counter(problem.kind for problem in problems)
-    head = f"{len(problems)} problems in {source}, nothing was written"
-    lines = [f"{head}: {', '.join(f'{count} x {kind}' for kind, count in sorted(kinds.items()))}"]
-    rank: Counter[str] = Counter()  # so that one frequent kind does not hide the others
-    ranked = []
-    for problem in problems:
-        ranked.append((rank[problem.kind], problem))
-        rank[problem.kind] += 1
-    chosen = sorted(ranked, key=lambda pair: pair[0])[:MAX_LINES]
-    lines += [f"  {problem.text}" for _, problem in sorted(chosen, key=lambda pair: (pair[1].kind, pair[0]))]
-    if len(problems) > MAX_LINES:
-        lines.append(f"  ... and {len(problems) - MAX_LINES} more")
-    return "\n".join(lines)
+    return write_set(
+        out,
+        taxonomy,
+        jobs,
+        functools.partial(convert, rules=rules),
+        {"recipe": "folder", **asdict(recipe)},
+        shard_bytes=recipe.shard_mb << 20,
+        workers=workers,
+        overwrite=overwrite,
+        source_name=str(source),
+        problems=problems,
+    )
 
 
 # Classes
@@ -344,37 +286,13 @@ def label_path(where: SubsetSource, image: str) -> str:
 # One sample; runs in worker processes
 
 
-def convert_all(jobs: list[Job], rules: LabelRules, workers: int) -> Iterator[Outcome]:
-    """The outcome of each job, in order; the number of outcomes held at a time is bounded."""
-    if workers <= 1:
-        for job in jobs:
-            yield convert(job, rules)
-        return
-    waiting: deque[Future[Outcome]] = deque()
-    # Spawned, not forked: OpenCV's and tqdm's threads do not survive a fork.
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
-        try:
-            for job in jobs:
-                waiting.append(pool.submit(convert, job, rules))
-                if len(waiting) >= 4 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise DataError("a packing worker was killed (out of memory?); try fewer --workers") from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
 def convert(job: Job, rules: LabelRules) -> Outcome:
     """Read, check and encode one image and its label."""
     problems: list[Problem] = []
     image: tuple[bytes, str, tuple[int, int], str | None] | None = None
     label: np.ndarray | None = None
     try:
-        image = pack_image((job.source / job.image).read_bytes(), job.image, rules.downscale)
+        image = pack_image((job.source / job.image).read_bytes(), job.image, ImageRules(rules.downscale))
     except (DataError, *UNREADABLE) as error:
         problems.append(Problem("unreadable image", f"{job.image}: {reason(error, job.image)}"))
     if job.label is not None:
@@ -404,42 +322,6 @@ def reason(error: Exception, name: str) -> str:
         return "is not a picture"
     text = getattr(error, "strerror", None) or str(error)
     return text.splitlines()[0].removeprefix(f"{name}: ") if text else type(error).__name__
-
-
-def pack_image(data: bytes, where: str, downscale: int) -> tuple[bytes, str, tuple[int, int], str | None]:
-    """(bytes, extension, (height, width), why it was encoded anew or None).
-
-    JPEG and PNG that every decoder reads alike keep their bytes. EXIF rotation is applied, as
-    decoders disagree about it.
-    """
-    with Image.open(io.BytesIO(data)) as opened:
-        kind, mode = opened.format, opened.mode
-        turned = opened.getexif().get(0x0112, 1) not in (0, 1)
-        if mode in ("I", "F") or mode.startswith("I;16"):
-            raise DataError(f"{where}: has {mode} pixels; convert it to 8 bits a channel first")
-        plain = (kind in ("JPEG", "MPO") and mode in ("RGB", "L")) or (kind == "PNG" and mode in ("RGB", "L"))
-        note = "EXIF rotation" if turned else None if plain else f"{mode} {kind}"
-        if note is None:
-            # Decoded even if it is stored as it is: a damaged file must be found now.
-            image = decode_image(data, where)
-        else:
-            image = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
-    lossy = kind in ("JPEG", "MPO")
-    height, width = image.shape[0] // downscale, image.shape[1] // downscale
-    if min(height, width) < 1:
-        raise DataError(
-            f"{where}: {image.shape[1]}x{image.shape[0]} pixels are too few for downscale {downscale}"
-        )
-    if downscale > 1:
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    elif note is None:
-        return data, "jpg" if lossy else "png", (height, width), None
-    return (
-        jpeg(image, JPEG_QUALITY) if lossy else png(image),
-        "jpg" if lossy else "png",
-        (height, width),
-        note,
-    )
 
 
 def read_label(path: Path, where: str, rules: LabelRules) -> tuple[np.ndarray | None, list[Problem]]:

@@ -1,6 +1,6 @@
 """The index of a shard set: what it holds, how it is made from tars, and how it is read back and verified.
 
-`index.npy` is a structured array with one row per sample, ordered by (shard, offset): 60 to 100 bytes a
+`index.npy` is a structured array with one row per sample, ordered by (shard, offset): 70 to 110 bytes a
 sample, mapped into memory and shared by all processes of a machine.
 """
 
@@ -22,11 +22,12 @@ from unimatch.errors import DataError
 from unimatch.taxonomy import Taxonomy
 
 FORMAT = "unimatch-shards"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # 1 had no second image; its labels were PNG
 INDEX_JSON = "index.json"
 INDEX_NPY = "index.npy"
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
-LABEL_EXTENSION = "label.png"
+LABEL_EXTENSIONS = ("npy.zst", "png")  # behind "<key>.label."
 SHARD_NAME = re.compile(r"(?P<subset>[A-Za-z0-9_][A-Za-z0-9_.-]*?)(?:-(?P<number>\d+))?\.tar")
 BLOCK = 512
 AGAIN = (
@@ -37,14 +38,17 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 
 class Sample(NamedTuple):
-    """Where one sample lies in its tar. label_size 0: mask-free."""
+    """Where one sample lies in its tar. second_size 0: one image; label_size 0: mask-free."""
 
     key: bytes
     image_offset: int
     image_size: int
     image_ext: bytes
+    second_offset: int
+    second_size: int
     label_offset: int
     label_size: int
+    label_ext: bytes
     width: int
     height: int
 
@@ -71,7 +75,10 @@ def local_folder(root: str | Path) -> Path:
 
 
 def row_dtype(key_bytes: int) -> np.dtype:
-    """The type of a row of index.npy; keys are UTF-8, padded with zeros to the longest."""
+    """The type of a row of index.npy: key, shard, the other fields of Sample, by_key.
+
+    Keys are UTF-8, padded with zeros to the longest.
+    """
     return np.dtype(
         [
             ("key", f"S{key_bytes}"),
@@ -79,6 +86,8 @@ def row_dtype(key_bytes: int) -> np.dtype:
             ("image_offset", "<u8"),
             ("image_size", "<u4"),
             ("image_ext", "S4"),
+            ("second_offset", "<u8"),
+            ("second_size", "<u4"),
             ("label_offset", "<u8"),
             ("label_size", "<u4"),
             ("label_ext", "S8"),
@@ -142,7 +151,6 @@ def rows_of(shards: Sequence[Shard]) -> np.ndarray:
         columns = list(zip(*shard.samples, strict=True)) if shard.samples else []
         for name, column in zip(Sample._fields, columns, strict=False):
             part[name] = column
-        part["label_ext"][part["label_size"] > 0] = LABEL_EXTENSION.split(".")[-1].encode()
         start += len(part)
     order = np.argsort(rows["key"], kind="stable")
     ordered = rows["key"][order]
@@ -215,7 +223,7 @@ def read(root: Path) -> tuple[dict[str, Any], np.ndarray]:
             raise DataError(
                 f"{path} is damaged or does not belong to {INDEX_JSON} (its hash differs); {AGAIN}"
             )
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        rows = load_rows(root)
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing, but {INDEX_JSON} is there; {AGAIN}") from error
     except OSError as error:
@@ -241,6 +249,17 @@ def read(root: Path) -> tuple[dict[str, Any], np.ndarray]:
     return info, rows
 
 
+def load_rows(root: Path) -> np.ndarray:
+    """The rows of index.npy, not verified: mapped, or in memory for a set of version 1."""
+    stored = np.load(root / INDEX_NPY, mmap_mode="r", allow_pickle=False)
+    if "second_size" in stored.dtype.names:
+        return stored
+    rows = np.zeros(len(stored), row_dtype(stored.dtype["key"].itemsize))
+    for name in stored.dtype.names:
+        rows[name] = stored[name]
+    return rows
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     damaged = f"{path} is damaged"
     try:
@@ -250,9 +269,10 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{damaged}: not a shard index; {AGAIN}") from error
-    if found != FORMAT or version != VERSION:
+    if found != FORMAT or version not in READABLE:
         raise DataError(
-            f"{path}: format {found!r} version {version!r}; this program reads {FORMAT!r} version {VERSION}"
+            f"{path}: format {found!r} version {version!r}; this program reads {FORMAT!r} versions "
+            + " and ".join(map(str, READABLE))
         )
     try:
         Taxonomy.from_json(info["taxonomy"])

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from unimatch.data.archive import Record, ShardSet
-from unimatch.data.decode import check_label, decode_image, decode_label
+from unimatch.data.decode import check_label, decode_label, decode_rgb
 from unimatch.data.index import summary
 from unimatch.data.plan import MicroPlan, Plan, Slots
 from unimatch.data.workers import ahead
@@ -68,7 +68,11 @@ def load_pair(shards: ShardSet, row: int, num_classes: int) -> tuple[np.ndarray,
 
 
 def _image(record: Record) -> np.ndarray:
-    image = decode_image(record.image, record.where)
+    if record.second is not None:
+        raise DataError(
+            f"{record.where}: holds a pair of images (change detection), this task reads single ones"
+        )
+    image = decode_rgb(record.image, record.where)
     if image.shape[:2] != (record.height, record.width):
         raise DataError(
             f"{record.where}: the image is {image.shape[1]}x{image.shape[0]} pixels, the index says "

@@ -11,7 +11,7 @@ from unimatch.data.decode import image_header
 from unimatch.data.index import (
     BLOCK,
     IMAGE_EXTENSIONS,
-    LABEL_EXTENSION,
+    LABEL_EXTENSIONS,
     SHARD_NAME,
     Sample,
     Shard,
@@ -60,35 +60,51 @@ def scan_tar(path: Path, subset: str) -> Shard:
     samples = []
     with open(path, "rb") as file:
         for key, group in groups.items():
-            images = [kind for kind in group if kind in IMAGE_EXTENSIONS]
-            problem = key_problem(key)
-            if problem or len(images) != 1:
-                problems.append(
-                    f"key {key!r} " + (problem or f"has {len(images)} images ({', '.join(group)})")
-                )
+            sample = _sample(key, group)
+            if isinstance(sample, str):
+                problems.append(f"key {key!r} {sample}")
                 continue
-            offset, size = group[images[0]]
-            label_offset, label_size = group.get(LABEL_EXTENSION, (0, 0))
-            head = os.pread(file.fileno(), min(size, HEADER_BYTES), offset)
+            head = os.pread(file.fileno(), min(sample.image_size, HEADER_BYTES), sample.image_offset)
             header = image_header(head, f"{path.name}:{key}")
-            samples.append(
-                Sample(
-                    key=key.encode(),
-                    image_offset=offset,
-                    image_size=size,
-                    image_ext=images[0].encode(),
-                    label_offset=label_offset,
-                    label_size=label_size,
-                    width=header.width,
-                    height=header.height,
-                )
-            )
+            samples.append(sample._replace(width=header.width, height=header.height))
         if problems:
             raise DataError(f"{path.name}: {summary(problems)}")
         file.seek(0)
         sha256 = digest(file)
     samples.sort(key=lambda sample: sample.image_offset)
     return Shard(path.name, subset, path.stat().st_size, sha256, samples)
+
+
+def _sample(key: str, group: dict[str, tuple[int, int]]) -> Sample | str:
+    """The sample of these members (offset and size by extension) with size 0x0; or what is wrong."""
+    problem = key_problem(key)
+    if problem:
+        return problem
+    single = [kind for kind in group if kind in IMAGE_EXTENSIONS]
+    pairs = [kind for kind in IMAGE_EXTENSIONS if f"a.{kind}" in group and f"b.{kind}" in group]
+    halves = [kind for kind in group if kind[:2] in ("a.", "b.") and kind[2:] in IMAGE_EXTENSIONS]
+    labels = [kind for kind in LABEL_EXTENSIONS if f"label.{kind}" in group]
+    if len(single) + len(pairs) != 1 or len(halves) != 2 * len(pairs):
+        return f"has {len(single) + len(halves)} images ({', '.join(group)}); needs one, or a pair .a and .b"
+    if len(labels) > 1:
+        return f"has {len(labels)} labels ({', '.join(group)})"
+    kind = (single + pairs)[0]
+    image_offset, image_size = group[f"a.{kind}" if pairs else kind]
+    second_offset, second_size = group[f"b.{kind}"] if pairs else (0, 0)
+    label_offset, label_size = group[f"label.{labels[0]}"] if labels else (0, 0)
+    return Sample(
+        key=key.encode(),
+        image_offset=image_offset,
+        image_size=image_size,
+        image_ext=kind.encode(),
+        second_offset=second_offset,
+        second_size=second_size,
+        label_offset=label_offset,
+        label_size=label_size,
+        label_ext=labels[0].encode() if labels else b"",
+        width=0,
+        height=0,
+    )
 
 
 def members(path: Path) -> Iterator[tuple[str, int, int]]:

@@ -10,15 +10,17 @@ Numbers come from `keyed` by (seed, subset, index), so a scene does not depend o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from unimatch import keyed
-from unimatch.data.pack import NewSample, Packed, jpeg, labeled_sample, staged, write_set
+from unimatch.data.encode import jpeg
+from unimatch.data.pack import Outcome, Packed, labeled_sample, write_set
 from unimatch.errors import ConfigError
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
 
@@ -400,13 +402,27 @@ def render(key: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return scene.exposed()
 
 
-def samples(seed: int, subset: str, count: int, height: int, width: int) -> Iterator[NewSample]:
-    """The first `count` scenes of a subset, encoded."""
-    for index in range(count):
-        key = keyed.key(seed, SUBSETS.index(subset), index)
-        image, label = render(key, height, width)
-        data = jpeg(image, LOWEST_QUALITY + key % 16)
-        yield labeled_sample(f"{subset}/{index:06d}", data, "jpg", label, TAXONOMY.num_classes)
+@dataclass(frozen=True)
+class SceneJob:
+    """One scene to draw."""
+
+    subset: str
+    index: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.subset}/{self.index:06d}"
+
+    def files(self) -> list[Path]:
+        return []
+
+
+def draw(job: SceneJob, seed: int, height: int, width: int) -> Outcome:
+    """The scene, encoded."""
+    key = keyed.key(seed, SUBSETS.index(job.subset), job.index)
+    image, label = render(key, height, width)
+    data = jpeg(image, LOWEST_QUALITY + key % 16)
+    return Outcome(labeled_sample(job.key, data, "jpg", label, TAXONOMY.num_classes))
 
 
 def write_synthetic(
@@ -417,6 +433,7 @@ def write_synthetic(
     height: int = 96,
     width: int = 128,
     seed: int = 0,
+    workers: int = 1,
     overwrite: bool = False,
 ) -> Packed:
     """Write a shard set with subsets of `train` and `val` scenes of `height` x `width` pixels.
@@ -429,16 +446,14 @@ def write_synthetic(
             raise ConfigError(f"{name} must be at least 1 image, found {count}")
     if min(height, width) < MIN_SIZE:
         raise ConfigError(f"size must be at least {MIN_SIZE}x{MIN_SIZE} pixels, found {height}x{width}")
-    with (
-        staged(out, overwrite) as root,
-        tqdm(total=train + val, unit="image", desc="rendering", disable=None) as bar,
-    ):
-
-        def counted(subset: str) -> Iterator[NewSample]:
-            for sample in samples(seed, subset, counts[subset], height, width):
-                yield sample
-                bar.update()
-
-        created = {"recipe": "synthetic", "height": height, "width": width, "seed": seed}
-        write_set(root, TAXONOMY, ((name, counted(name)) for name in SUBSETS), created, SHARD_BYTES)
-    return Packed({name: (count, count) for name, count in counts.items()}, {})
+    return write_set(
+        out,
+        TAXONOMY,
+        {name: [SceneJob(name, index) for index in range(count)] for name, count in counts.items()},
+        functools.partial(draw, seed=seed, height=height, width=width),
+        {"recipe": "synthetic", "height": height, "width": width, "seed": seed},
+        shard_bytes=SHARD_BYTES,
+        workers=workers,
+        overwrite=overwrite,
+        source_name="the scenes",
+    )

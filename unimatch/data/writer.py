@@ -17,7 +17,7 @@ from unimatch.data.index import (
     BLOCK,
     IMAGE_EXTENSIONS,
     INDEX_JSON,
-    LABEL_EXTENSION,
+    LABEL_EXTENSIONS,
     Sample,
     Shard,
     local_folder,
@@ -93,8 +93,12 @@ class ShardWriter:
         width: int,
         height: int,
         class_counts: Sequence[int] | np.ndarray | None = None,
+        *,
+        label_ext: str = "npy.zst",
+        second: bytes | None = None,
     ) -> None:
-        """Append a sample. `label`: an 8-bit greyscale PNG of class ids, or None for a mask-free sample.
+        """Append a sample. `label`: class ids in a file of type `label_ext`, or None for a mask-free sample.
+        `second`: the later image of a pair, of the same type and size as the first.
 
         `class_counts`: [num_classes] pixels of each class (ignored ones not counted); the subset's total goes
         into the index if every labelled sample brings it. Bytes are stored as they are and not decoded here.
@@ -104,11 +108,16 @@ class ShardWriter:
             raise DataError(f"key {key!r} {problem or 'occurs twice'}")
         if image_ext not in IMAGE_EXTENSIONS:
             raise DataError(f"{key}: image type {image_ext!r}; allowed: {', '.join(IMAGE_EXTENSIONS)}")
-        if not image or (label is not None and not label):
-            raise DataError(f"{key}: the {'label' if image else 'image'} file is empty")
+        if label_ext not in LABEL_EXTENSIONS:
+            raise DataError(f"{key}: label type {label_ext!r}; allowed: {', '.join(LABEL_EXTENSIONS)}")
+        for what, data in (("image", image), ("second image", second), ("label", label)):
+            if data is not None and not data:
+                raise DataError(f"{key}: the {what} file is empty")
         members = [(f"{key}.{image_ext}", image)]
+        if second is not None:
+            members = [(f"{key}.a.{image_ext}", image), (f"{key}.b.{image_ext}", second)]
         if label is not None:
-            members.append((f"{key}.{LABEL_EXTENSION}", label))
+            members.append((f"{key}.label.{label_ext}", label))
         headers = [_tar_header(name, len(data)) for name, data in members]
         size = sum(
             len(header) + _padded(len(data)) for header, (_, data) in zip(headers, members, strict=True)
@@ -116,17 +125,19 @@ class ShardWriter:
         if self._samples and (len(self._samples) >= self.max_samples or self._offset + size > self.max_bytes):
             self._close_shard()
         places = [self._write(header, data) for header, (_, data) in zip(headers, members, strict=True)]
-        label_offset = places[1] if label is not None else 0
         self._samples.append(
             Sample(
-                key.encode(),
-                places[0],
-                len(image),
-                image_ext.encode(),
-                label_offset,
-                len(label or b""),
-                width,
-                height,
+                key=key.encode(),
+                image_offset=places[0],
+                image_size=len(image),
+                image_ext=image_ext.encode(),
+                second_offset=0 if second is None else places[1],
+                second_size=len(second or b""),
+                label_offset=0 if label is None else places[-1],
+                label_size=len(label or b""),
+                label_ext=b"" if label is None else label_ext.encode(),
+                width=width,
+                height=height,
             )
         )
         self._keys.add(key)

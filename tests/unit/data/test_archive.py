@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
+import zstandard
 
 from tests.unit.data.tiny_set import (
     HEIGHT,
@@ -27,6 +29,9 @@ from tests.unit.data.tiny_set import (
 )
 from unimatch.data import index as shard_index
 from unimatch.data.archive import ShardSet, ShardWriter, finish_set, index_tars
+from unimatch.data.decode import decode_label
+from unimatch.data.encode import encode_label
+from unimatch.data.loader import load_image
 from unimatch.data.scan import members
 from unimatch.errors import DataError
 from unimatch.taxonomy import Taxonomy
@@ -79,6 +84,73 @@ def test_webdataset_package_reads_long_and_foreign_keys(tmp_path: Path) -> None:
     assert [shards.read(row).image for row in range(3)] == [image_bytes(seed, "jpg") for seed in range(3)]
 
 
+def write_pairs(root: Path, count: int = 3) -> Path:
+    """Pairs of images with labels, the last one mask-free."""
+    with ShardWriter(root, "train") as writer:
+        for seed in range(count):
+            label = encode_label(label_array(seed), "zst")[0] if seed < count - 1 else None
+            second = image_bytes(seed + 50)
+            writer.add(f"A/p{seed}", image_bytes(seed), "png", label, WIDTH, HEIGHT, second=second)
+    finish_set(root, TAXONOMY, {}, [writer])
+    return root
+
+
+def test_pairs_and_compressed_labels(tmp_path: Path) -> None:
+    shards = ShardSet.open(write_pairs(tmp_path))
+    for seed, row in enumerate(shards.rows("train").tolist()):
+        record = shards.read(row)
+        assert (record.key, record.image, record.second) == (
+            f"A/p{seed}",
+            image_bytes(seed),
+            image_bytes(seed + 50),
+        )
+        if seed < 2:
+            assert record.label_ext == "npy.zst" and record.label is not None
+            assert (decode_label(record.label, record.where) == label_array(seed)).all()
+        else:
+            assert record.label is None and record.label_ext is None
+    assert shards.check() == []
+    with pytest.raises(DataError, match=r"train-00000\.tar:A/p0: holds a pair of images"):
+        load_image(shards, 0)
+
+
+def test_webdataset_package_reads_pairs_and_compressed_labels(tmp_path: Path) -> None:
+    write_pairs(tmp_path)
+    samples = list(webdataset.WebDataset(str(tmp_path / "train-00000.tar"), shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == ["A/p0", "A/p1", "A/p2"]
+    for seed, sample in enumerate(samples):
+        assert (sample["a.png"], sample["b.png"]) == (image_bytes(seed), image_bytes(seed + 50))
+        if seed < 2:
+            label = np.load(io.BytesIO(zstandard.decompress(sample["label.npy.zst"])))
+            assert (label == label_array(seed)).all()
+        else:
+            assert not any("label" in name for name in sample)
+
+
+def test_pairs_are_indexed_as_the_writer_does(tmp_path: Path) -> None:
+    before = ShardSet.open(write_pairs(tmp_path))
+    for name in ("index.json", "index.npy"):
+        (tmp_path / name).unlink()
+    assert (ShardSet.open(tmp_path, TAXONOMY).index == before.index).all()
+
+
+def test_a_set_of_version_1_is_read(root: Path) -> None:
+    expected = ShardSet.open(root)
+    records = [expected.read(row) for row in range(len(expected))]
+    names = [name for name in expected.index.dtype.names or () if not name.startswith("second")]
+    buffer = io.BytesIO()
+    old = np.zeros(len(expected), np.dtype([(name, expected.index.dtype[name]) for name in names]))
+    for name in names:
+        old[name] = expected.index[name]
+    np.lib.format.write_array(buffer, old)
+    (root / "index.npy").write_bytes(buffer.getvalue())
+    info = json.loads((root / "index.json").read_text())
+    info["version"], info["index"]["sha256"] = 1, hashlib.sha256(buffer.getvalue()).hexdigest()
+    (root / "index.json").write_text(json.dumps(info))
+    for shards in (ShardSet.open(root), pickle.loads(pickle.dumps(ShardSet.open(root)))):
+        assert [shards.read(row) for row in range(len(shards))] == records and shards.check() == []
+
+
 def test_same_input_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:
     files = every_file(root)
     assert files == every_file(write_tiny(tmp_path / "again"))
@@ -107,7 +179,9 @@ def test_class_pixels_only_if_every_labelled_sample_was_counted(tmp_path: Path) 
     label = label_array(0)
     with ShardWriter(tmp_path, "train") as writer:
         for seed, counts in enumerate([class_counts(label), None, class_counts(label)]):
-            writer.add(f"k{seed}", image_bytes(0), "png", label_bytes(label), WIDTH, HEIGHT, counts)
+            writer.add(
+                f"k{seed}", image_bytes(0), "png", label_bytes(label), WIDTH, HEIGHT, counts, label_ext="png"
+            )
     finish_set(tmp_path, TAXONOMY, {}, [writer])
     assert ShardSet.open(tmp_path).class_pixels("train") is None
 
@@ -277,13 +351,18 @@ def test_what_cannot_be_indexed_is_listed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no shards"):
         ShardSet.open(tmp_path, TAXONOMY)
     foreign_tar(tmp_path / "a-0.tar", [("a.label.png", b"x"), ("b.jpg", b"not an image")])
-    foreign_tar(tmp_path / "b-0.tar", [("c.jpg", image_bytes(0, "jpg")), ("c.png", image_bytes(0))])
+    image, png = image_bytes(0, "jpg"), image_bytes(0)
+    foreign_tar(tmp_path / "b-0.tar", [("c.jpg", image), ("c.png", png), ("d.a.jpg", image)])
+    two_labels = [("e.jpg", image), ("e.label.png", png), ("e.label.npy.zst", png)]
+    foreign_tar(tmp_path / "d-0.tar", [*two_labels, ("f.a.png", png), ("f.b.png", png), ("f.jpg", image)])
     (tmp_path / "c-0.tar").write_bytes(b"no tar at all" * 100)
     with pytest.raises(DataError) as error:
         ShardSet.open(tmp_path, TAXONOMY)
     message = str(error.value)
     assert "a-0.tar:b: the image is not a JPEG" in message
     assert "b-0.tar: key 'c' has 2 images" in message
+    assert "key 'd' has 1 images (a.jpg); needs one, or a pair" in message
+    assert "d-0.tar: key 'e' has 2 labels" in message and "key 'f' has 3 images" in message
     assert "c-0.tar: not a whole tar" in message
 
 
@@ -396,7 +475,8 @@ def test_few_descriptors_for_many_shards(root: Path, monkeypatch: pytest.MonkeyP
 def test_a_large_index_opens_quickly_and_reading_is_cheap(tmp_path: Path) -> None:
     count = 50_000
     samples = [
-        shard_index.Sample(b"key%07d" % (i * 7919 % count), 512, 10, b"jpg", 0, 0, 4, 3) for i in range(count)
+        shard_index.Sample(b"key%07d" % (i * 7919 % count), 512, 10, b"jpg", 0, 0, 0, 0, b"", 4, 3)
+        for i in range(count)
     ]
     (tmp_path / "train-00000.tar").write_bytes(bytes(range(256)) * 4)
     shard = shard_index.Shard("train-00000.tar", "train", 1024, "", samples)

@@ -6,12 +6,16 @@ import io
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
+import zstandard
 from PIL import Image
 
 from tests.unit.data.tiny_set import image_bytes, label_array, label_bytes
-from unimatch.data.decode import check_label, decode_image, decode_label, image_header
+from unimatch.data.decode import check_label, decode_image, decode_label, decode_rgb, image_header
+from unimatch.data.encode import LabelFormat, encode_label, png
+from unimatch.data.index import LABEL_EXTENSIONS
 from unimatch.errors import DataError
 from unimatch.taxonomy import IGNORE_INDEX
 
@@ -27,6 +31,13 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 @pytest.fixture
 def picture() -> Image.Image:
     return Image.open(io.BytesIO(image_bytes(3, "png", 40, 56))).convert("RGB")
+
+
+def png16(channels: int) -> bytes:
+    """A 16-bit PNG of 4x4 pixels of value 700."""
+    done, data = cv2.imencode(".png", np.full((4, 4, channels), 700, np.uint16))
+    assert done
+    return data.tobytes()
 
 
 def with_thumbnail(data: bytes) -> bytes:
@@ -102,8 +113,10 @@ def test_cmyk_sixteen_bits_and_other_files_are_refused(picture: Image.Image) -> 
     with pytest.raises(DataError, match=r"4 channels \(CMYK\?\); convert it to RGB"):
         decode_image(encoded(picture.convert("CMYK"), "jpeg"), "x")
     deep = Image.fromarray(np.full((4, 4), 700, np.uint16))
-    with pytest.raises(DataError, match="16 bits a channel; convert"):
-        decode_image(encoded(deep, "png"), "x")
+    with pytest.raises(DataError, match="16-bit greyscale image, but this task"):
+        decode_rgb(encoded(deep, "png"), "x")
+    with pytest.raises(DataError, match="an image of 3 channels with 16 bits"):
+        decode_image(png16(3), "x")
     for data, what in (
         (b"", "is empty"),
         (b"GIF89a....", "is not a JPEG"),
@@ -135,6 +148,66 @@ def test_headers_say_size_and_channels(picture: Image.Image) -> None:
 def test_labels_keep_their_ids() -> None:
     label = label_array(7)
     assert (decode_label(label_bytes(label), "x") == label).all()
+
+
+def test_sixteen_bit_grey_keeps_its_values() -> None:
+    values = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
+    found = decode_image(png(values), "x")
+    assert found.dtype == np.uint16 and (found == values).all()
+    assert (decode_image(png16(1), "x") == np.full((4, 4), 700)).all()
+
+
+@pytest.mark.parametrize("label_format", ["zst", "png"])
+def test_encoded_labels_come_back(label_format: LabelFormat) -> None:
+    label = label_array(5, 37, 53)
+    data, ext = encode_label(label[::2], label_format)
+    found = decode_label(data, "x")
+    assert found.dtype == np.uint8 and (found == label[::2]).all()
+    found[0, 0] = 3  # writable, as views change labels in place
+    assert ext in LABEL_EXTENSIONS
+
+
+def test_numpy_reads_a_compressed_label() -> None:
+    label = label_array(5)
+    assert (np.load(io.BytesIO(zstandard.decompress(encode_label(label, "zst")[0]))) == label).all()
+
+
+def test_a_damaged_compressed_label_is_an_error_wherever_it_is() -> None:
+    label = label_array(5, 37, 53)
+    data, _ = encode_label(label, "zst")
+    for at in range(len(data)):
+        with pytest.raises(DataError, match="shard:key: the label"):
+            decode_label(data[:at], "shard:key")
+        changed = bytearray(data)
+        changed[at] ^= 0x10
+        try:  # a few bits have no meaning, but no change gives other ids
+            assert (decode_label(bytes(changed), "shard:key") == label).all()
+        except DataError as error:
+            assert "shard:key: the label" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 4), np.int64), "int64 of shape"),
+        (np.zeros((2, 4, 4), np.uint8), "uint8 of shape"),
+        (np.zeros((4, 5), np.uint8, order="F"), "uint8 of shape"),
+        (None, "no .npy header"),
+    ],
+)
+def test_other_arrays_are_no_labels(array: np.ndarray | None, message: str) -> None:
+    buffer = io.BytesIO(b"something else" if array is None else b"")
+    if array is not None:
+        np.save(buffer, array)
+    with pytest.raises(DataError, match=message):
+        decode_label(zstandard.compress(buffer.getvalue()), "x")
+
+
+def test_a_compressed_bomb_is_refused_without_decompressing_it() -> None:
+    frame = b"\x28\xb5\x2f\xfd\xe0" + (1 << 40).to_bytes(8, "little") + bytes(8)
+    for data in (frame, zstandard.ZstdCompressor(write_content_size=False).compress(bytes(100))):
+        with pytest.raises(DataError, match="the label is damaged"):
+            decode_label(data, "x")
 
 
 def test_other_labels_are_refused(picture: Image.Image) -> None:

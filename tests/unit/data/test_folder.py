@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from unimatch import config
-from unimatch.data import folder
+from unimatch.data import pack as packing
 from unimatch.data.archive import ShardSet
 from unimatch.data.decode import decode_image, decode_label
 from unimatch.data.folder import FolderRecipe, SubsetSource, pack, sample_key
@@ -286,7 +286,7 @@ def test_many_problems_are_counted_and_every_kind_is_shown(tmp_path: Path) -> No
         (source / "lab" / f"{name}.png").unlink()
     save(source / "lab" / "29.png", np.full((12, 16), 99, np.uint8))
     lines = refused(source, tmp_path / "out").splitlines()
-    assert len(lines) == 1 + folder.MAX_LINES + 1
+    assert len(lines) == 1 + packing.MAX_LINES + 1
     assert "29 x missing label, 1 x unknown id" in lines[0] and lines[-1] == "  ... and 10 more"
     assert any("99 (192 pixels)" in line for line in lines)
 

@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.unit.data.tiny_set import write_samples
 from unimatch.data.archive import ShardSet
 from unimatch.data.check import check_set, contact_sheet
 from unimatch.data.decode import decode_image
-from unimatch.data.pack import NewSample, jpeg, labeled_sample, png, write_set
+from unimatch.data.pack import NewSample, jpeg, labeled_sample, png
 from unimatch.data.picture import grid, label_colors, overlay
 from unimatch.taxonomy import Taxonomy
 
@@ -52,12 +53,18 @@ def odd_set(root: Path, labels: dict[str, np.ndarray], image: np.ndarray | None 
     shown = np.zeros((8, 10, 3), np.uint8) if image is None else image
     samples = [
         NewSample(
-            key, jpeg(shown, 90), "jpg", png(label), shown.shape[1], shown.shape[0], np.zeros(2, np.int64)
+            key,
+            jpeg(shown, 90),
+            "jpg",
+            png(label),
+            shown.shape[1],
+            shown.shape[0],
+            np.zeros(2, np.int64),
+            label_ext="png",
         )
         for key, label in labels.items()
     ]
-    write_set(root, TAXONOMY, [("train", samples)], {}, 1 << 20)
-    return root
+    return write_samples(root, TAXONOMY, {"train": samples})
 
 
 @pytest.mark.parametrize("name", ["make_shards", "check_shards", "make_splits"])
@@ -171,8 +178,8 @@ def test_a_cut_shard_does_not_hide_the_others(scenes: Path, tmp_path: Path) -> N
 def test_counts_that_do_not_fit_the_labels(tmp_path: Path) -> None:
     image, label = jpeg(np.zeros((8, 10, 3), np.uint8), 90), np.zeros((8, 10), np.uint8)
     sample = labeled_sample("one", image, "jpg", label, 2)
-    wrong = NewSample("two", image, "jpg", png(label), 10, 8, np.array([1, 79]))
-    write_set(tmp_path / "set", TAXONOMY, [("train", [sample, wrong])], {}, 1 << 20)
+    wrong = NewSample("two", image, "jpg", png(label), 10, 8, np.array([1, 79]), label_ext="png")
+    write_samples(tmp_path / "set", TAXONOMY, {"train": [sample, wrong]})
     assert check_set(tmp_path / "set").problems == [
         "train: the index counts other class pixels than the labels hold; pack the data again"
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 
 from unimatch import keyed
 from unimatch.data.archive import ShardSet, ShardWriter, finish_set
+from unimatch.data.pack import NewSample
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
 
 TAXONOMY = Taxonomy.of(["road", "tree", "car"])
@@ -54,14 +56,38 @@ def write_tiny(
                 WIDTH,
                 HEIGHT,
                 None if label is None else class_counts(label),
+                label_ext="png",
             )
     with ShardWriter(root, "val", max_samples=per_shard) as val_writer:
         for seed in range(100, 100 + val):
             height = HEIGHT + seed % 2
             label = label_array(seed, height)
             image = image_bytes(seed, ext, height)
-            val_writer.add(f"v{seed}", image, ext, label_bytes(label), WIDTH, height, class_counts(label))
+            val_writer.add(
+                f"v{seed}",
+                image,
+                ext,
+                label_bytes(label),
+                WIDTH,
+                height,
+                class_counts(label),
+                label_ext="png",
+            )
     finish_set(root, TAXONOMY, {"recipe": "tiny"}, [train_writer, val_writer])
+    return root
+
+
+def write_samples(
+    root: Path, taxonomy: Taxonomy, subsets: Mapping[str, Sequence[NewSample]], max_bytes: int = 1 << 20
+) -> Path:
+    """A set of the samples as they are, whatever their bytes."""
+    writers = []
+    for name, samples in subsets.items():
+        with ShardWriter(root, name, max_bytes=max_bytes) as writer:
+            for sample in samples:
+                writer.add(**vars(sample))
+        writers.append(writer)
+    finish_set(root, taxonomy, {}, writers)
     return root
 
 
