@@ -14,6 +14,7 @@ from pathlib import Path
 
 from unimatch import config
 from unimatch.data import folder, synthetic
+from unimatch.data.recipe import Recipe
 from unimatch.errors import UserError
 
 SYNTHETIC = "synthetic"
@@ -92,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.recipe == SYNTHETIC:
             made = synthetic.write_synthetic(args.out, overwrite=args.overwrite, **args.scenes)
         else:
-            recipe = config.load(args.recipe, folder.FolderRecipe, args.set)
+            recipe = config.load(args.recipe, Recipe, args.set)
             made = folder.pack(recipe, args.source, args.out, args.workers, args.overwrite)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

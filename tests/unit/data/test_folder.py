@@ -16,7 +16,9 @@ from unimatch import config
 from unimatch.data import pack as packing
 from unimatch.data.archive import ShardSet
 from unimatch.data.decode import decode_image, decode_label
-from unimatch.data.folder import FolderRecipe, SubsetSource, pack, sample_key
+from unimatch.data.folder import pack
+from unimatch.data.layout import sample_key
+from unimatch.data.recipe import Recipe, SubsetSource
 from unimatch.errors import ConfigError, DataError
 
 RECIPES = Path(__file__).parents[3] / "shards" / "recipes"
@@ -58,13 +60,13 @@ def make_source(root: Path, names: tuple[str, ...] = ("a", "b", "c")) -> Path:
     return root
 
 
-def recipe(**changes: object) -> FolderRecipe:
+def recipe(**changes: object) -> Recipe:
     values: dict = {
         "classes": CLASSES,
         "ignore_id": 11,
         "subsets": {"train": SubsetSource("img/*.jpg", "lab/{stem}.png")},
     }
-    return FolderRecipe(**{**values, **changes})
+    return Recipe(**{**values, **changes})
 
 
 def refused(source: Path, out: Path, **changes: object) -> str:
@@ -187,7 +189,7 @@ def test_colors_become_ids(tmp_path: Path) -> None:
     table = np.zeros((12, 3), np.uint8)
     table[:3], table[11] = COLORS, (1, 2, 3)
     save(source / "lab" / "a.png", table[ids()])
-    pack(recipe(labels="colors", colors=COLORS, ignore_color=(1, 2, 3)), source, tmp_path / "out")
+    pack(recipe(label_kind="colors", colors=COLORS, ignore_color=(1, 2, 3)), source, tmp_path / "out")
     _, label = only(tmp_path / "out")
     assert label is not None and np.array_equal(label, np.where(ids() == 11, 255, ids()))
 
@@ -262,7 +264,7 @@ def test_all_problems_are_told_together(tmp_path: Path) -> None:
         "img/b.jpg: the image is cut short",
         "lab/c.png: unknown id 37 (2 pixels)",
         "lab/d.png: is 12x12 pixels, its image img/d.jpg 16x12",
-        "lab/e.png: has RGB pixels, expected one channel of ids; is it 'labels: colors'?",
+        "lab/e.png: has RGB pixels, expected one channel of ids; is it label_kind colors?",
         "lab/f.png: is not a picture",
         "img/g.jpg (more) has the key of img/g.jpg (train): img/g",
         "img/g.png (more) has the key of img/g.jpg (train): img/g",
@@ -274,8 +276,8 @@ def test_all_problems_are_told_together(tmp_path: Path) -> None:
 def test_wrong_colours(tmp_path: Path) -> None:
     source = make_source(tmp_path / "source", ("a", "b"))
     save(source / "lab" / "b.png", np.full((12, 16, 3), 9, np.uint8))
-    text = refused(source, tmp_path / "out", labels="colors", colors=COLORS)
-    assert "lab/a.png: has one channel (L), expected RGB colours; is it 'labels: ids'?" in text
+    text = refused(source, tmp_path / "out", label_kind="colors", colors=COLORS)
+    assert "lab/a.png: has one channel (L), expected RGB colours; is it label_kind ids?" in text
     assert "lab/b.png: unknown colour [9, 9, 9] (192 pixels)" in text
 
 
@@ -350,8 +352,8 @@ def test_bad_classes_file(tmp_path: Path, text: str, message: str) -> None:
         ({"classes": ()}, "either classes or classes_file"),
         ({"classes_file": "c.txt"}, "either classes or classes_file"),
         ({"colors": COLORS[:2]}, "one colour a class"),
-        ({"labels": "colors"}, "colors must be given"),
-        ({"labels": "colors", "colors": COLORS, "id_map": {1: 1}}, "id_map"),
+        ({"label_kind": "colors"}, "colors must be given"),
+        ({"label_kind": "colors", "colors": COLORS, "id_map": {1: 1}}, "id_map"),
         ({"downscale": 0}, "downscale must be at least 1"),
         ({"ignore_color": (0, 0, 256)}, "0 to 255"),
     ],
@@ -361,7 +363,7 @@ def test_bad_recipes(changes: dict, message: str) -> None:
         recipe(**changes)
 
 
-@pytest.mark.parametrize("labels", ["/x/{stem}.png", "../{stem}.png", "{name}/{stem}.png", "one.png", ""])
+@pytest.mark.parametrize("labels", ["/x/{stem}.png", "../{stem}.png", "{what}/{stem}.png", "one.png", ""])
 def test_bad_label_templates(labels: str) -> None:
     with pytest.raises(ConfigError, match="labels"):
         SubsetSource("img/*.jpg", labels)
@@ -375,11 +377,12 @@ def test_ids_that_contradict_the_classes(tmp_path: Path, changes: dict) -> None:
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes_load(path: Path) -> None:
-    assert config.load(path, FolderRecipe).subsets["train"].labels is not None
+    train = config.load(path, Recipe).subsets["train"]
+    assert train.labels is not None or train.annotations is not None
 
 
 def test_camvid(tmp_path: Path, real_data: Path) -> None:
-    camvid = config.load(RECIPES / "camvid.yaml", FolderRecipe)
+    camvid = config.load(RECIPES / "camvid.yaml", Recipe)
     camvid.subsets = {"val": camvid.subsets["val"]}
     packed = pack(camvid, real_data / "camvid", tmp_path / "out")
     shards = ShardSet.open(tmp_path / "out")
