@@ -34,7 +34,7 @@ AGAIN = (
     "copy or pack the data again (tools/make_shards.py); if the tars are sound, delete both index files and "
     "call unimatch.data.archive.index_tars(folder, Taxonomy.of(class_names)) in Python"
 )
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # or what looks like one
 
 
 class Sample(NamedTuple):
@@ -62,14 +62,18 @@ class Shard:
     size_bytes: int
     sha256: str
     samples: Sequence[Sample]
+    class_pixels: np.ndarray | None = None  # int64 [num_classes] of its masks; None: no mask, or not counted
+
+
+def shard_name(subset: str, number: int) -> str:
+    return f"{subset}-{number:05d}.tar"
 
 
 def local_folder(root: str | Path) -> Path:
-    """`root` as a path. DataError for URLs: no path ever starts a command or a download."""
+    """`root` as a path. DataError for URLs: sets are made and indexed in a folder."""
     if URL.match(str(root)):
         raise DataError(
-            f"{root}: shards are read from a folder only; copy them to a local or mounted folder first "
-            "(commands such as pipe: and URLs are not run or fetched)"
+            f"{root}: shards are written to and indexed in a folder only; upload it when it is done"
         )
     return Path(root)
 
@@ -169,28 +173,26 @@ def write(
     taxonomy: Taxonomy,
     created: Mapping[str, Any],
     shards: Sequence[Shard],
-    class_pixels: Mapping[str, np.ndarray | None],
 ) -> None:
     """Write index.npy, then index.json; the set is complete when index.json is there."""
     rows = rows_of(shards)
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, rows, allow_pickle=False)
     array = buffer.getvalue()
-    subsets: dict[str, dict[str, Any]] = {}
-    for shard in shards:
-        entry = subsets.setdefault(shard.subset, {"samples": 0, "labeled": 0, "class_pixels": None})
-        entry["samples"] += len(shard.samples)
-        entry["labeled"] += sum(sample.label_size > 0 for sample in shard.samples)
-    for name, counts in class_pixels.items():
-        if counts is not None and name in subsets:
-            subsets[name]["class_pixels"] = [int(count) for count in counts]
+    names = dict.fromkeys(shard.subset for shard in shards)
+    subsets = {name: _describe([shard for shard in shards if shard.subset == name]) for name in names}
     info = {
         "format": FORMAT,
         "version": VERSION,
         "taxonomy": taxonomy.to_json(),
         "created": dict(created),
         "subsets": subsets,
-        "index": {"file": INDEX_NPY, "samples": len(rows), "sha256": hashlib.sha256(array).hexdigest()},
+        "index": {
+            "file": INDEX_NPY,
+            "samples": len(rows),
+            "bytes": len(array),
+            "sha256": hashlib.sha256(array).hexdigest(),
+        },
         "shards": [
             {
                 "name": shard.name,
@@ -209,12 +211,28 @@ def write(
         raise DataError(f"cannot write the index of {root}: {error.strerror}") from error
 
 
+def _describe(shards: Sequence[Shard]) -> dict[str, Any]:
+    """The entry of a subset; class pixels only if every shard with a mask has them."""
+    labeled = [sum(sample.label_size > 0 for sample in shard.samples) for shard in shards]
+    pixels = [shard.class_pixels for shard, count in zip(shards, labeled, strict=True) if count]
+    counted = [found for found in pixels if found is not None]
+    return {
+        "samples": sum(len(shard.samples) for shard in shards),
+        "labeled": sum(labeled),
+        "class_pixels": np.sum(counted, axis=0).tolist() if counted and len(counted) == len(pixels) else None,
+    }
+
+
 def read(root: Path) -> tuple[dict[str, Any], np.ndarray]:
     """index.json and the mapped rows of index.npy, verified against each other and against the tars' sizes.
 
     Costs one pass over index.npy (a tenth of a second per million samples) and one `stat` per shard.
     """
-    info = _read_json(root / INDEX_JSON)
+    path = root / INDEX_JSON
+    try:
+        info = parse(path.read_bytes(), str(path))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
     path = root / INDEX_NPY
     try:
         with open(path, "rb") as file:
@@ -223,7 +241,7 @@ def read(root: Path) -> tuple[dict[str, Any], np.ndarray]:
             raise DataError(
                 f"{path} is damaged or does not belong to {INDEX_JSON} (its hash differs); {AGAIN}"
             )
-        rows = load_rows(root)
+        rows = load_rows(path)
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing, but {INDEX_JSON} is there; {AGAIN}") from error
     except OSError as error:
@@ -244,14 +262,19 @@ def read(root: Path) -> tuple[dict[str, Any], np.ndarray]:
             f"{len(problems)} shard(s) of {root} do not match the index: {summary(problems)}; copy or "
             "pack them again"
         )
-    if sum(shard["samples"] for shard in info["shards"]) != len(rows):
-        raise DataError(f"{root / INDEX_JSON} counts other samples than {INDEX_NPY} holds; {AGAIN}")
+    check_count(info, rows, str(root))
     return info, rows
 
 
-def load_rows(root: Path) -> np.ndarray:
-    """The rows of index.npy, not verified: mapped, or in memory for a set of version 1."""
-    stored = np.load(root / INDEX_NPY, mmap_mode="r", allow_pickle=False)
+def check_count(info: Mapping[str, Any], rows: np.ndarray, where: str) -> None:
+    """DataError unless both files of the index hold the same number of samples."""
+    if sum(shard["samples"] for shard in info["shards"]) != len(rows):
+        raise DataError(f"{where}/{INDEX_JSON} counts other samples than {INDEX_NPY} holds; {AGAIN}")
+
+
+def load_rows(path: Path) -> np.ndarray:
+    """The rows of an index.npy, not verified: mapped, or in memory for a set of version 1."""
+    stored = np.load(path, mmap_mode="r", allow_pickle=False)
     if "second_size" in stored.dtype.names:
         return stored
     rows = np.zeros(len(stored), row_dtype(stored.dtype["key"].itemsize))
@@ -260,18 +283,17 @@ def load_rows(root: Path) -> np.ndarray:
     return rows
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    damaged = f"{path} is damaged"
+def parse(text: bytes, where: str) -> dict[str, Any]:
+    """What an index.json says. DataError: not one, or of another version."""
+    damaged = f"{where} is damaged"
     try:
-        info = json.loads(path.read_bytes())
+        info = json.loads(text)
         found, version = info["format"], info["version"]
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{damaged}: not a shard index; {AGAIN}") from error
     if found != FORMAT or version not in READABLE:
         raise DataError(
-            f"{path}: format {found!r} version {version!r}; this program reads {FORMAT!r} versions "
+            f"{where}: format {found!r} version {version!r}; this program reads {FORMAT!r} versions "
             + " and ".join(map(str, READABLE))
         )
     try:

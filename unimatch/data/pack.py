@@ -1,27 +1,28 @@
-"""From files to a finished shard set: jobs are converted in worker processes and written in order.
+"""From jobs to a finished shard set: they are converted in worker processes and written in order.
 
 Recipes make the jobs and convert them; the set appears whole or not at all.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+import functools
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
-from multiprocessing import get_context
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
+from unimatch.data import resume
 from unimatch.data.encode import LabelFormat, encode_label, jpeg, png, webp
+from unimatch.data.index import Shard
+from unimatch.data.pool import ordered
+from unimatch.data.resume import Job
 from unimatch.data.writer import ShardWriter, finish_set
 from unimatch.errors import DataError
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
@@ -31,17 +32,8 @@ __all__ = ["encode_label", "jpeg", "png", "webp"]
 MAX_LINES = 20  # problems shown one by one; the rest is counted
 
 
-class Job(Protocol):
-    """One sample to pack. Picklable."""
-
-    @property
-    def key(self) -> str: ...
-
-    def files(self) -> list[Path]:
-        """The input files: a finished shard is kept as long as their sizes and times stay."""
-
-
 JobT = TypeVar("JobT", bound=Job)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -80,6 +72,7 @@ class Packed:
 
     subsets: dict[str, tuple[int, int]]
     notes: dict[str, int]
+    kept: int  # samples in shards that an interrupted run had finished
 
 
 def labeled_sample(
@@ -119,80 +112,92 @@ def write_set(
 ) -> Packed:
     """Convert the jobs of each subset, write their samples in order, then the index; `out` appears whole.
 
-    The bytes do not depend on `workers`. `convert` is picklable. DataError: `out` is in use, or a report of
+    The bytes do not depend on `workers`, nor on whether the run continues one that was killed: finished
+    shards of it are kept, see `resume`. `convert` is picklable. DataError: `out` is in use, or a report of
     all problems, those found before (`problems`) and those of the jobs; `source_name` says what has them.
     """
-    found = list(problems)
-    notes: Counter[str] = Counter()
-    everything = list(chain.from_iterable(jobs.values()))
-    counts = {}
-    with (
-        staged(out, overwrite) as root,
-        tqdm(total=len(everything), unit="image", desc="packing", disable=None) as bar,
-    ):
-        outcomes = convert_all(everything, convert, workers)
-        writers = []
-        for name in jobs:
-            labeled = 0
-            with ShardWriter(root, name, max_bytes=shard_bytes) as writer:
-                for _ in jobs[name]:
-                    outcome = next(outcomes)
-                    bar.update()
-                    found += outcome.problems
-                    notes.update([outcome.note] if outcome.note else [])
-                    # Once something is wrong nothing will be kept: only look for what else is wrong.
-                    if outcome.sample is None or found:
-                        continue
-                    s = outcome.sample
-                    labeled += s.label is not None
-                    writer.add(
-                        s.key,
-                        s.image,
-                        s.image_ext,
-                        s.label,
-                        s.width,
-                        s.height,
-                        s.class_counts,
-                        label_ext=s.label_ext,
-                        second=s.second,
-                    )
-            counts[name] = (writer.num_samples, labeled)
-            writers.append(writer)
+    found, notes, writers = list(problems), Counter[str](), []
+    settings = resume.settings_hash(taxonomy, created, convert, shard_bytes)
+    with resume.growing(out, overwrite) as root:
+        kept = resume.keep(root, jobs, settings)
+        done = {name: sum(len(each.shard.samples) for each in mine) for name, mine in kept.items()}
+        if any(done.values()):
+            told = f"{sum(map(len, kept.values()))} finished shards with {sum(done.values())} images"
+            tqdm.write(f"{root}: kept {told} of an interrupted run", file=sys.stderr)
+        todo = [job for name, mine in jobs.items() for job in mine[done[name] :]]
+        total = sum(map(len, jobs.values()))
+        with (
+            closing(ordered(todo, functools.partial(_convert, convert), workers)) as outcomes,
+            tqdm(total=total, initial=total - len(todo), unit="image", desc="packing", disable=None) as bar,
+        ):
+            for name, mine in jobs.items():
+                writer = ShardWriter(
+                    root, name, max_bytes=shard_bytes, kept=[each.shard for each in kept[name]]
+                )
+                stream = _counted(islice(outcomes, len(mine) - done[name]), bar)
+                notes.update(_write_subset(writer, stream, settings, found))
+                writers.append(writer)
         if found:
-            bar.close()
-            raise DataError(report(found, source_name))
+            raise DataError(report(found, source_name, root))
         finish_set(root, taxonomy, created, writers)
-    return Packed(counts, dict(sorted(notes.items())))
+    for each in chain.from_iterable(kept.values()):
+        notes.update(each.notes)
+    counts = {writer.subset: _counts(writer.shards) for writer in writers}
+    return Packed(counts, dict(sorted(notes.items())), sum(done.values()))
 
 
-def convert_all(jobs: Sequence[JobT], convert: Callable[[JobT], Outcome], workers: int) -> Iterator[Outcome]:
-    """The outcome of each job, in order; the number of outcomes held at a time is bounded."""
-    if workers <= 1:
-        for job in jobs:
-            yield convert(job)
-        return
-    waiting: deque[Future[Outcome]] = deque()
-    # Spawned, not forked: OpenCV's and tqdm's threads do not survive a fork.
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
-        try:
-            for job in jobs:
-                waiting.append(pool.submit(convert, job))
-                if len(waiting) >= 4 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise DataError("a packing worker was killed (out of memory?); try fewer --workers") from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+def _write_subset(
+    writer: ShardWriter, outcomes: Iterable[tuple[Outcome, str]], settings: str, problems: list[Problem]
+) -> Counter[str]:
+    """Write the samples, with a note beside each finished shard; problems are added to the list. Returns why
+    images were encoded anew.
+    """
+    all_notes: Counter[str] = Counter()
+    stamps: list[str] = []  # of the open shard
+    notes: Counter[str] = Counter()
+    with writer:
+        for outcome, stamp in outcomes:
+            problems += outcome.problems
+            # Once something is wrong no set will come of it: only look for what else is wrong.
+            if outcome.sample is None or problems:
+                continue
+            finished = len(writer.shards)
+            writer.add(**vars(outcome.sample))
+            if len(writer.shards) > finished:  # this sample did not fit any more
+                resume.note(writer.root, writer.shards[-1], resume.origin(settings, [*stamps, stamp]), notes)
+                all_notes += notes
+                stamps, notes = [], Counter()
+            stamps.append(stamp)
+            notes.update([outcome.note] if outcome.note else [])
+    if stamps and not problems:
+        resume.note(writer.root, writer.shards[-1], resume.origin(settings, stamps), notes)
+    return all_notes + notes
 
 
-def report(problems: Sequence[Problem], source_name: str) -> str:
+def _counted(outcomes: Iterable[T], bar: tqdm[NoReturn]) -> Iterator[T]:
+    for outcome in outcomes:
+        yield outcome
+        bar.update()
+
+
+def _counts(shards: Sequence[Shard]) -> tuple[int, int]:
+    """Samples, and those with a mask."""
+    samples = [sample for shard in shards for sample in shard.samples]
+    return len(samples), sum(sample.label_size > 0 for sample in samples)
+
+
+def _convert(convert: Callable[[JobT], Outcome], job: JobT) -> tuple[Outcome, str]:
+    """The outcome, and what its files were before they were read."""
+    stamp = resume.stamp(job)
+    return convert(job), stamp
+
+
+def report(problems: Sequence[Problem], source_name: str, partial: Path) -> str:
     """The problems: how many of which kind, then the first lines of each kind."""
     kinds = Counter(problem.kind for problem in problems)
-    head = f"{len(problems)} problems in {source_name}, nothing was written"
+    kept = len(list(partial.glob("*.tar.json")))
+    written = f"{kept} finished shards wait in {partial} for the next try" if kept else "nothing was written"
+    head = f"{len(problems)} problems in {source_name}, {written}"
     lines = [f"{head}: {', '.join(f'{count} x {kind}' for kind, count in sorted(kinds.items()))}"]
     rank: Counter[str] = Counter()  # so that one frequent kind does not hide the others
     ranked = []
@@ -204,38 +209,3 @@ def report(problems: Sequence[Problem], source_name: str) -> str:
     if len(problems) > MAX_LINES:
         lines.append(f"  ... and {len(problems) - MAX_LINES} more")
     return "\n".join(lines)
-
-
-@contextmanager
-def staged(out: Path, overwrite: bool) -> Iterator[Path]:
-    """An empty folder beside `out` that takes its place when the block ends well, and is removed when it
-    does not.
-
-    An `out` that exists and is not empty is refused; with `overwrite` a shard set there is replaced, but
-    only at the end, and anything that is not a shard set is still refused.
-    """
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} exists and is not a folder; choose another --out")
-    present = list(out.iterdir()) if out.exists() else []
-    if present and not overwrite:
-        raise DataError(
-            f"{out} is not empty; choose another --out, or --overwrite to replace the shard set in it"
-        )
-    foreign = sorted(
-        path.name for path in present if path.is_dir() or path.suffix not in (".tar", ".json", ".npy")
-    )
-    if foreign:
-        raise DataError(f"{out} holds more than a shard set ({', '.join(foreign[:3])}); it is not replaced")
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
-    try:
-        try:
-            partial.mkdir(parents=True)
-            yield partial
-            if out.exists():
-                shutil.rmtree(out)
-            partial.rename(out)
-        except OSError as error:
-            raise DataError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

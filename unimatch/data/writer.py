@@ -34,21 +34,26 @@ class ShardWriter:
     """Writes `<root>/<subset>-00000.tar ...`; a context manager. Same samples, same order: same bytes.
 
     A shard is written to a temporary name and renamed; on an exception the open one is removed. The set is
-    usable only after `finish_set`. DataError: the folder already holds an index or shards of this subset.
+    usable only after `finish_set`. `kept`: the first shards of the subset, which lie there already.
+    DataError: the folder holds an index or other shards of this subset.
     """
 
     def __init__(
-        self, root: str | Path, subset: str, *, max_bytes: int = 256 << 20, max_samples: int = 10_000
+        self,
+        root: str | Path,
+        subset: str,
+        *,
+        max_bytes: int = 256 << 20,
+        max_samples: int = 10_000,
+        kept: Sequence[Shard] = (),
     ) -> None:
         self.root = local_folder(root)
         self.subset = subset
         self.max_bytes = max_bytes
         self.max_samples = max_samples
-        self.shards: list[Shard] = []
-        self.num_samples = 0
-        self.class_pixels: np.ndarray | None = None
-        self._counted = True  # every labelled sample so far came with class_counts
-        self._keys: set[str] = set()
+        self.shards: list[Shard] = list(kept)
+        self._keys = {sample.key.decode() for shard in kept for sample in shard.samples}
+        self._counts: list[np.ndarray | None] = []  # of each labelled sample of the open shard
         self._samples: list[Sample] = []
         self._file: BinaryIO | None = None
         self._digest = hashlib.sha256()
@@ -59,10 +64,10 @@ class ShardWriter:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"cannot make the folder {self.root}: {error.strerror}") from error
-        found = [path.name for path in self.root.glob(f"{subset}-*.tar")]
+        found = {path.name for path in self.root.glob(f"{subset}-*.tar")} - {shard.name for shard in kept}
         if (self.root / INDEX_JSON).exists() or found:
             raise DataError(
-                f"{self.root} already holds shards ({summary(found or [INDEX_JSON])}); "
+                f"{self.root} already holds shards ({summary(sorted(found) or [INDEX_JSON])}); "
                 "remove the folder or choose another"
             )
 
@@ -78,7 +83,7 @@ class ShardWriter:
 
     @property
     def _name(self) -> str:
-        return f"{self.subset}-{len(self.shards):05d}.tar"
+        return shard_index.shard_name(self.subset, len(self.shards))
 
     @property
     def _temporary(self) -> Path:
@@ -141,16 +146,8 @@ class ShardWriter:
             )
         )
         self._keys.add(key)
-        self.num_samples += 1
         if label is not None:
-            self._count(class_counts)
-
-    def _count(self, class_counts: Sequence[int] | np.ndarray | None) -> None:
-        if class_counts is None or not self._counted:
-            self._counted, self.class_pixels = False, None
-            return
-        counts = np.asarray(class_counts, np.int64)
-        self.class_pixels = counts if self.class_pixels is None else self.class_pixels + counts
+            self._counts.append(None if class_counts is None else np.asarray(class_counts, np.int64))
 
     def _write(self, header: bytes, data: bytes) -> int:
         """Append one member; the offset of its data."""
@@ -179,8 +176,12 @@ class ShardWriter:
         except OSError as error:
             self._temporary.unlink(missing_ok=True)
             raise DataError(f"cannot write {self.root / self._name}: {error.strerror}") from error
-        self.shards.append(Shard(self._name, self.subset, end, self._digest.hexdigest(), self._samples))
-        self._file, self._samples, self._offset, self._digest = None, [], 0, hashlib.sha256()
+        counts = [found for found in self._counts if found is not None]
+        pixels = np.sum(counts, axis=0) if counts and len(counts) == len(self._counts) else None
+        sha256 = self._digest.hexdigest()
+        self.shards.append(Shard(self._name, self.subset, end, sha256, self._samples, pixels))
+        self._file, self._samples, self._counts, self._offset = None, [], [], 0
+        self._digest = hashlib.sha256()
 
 
 def _padded(size: int) -> int:
@@ -203,17 +204,15 @@ def finish_set(
     DataError: a key in two subsets, no samples at all, or class counts of another number of classes.
     """
     writers = list(writers)
-    for writer in writers:
-        assert writer._file is None, "finish_set before the writer was closed"
-        counts = writer.class_pixels
-        if counts is not None and counts.shape != (taxonomy.num_classes,):
+    assert all(writer._file is None for writer in writers), "finish_set before the writer was closed"
+    shards = sorted((shard for writer in writers for shard in writer.shards), key=lambda shard: shard.name)
+    for shard in shards:
+        if shard.class_pixels is not None and shard.class_pixels.shape != (taxonomy.num_classes,):
             raise DataError(
-                f"subset {writer.subset}: class counts of shape {counts.shape} for "
+                f"subset {shard.subset}: class counts of shape {shard.class_pixels.shape} for "
                 f"{taxonomy.num_classes} classes"
             )
-    shards = sorted((shard for writer in writers for shard in writer.shards), key=lambda shard: shard.name)
-    class_pixels = {writer.subset: writer.class_pixels for writer in writers}
-    shard_index.write(local_folder(root), taxonomy, created, shards, class_pixels)
+    shard_index.write(local_folder(root), taxonomy, created, shards)
 
 
 def index_tars(root: str | Path, taxonomy: Taxonomy) -> None:
@@ -222,4 +221,4 @@ def index_tars(root: str | Path, taxonomy: Taxonomy) -> None:
     Walks every member once. Any number of processes may do this at the same time: each writes the same files.
     """
     folder = local_folder(root)
-    shard_index.write(folder, taxonomy, {"by": "indexing of existing tars"}, scan(folder), {})
+    shard_index.write(folder, taxonomy, {"by": "indexing of existing tars"}, scan(folder))

@@ -1,0 +1,74 @@
+"""Work on a list in other processes, with the results in the list's order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+import cv2
+
+from unimatch.errors import DataError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+CHUNK = 4  # items a message between processes
+AHEAD = 3  # chunks in work or waiting for each process: what bounds the memory
+
+_work: Callable[[Any], Any]  # of a worker process
+
+
+def ordered(
+    items: Sequence[Item], work: Callable[[Item], Result], workers: int
+) -> Generator[Result, None, None]:
+    """`work` of each item, in order; in this process for one worker, else `work` must be picklable.
+
+    The number of results held is bounded. Raises what `work` raises; DataError: a worker process was killed.
+    Worker processes end with this one, however it ends.
+    """
+    if workers <= 1:
+        yield from map(work, items)
+        return
+    waiting: deque[Future[list[Result]]] = deque()
+    # Spawned, not forked: OpenCV's and tqdm's threads do not survive a fork.
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(work,)
+    )
+    try:
+        for start in range(0, len(items), CHUNK):
+            waiting.append(pool.submit(_run, items[start : start + CHUNK]))
+            if len(waiting) >= AHEAD * workers:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise DataError("a worker process was killed (out of memory?); try fewer --workers") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start(work: Callable[[Any], Any]) -> None:
+    global _work
+    _work = work
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and tells the workers to end
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot tell its workers, which would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _run(items: Sequence[Any]) -> list[Any]:
+    return [_work(item) for item in items]
