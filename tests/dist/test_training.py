@@ -1,0 +1,162 @@
+"""Whole runs of real processes over gloo: the same curve on any number of them, and after any kill."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY_RUN
+from tests.processes import Ended, Processes, run, succeed
+from unimatch.engine import checkpoint
+from unimatch.engine.log import read_metrics
+
+TIMES = {"images_per_s", "step_s", "data_wait", "memory_gib", "seconds"}
+
+
+class Run:
+    """A configuration and its run folder."""
+
+    def __init__(self, config: Path, name: str, *settings: str) -> None:
+        self.out = config.parent / name
+        overrides = [part for setting in (f"out={self.out}", *settings) for part in ("--set", setting)]
+        self.args = ("-m", "unimatch.train", "--config", str(config), *overrides)
+
+    def train(self, count: int, *extra: str) -> Run:
+        """Runs to the end as `count` processes."""
+        succeed(count, *self.args, *extra)
+        return self
+
+    def stop(self, count: int, step: int, number: int) -> list[Ended]:
+        """Starts; once `step` is logged, signals rank 0 (SIGKILL: all); returns how each ended."""
+        with Processes(count, self.args) as processes:
+            self.wait_for_step(processes, step)
+            if number == signal.SIGKILL:
+                processes.kill()
+            else:
+                processes.processes[0].send_signal(number)
+            return processes.wait()
+
+    def wait_for_step(self, processes: Processes, step: int) -> None:
+        """Returns once `step` is logged."""
+        log = self.out / "metrics.jsonl"
+        deadline = time.monotonic() + 240
+        while not log.exists() or log.read_text().count('"kind": "train"') < step:
+            if time.monotonic() > deadline or processes.processes[0].poll() is not None:
+                processes.kill()
+                raise AssertionError(f"step {step} was not reached: {processes.wait()[0].err}")
+            time.sleep(0.02)
+
+    def lines(self, kind: str = "train") -> list[dict]:
+        """Logged lines without what a clock or a memory meter said."""
+        return [{k: v for k, v in line.items() if k not in TIMES} for line in read_metrics(self.out, kind)]
+
+    @property
+    def losses(self) -> list[float]:
+        return [line["loss"] for line in read_metrics(self.out, "train")]
+
+    @property
+    def saved_step(self) -> int:
+        folder = checkpoint.last_checkpoint(self.out)
+        assert folder is not None
+        return checkpoint.load_state(folder).step
+
+
+@pytest.fixture(scope="module")
+def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 steps of UniMatch. The rate is small: a larger one would amplify rounding, whoever rounds."""
+    folder = tmp_path_factory.mktemp("runs")
+    path = folder / "run.yaml"
+    text = TINY_RUN.format(out=folder / "run", shards=tiny_shards, split=tiny_shards.parent / "split")
+    path.write_text(text.replace("lr: 0.01", "lr: 0.001"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def single(config: Path) -> Run:
+    """The undisturbed run of one process."""
+    return Run(config, "single").train(1)
+
+
+@pytest.fixture(scope="module")
+def double(config: Path) -> Run:
+    """The undisturbed run of two processes."""
+    return Run(config, "double").train(2)
+
+
+def assert_same_curve(ours: Run, theirs: Run) -> None:
+    assert len(ours.losses) == 20
+    assert ours.losses == pytest.approx(theirs.losses, rel=1e-4)
+    for mine, other in zip(ours.lines("eval"), theirs.lines("eval"), strict=True):
+        assert mine["images"] == other["images"] == 10
+        assert mine["miou"] == pytest.approx(other["miou"], abs=2e-3)
+
+
+def test_two_processes_draw_the_curve_of_one(single: Run, double: Run):
+    assert_same_curve(double, single)
+
+
+def test_four_processes_draw_the_curve_of_one(config: Path, single: Run):
+    assert_same_curve(Run(config, "four").train(4), single)
+
+
+def test_accumulated_micro_batches_are_the_gradient_of_two_processes(config: Path):
+    """Without synchronised statistics both see the same micro-batches; only who computes them differs."""
+    settings = ("sync_batchnorm=off", "method={name: unimatch, mix_partner: batch}", "data.val=null")
+    two = Run(config, "micro2", *settings).train(2)
+    one = Run(config, "micro1", *settings, "batch.max_per_device=4").train(1)
+    assert one.losses == pytest.approx(two.losses, rel=1e-4)
+
+
+def test_killed_and_resumed_equals_never_stopped_to_the_last_bit(config: Path, double: Run):
+    """kill -9 of both processes and their workers after step 13; checkpoints are at 10 and 20."""
+    killed = Run(config, "killed")
+    killed.stop(2, 13, signal.SIGKILL)
+    assert killed.saved_step == 10
+    killed.train(2, "--resume")
+    assert killed.lines() == double.lines()
+    assert killed.lines("eval") == double.lines("eval")
+    name = "model.safetensors"
+    assert (killed.out / "last" / name).read_bytes() == (double.out / "last" / name).read_bytes()
+
+
+def test_a_run_continues_on_another_number_of_processes(config: Path, single: Run):
+    moved = Run(config, "moved", "checkpoint.every_steps=5")
+    moved.stop(1, 8, signal.SIGKILL)
+    moved.train(2, "--resume")
+    assert_same_curve(moved, single)
+
+
+def test_a_killed_process_ends_the_others_with_a_message(config: Path):
+    """No launcher here that would end the survivor: it must notice by itself, in seconds."""
+    lost = Run(config, "lost", "data.val=null")
+    with Processes(2, lost.args) as processes:
+        lost.wait_for_step(processes, 3)
+        processes.processes[1].kill()
+        began = time.monotonic()
+        survivor = processes.wait()[0]
+    assert time.monotonic() - began < 30
+    assert survivor.code == 1 and "error: rank 0: another process of the run has ended" in survivor.err
+    assert "Traceback" not in survivor.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_one_process_saves_and_ends_all(config: Path, number: signal.Signals):
+    stopped = Run(config, f"stopped{number}", "sync_batchnorm=off", "data.val=null")
+    ended = stopped.stop(2, 5, number)
+    assert [one.code for one in ended] == [128 + number] * 2
+    assert f"stopped by {number.name} after step {stopped.saved_step}" in ended[0].err
+    assert stopped.saved_step == stopped.lines()[-1]["step"] >= 5
+
+
+def test_the_launch_file_starts_two_processes(config: Path, tmp_path: Path):
+    """The documented command, launcher and all."""
+    launch = Path(__file__).parents[2] / "launch" / "accelerate" / "cpu2.yaml"
+    arguments = Run(config, "launched", "schedule.steps=2", "data.val=null").args[1:]
+    command = ("-m", "accelerate.commands.launch", "--config_file", str(launch), "-m", *arguments)
+    # The launcher itself is one process and must not see the variables of a group.
+    ended = run(1, *command, RANK="", WORLD_SIZE="", LOCAL_RANK="", MASTER_ADDR="", MASTER_PORT="")
+    assert ended[0].code == 0, ended[0].err
+    assert "2 on cpu" in ended[0].out
