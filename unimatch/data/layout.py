@@ -17,7 +17,7 @@ from unimatch.errors import DataError, UserError
 
 GLOB_TOKEN = re.compile(r"\*+|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
 ALTERNATIVES = re.compile(r"\{([^{}]*)\}")
-PLAIN = re.compile(rb"[A-Za-z0-9_/-]")  # what a key may hold as it is
+NOT_PLAIN = re.compile(rb"[^A-Za-z0-9_/-]")  # what a key cannot hold as it is
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def sample_key(image: str) -> str:
     '-' and '/' are written as %XX of their UTF-8 bytes. `urllib.parse.unquote` gives the path back.
     """
     data = PurePosixPath(image).with_suffix("").as_posix().encode("utf-8", "surrogateescape")
-    return "".join(chr(byte) if PLAIN.match(bytes([byte])) else f"%{byte:02X}" for byte in data)
+    return NOT_PLAIN.sub(lambda found: b"%%%02X" % ord(found[0]), data).decode()
 
 
 # Which images
