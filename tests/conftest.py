@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from unimatch import config as config_io
-from unimatch.data.splits import write_split
+from unimatch.data.archive import ShardSet
+from unimatch.data.splits import draw_splits, write_split
 from unimatch.data.synthetic import write_synthetic
 from unimatch.engine.run_config import RunConfig
 
@@ -55,7 +56,7 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 training and 10 validation scenes as shards; beside them `split/`, with 6 labelled."""
     folder = tmp_path_factory.mktemp("tiny") / "shards"
     write_synthetic(folder, train=40, val=10, height=48, width=64, seed=0)
-    write_split(folder, "train", folder.parent / "split", count=6, seed=0)
+    write_split(draw_splits(ShardSet.open(folder), "train", [6])[0], folder.parent / "split")
     return folder
 
 

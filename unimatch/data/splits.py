@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from unimatch import keyed
 from unimatch.data.archive import ShardSet
 from unimatch.data.decode import check_label, decode_label
+from unimatch.data.key_list import write_keys
 from unimatch.data.pack import class_counts
 from unimatch.errors import ConfigError, DataError
 from unimatch.taxonomy import Taxonomy
@@ -24,11 +26,12 @@ Method = Literal["plain", "stratified"]
 METHODS: tuple[Method, ...] = ("plain", "stratified")
 CANDIDATES = 8  # images that a step of the stratified draw chooses from: few enough that seeds differ
 SEED_TAG = 0x5B117
+BLOCK = 4096  # images handed to the threads at a time
 
 
 @dataclass(frozen=True)
 class Split:
-    """Sorted keys, and int64 [num_classes] pixels of each class: of all candidates and of the labelled."""
+    """Sorted keys, and int64 [num_classes] pixels of each class: of the whole subset and of the labelled."""
 
     taxonomy: Taxonomy
     labeled: tuple[str, ...]
@@ -38,57 +41,84 @@ class Split:
     labeled_images: np.ndarray  # int64 [num_classes]: labelled images in which the class occurs
 
 
-def make_split(
+def draw_splits(
     shards: ShardSet,
     subset: str,
+    amounts: Sequence[int | Fraction],
     *,
-    count: int | None = None,
-    fraction: float | None = None,
     method: Method = "plain",
     seed: int = 0,
     also_unlabeled: Sequence[str] = (),
-) -> Split:
-    """`count` samples of a subset, or that fraction of its samples (rounded, at least 1), as labelled; its
-    others and all samples of the subsets `also_unlabeled` as unlabelled.
+) -> list[Split]:
+    """A split for each of `amounts`: that many samples of a subset, or that part of its samples (rounded, at
+    least 1), as labelled; its others and all samples of the subsets `also_unlabeled` as unlabelled.
 
-    Only samples with a mask can be labelled: DataError where they are too few.
+    Nested: of two amounts the labelled samples of the larger contain those of the smaller, and the smallest
+    is what it would be alone. Only samples with a mask can be labelled: DataError where they are too few.
     """
-    if (count is None) == (fraction is None):
-        raise ConfigError("a split needs either a count or a fraction of labelled samples")
     if method not in METHODS:
         raise ConfigError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
-    if fraction is not None and not 0 < fraction <= 1:
-        raise ConfigError(f"fraction must be in (0, 1], found {fraction:g}")
     rows = shards.rows(subset)
-    if count is None:
-        assert fraction is not None
-        count = max(1, int(fraction * len(rows) + 0.5))
+    others = [shards.rows(name) for name in also_unlabeled]
     pool = rows[shards.index["label_size"][rows] > 0]
-    if count < 1:
-        raise ConfigError(f"count must be at least 1, found {count}")
-    if count > len(pool):
-        bare = (
-            f" ({len(rows) - len(pool)} of its {len(rows)} samples are mask-free)"
-            if len(pool) < len(rows)
-            else ""
-        )
+    counts = [labeled_count(amount, len(rows)) for amount in amounts]
+    if not counts:
+        raise ConfigError("a split needs a count or a fraction of labelled samples")
+    if max(counts) > len(pool):
+        bare = f" ({len(rows) - len(pool)} of its {len(rows)} samples are mask-free)"
         raise DataError(
-            f"{count} labelled samples asked for, but {subset!r} has {len(pool)} with a mask{bare}"
+            f"{max(counts)} labelled samples asked for, but {subset!r} has {len(pool)} with a mask"
+            + (bare if len(pool) < len(rows) else "")
         )
-    pixels = sample_pixels(shards, pool)
     key = keyed.key(seed, SEED_TAG)
-    chosen = plain(len(pool), count, key) if method == "plain" else stratified(pixels, count, key)
-    labeled = np.zeros(len(shards), bool)
-    labeled[pool[chosen]] = True
-    others = [rows[~labeled[rows]], *(shards.rows(name) for name in also_unlabeled)]
+    pixels = sample_pixels(shards, pool) if method == "stratified" else None
+    chosen = np.zeros(0, np.int64)
+    drawn: dict[int, Split] = {}
+    for count in sorted(set(counts)):
+        chosen = plain(len(pool), count, key) if pixels is None else stratified(pixels, count, key, chosen)
+        rest = np.setdiff1d(rows, pool[chosen])
+        mine = None if pixels is None else pixels[chosen]
+        drawn[count] = split_of_rows(shards, subset, pool[chosen], np.concatenate([rest, *others]), mine)
+    return [drawn[count] for count in counts]
+
+
+def split_of_rows(
+    shards: ShardSet,
+    subset: str,
+    labeled: np.ndarray,
+    unlabeled: np.ndarray,
+    pixels: np.ndarray | None = None,
+) -> Split:
+    """The split of these rows, which may repeat among the unlabelled. `pixels` [len(labeled), num_classes] as
+    of `sample_pixels`, if known.
+
+    What is not known is counted: the labels of the labelled rows, and those of the whole subset where the
+    index does not tell.
+    """
+    pixels = sample_pixels(shards, labeled) if pixels is None else pixels
+    pool_pixels = shards.class_pixels(subset)
+    if pool_pixels is None:
+        rows = shards.rows(subset)
+        pool_pixels = sample_pixels(shards, rows[shards.index["label_size"][rows] > 0]).sum(axis=0)
     return Split(
         shards.taxonomy,
-        tuple(sorted(shards.keys(pool[chosen]))),
-        tuple(sorted(set(shards.keys(np.concatenate(others))))),
+        tuple(sorted(shards.keys(labeled))),
+        tuple(sorted(shards.keys(np.unique(unlabeled)))),
+        pool_pixels,
         pixels.sum(axis=0),
-        pixels[chosen].sum(axis=0),
-        (pixels[chosen] > 0).sum(axis=0),
+        (pixels > 0).sum(axis=0),
     )
+
+
+def labeled_count(amount: int | Fraction, total: int) -> int:
+    """How many of `total` samples an amount stands for. ConfigError: not positive, or more than all."""
+    if isinstance(amount, int):
+        if amount < 1:
+            raise ConfigError(f"count must be at least 1, found {amount}")
+        return amount
+    if not 0 < amount <= 1:
+        raise ConfigError(f"fraction must be in (0, 1], found {amount}")
+    return max(1, floor(amount * total + Fraction(1, 2)))
 
 
 def plain(total: int, count: int, key: int) -> np.ndarray:
@@ -96,8 +126,12 @@ def plain(total: int, count: int, key: int) -> np.ndarray:
     return keyed.permutation(key, total)[:count]
 
 
-def stratified(pixels: np.ndarray, count: int, key: int) -> np.ndarray:
+def stratified(
+    pixels: np.ndarray, count: int, key: int, taken: np.ndarray | Sequence[int] = ()
+) -> np.ndarray:
     """int64 [count]: a draw in which classes are about as frequent as in the pool, rare ones at least once.
+
+    It starts with the images `taken`, at most `count`, which a smaller draw gave.
 
     `pixels` [N, K] are the class pixels of each image. A class counts fully in an image that has its usual
     number of pixels (the median of the images that have it) and partly below that, so that a sliver does
@@ -105,24 +139,22 @@ def stratified(pixels: np.ndarray, count: int, key: int) -> np.ndarray:
     that have it compete, and the one that brings most of what is lacking and least of what is not wins. So
     a count of K or more covers all K classes.
     """
-    num_images, num_classes = pixels.shape
+    num_images = len(pixels)
     usual = np.array([np.median(column[column > 0]) if column.any() else 1 for column in pixels.T])
     amount = np.minimum(pixels / usual, 1.0)  # [N, K]
     present = np.flatnonzero(amount.any(axis=0))
     due = np.maximum(amount.sum(axis=0) * count / num_images, 1.0)
-    have = np.zeros(num_classes)
+    images_with = (amount > 0).sum(axis=0)
+    chosen = [int(image) for image in taken]
+    have = amount[chosen].sum(axis=0)
     left = np.ones(num_images, bool)
-    chosen: list[int] = []
-    for step in range(count):
+    left[chosen] = False
+    for step in range(len(chosen), count):
         lack = (due - have) / due
         order = keyed.permutation(keyed.key(key, step), num_images)
         order = order[left[order]]
         # The neediest class first; of equals the one that fewest images have.
-        needy = (
-            min(present, key=lambda k: (-round(lack[k], 9), (amount[:, k] > 0).sum()))
-            if len(present)
-            else None
-        )
+        needy = min(present, key=lambda k: (-round(lack[k], 9), images_with[k])) if len(present) else None
         if needy is not None and lack[needy] > 0:
             holders = order[amount[order, needy] >= 0.5]
             holders = holders if len(holders) else order[amount[order, needy] > 0]
@@ -147,54 +179,26 @@ def sample_pixels(shards: ShardSet, rows: np.ndarray) -> np.ndarray:
         check_label(label, num_classes, record.where)
         return class_counts(label, num_classes)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding runs outside the interpreter lock
-        counts = list(
-            tqdm(
-                pool.map(one, rows.tolist()),
-                total=len(rows),
-                unit="image",
-                desc="counting classes",
-                disable=None,
-            )
-        )
-    return np.stack(counts)
+    pixels = np.zeros((len(rows), num_classes), np.int64)
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,  # decoding runs outside the interpreter lock
+        tqdm(total=len(rows), unit="image", desc="counting classes", disable=None) as bar,
+    ):
+        for start in range(0, len(rows), BLOCK):
+            for place, counts in enumerate(pool.map(one, rows[start : start + BLOCK].tolist()), start):
+                pixels[place] = counts
+                bar.update()
+    return pixels
 
 
-def list_hash(keys: Iterable[str]) -> str:
-    """16 hex digits that change when a key is added, removed or renamed; the order does not count."""
-    return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()[:16]
-
-
-def write_split(
-    shards: Path,
-    subset: str,
-    out: Path,
-    *,
-    count: int | None = None,
-    fraction: float | None = None,
-    method: Method = "plain",
-    seed: int = 0,
-    also_unlabeled: Sequence[str] = (),
-) -> Split:
-    """`make_split` of a set, written into the folder `out` as labeled.txt and unlabeled.txt, a key a line."""
-    opened = ShardSet.open(shards)
-    split = make_split(
-        opened,
-        subset,
-        count=count,
-        fraction=fraction,
-        method=method,
-        seed=seed,
-        also_unlabeled=also_unlabeled,
-    )
-    opened.close()
+def write_split(split: Split, out: Path) -> None:
+    """Write the key lists labeled.txt and unlabeled.txt into the folder `out`."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, keys in (("labeled", split.labeled), ("unlabeled", split.unlabeled)):
-            (out / f"{name}.txt").write_text("".join(f"{key}\n" for key in keys), encoding="utf-8")
     except OSError as error:
         raise DataError(f"cannot write {error.filename or out}: {error.strerror}") from error
-    return split
+    write_keys(out / "labeled.txt", split.labeled)
+    write_keys(out / "unlabeled.txt", split.unlabeled)
 
 
 def statistics(split: Split) -> str:

@@ -13,9 +13,9 @@ import torch
 
 import unimatch
 from unimatch.data.archive import ShardSet
+from unimatch.data.key_list import list_hash
 from unimatch.data.loader import eval_loader, train_loader
 from unimatch.data.plan import Plan
-from unimatch.data.splits import list_hash
 from unimatch.engine import checkpoint
 from unimatch.engine.batchnorm import synchronize_batchnorm
 from unimatch.engine.evaluate import Evaluator

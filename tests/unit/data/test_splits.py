@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.unit.data.tiny_set import write_samples
 from unimatch.data import splits
 from unimatch.data.archive import ShardSet
-from unimatch.data.pack import NewSample, labeled_sample, png, write_set
-from unimatch.data.splits import list_hash, make_split, plain, stratified, write_split
+from unimatch.data.pack import NewSample, labeled_sample, png
+from unimatch.data.splits import draw_splits, plain, stratified, write_split
 from unimatch.errors import ConfigError, DataError
 from unimatch.taxonomy import Taxonomy
 
@@ -32,42 +34,69 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train.append(labeled_sample(f"t/{i:02d}", image, "png", label, 3))
     train += [NewSample(f"t/bare{i}", image, "png", None, 8, 8, None) for i in range(4)]
     extra = [NewSample(f"e/{i}", image, "png", None, 8, 8, None) for i in range(3)]
-    write_set(root, TAXONOMY, [("train", train), ("extra", extra)], {}, 1 << 20)
-    return root
+    return write_samples(root, TAXONOMY, {"train": train, "extra": extra})
 
 
 @pytest.mark.parametrize("method", splits.METHODS)
 def test_a_split_divides_the_subset(shards: Path, tmp_path: Path, method: splits.Method) -> None:
-    split = write_split(
-        shards, "train", tmp_path / "s", count=6, method=method, seed=3, also_unlabeled=["extra"]
-    )
     opened = ShardSet.open(shards)
+    (split,) = draw_splits(opened, "train", [6], method=method, seed=3, also_unlabeled=["extra"])
+    write_split(split, tmp_path / "s")
     labeled, unlabeled = (opened.rows(tmp_path / "s" / f"{name}.txt") for name in ("labeled", "unlabeled"))
     assert len(labeled) == 6 and not set(labeled) & set(unlabeled)
     everything = np.concatenate([opened.rows("train"), opened.rows("extra")])
     assert sorted([*labeled, *unlabeled]) == sorted(everything)
     assert (opened.index["label_size"][labeled] > 0).all()
-    assert (tmp_path / "s" / "labeled.txt").read_text() == "".join(
-        f"{key}\n" for key in sorted(split.labeled)
-    )
-    again = make_split(opened, "train", count=6, method=method, seed=3, also_unlabeled=["extra"])
+    again = draw_splits(opened, "train", [6], method=method, seed=3, also_unlabeled=["extra"])[0]
     assert (again.labeled, again.unlabeled) == (split.labeled, split.unlabeled)
-    other = make_split(opened, "train", count=6, method=method, seed=4)
-    assert other.labeled != split.labeled
+    assert draw_splits(opened, "train", [6], method=method, seed=4)[0].labeled != split.labeled
+
+
+@pytest.mark.parametrize("method", splits.METHODS)
+def test_larger_splits_contain_the_smaller(shards: Path, method: splits.Method) -> None:
+    opened = ShardSet.open(shards)
+    for seed in range(10):
+        drawn = draw_splits(opened, "train", [9, 3, Fraction(1, 4)], method=method, seed=seed)
+        nine, three, six = (set(split.labeled) for split in drawn)
+        assert three < six < nine and [len(three), len(six), len(nine)] == [3, 6, 9]
+        assert drawn[1].labeled == draw_splits(opened, "train", [3], method=method, seed=seed)[0].labeled
+        for split in drawn:
+            assert len(split.unlabeled) == 24 - len(split.labeled)
+
+
+def test_stratified_goes_on_from_a_smaller_draw() -> None:
+    random = np.random.default_rng(1)
+    pixels = random.integers(0, 100, (200, 8)) * (random.random((200, 8)) < 0.2)
+    pixels[:8] += 500 * np.eye(8, dtype=np.int64)
+    small = stratified(pixels, 8, 5)
+    large = stratified(pixels, 40, 5, small)
+    assert large[:8].tolist() == small.tolist() and len(set(large.tolist())) == 40
+    present, mine = (pixels > 0).mean(axis=0), (pixels[large] > 0).mean(axis=0)
+    assert np.abs(present - mine).max() < 0.1
 
 
 def test_pixels_are_counted(shards: Path) -> None:
-    split = make_split(ShardSet.open(shards), "train", count=20)
+    split = draw_splits(ShardSet.open(shards), "train", [20])[0]
     counts = [20 * 60 - 10 * 16 - 2 * 8, 10 * 16, 2 * 8]
     assert split.pool_pixels.tolist() == counts and split.labeled_pixels.tolist() == counts
     assert split.labeled_images.tolist() == [20, 10, 2]
     assert split.unlabeled == tuple(f"t/bare{i}" for i in range(4))
 
 
+def test_pixels_that_the_index_does_not_know_are_counted(shards: Path) -> None:
+    opened = ShardSet.open(shards)
+    opened.info["subsets"]["train"]["class_pixels"] = None
+    split = draw_splits(opened, "train", [2])[0]
+    assert split.pool_pixels.tolist() == [20 * 60 - 10 * 16 - 2 * 8, 10 * 16, 2 * 8]
+
+
 def test_fraction_is_rounded(shards: Path) -> None:
     opened = ShardSet.open(shards)
-    for fraction, count in ((0.25, 6), (0.3, 7), (0.01, 1), (5 / 6, 20)):  # of 24 samples
-        assert len(make_split(opened, "train", fraction=fraction).labeled) == count
+    for text, count in (("0.25", 6), ("0.3", 7), ("0.01", 1), ("5/6", 20)):  # of 24 samples
+        assert len(draw_splits(opened, "train", [Fraction(text)])[0].labeled) == count
+    # The published counts of 2975 and 10582 images.
+    assert [splits.labeled_count(Fraction(1, n), 2975) for n in (16, 8, 4, 2)] == [186, 372, 744, 1488]
+    assert splits.labeled_count(Fraction(1, 8), 10582) == 1323
 
 
 def test_plain_draws_every_image_equally_often() -> None:
@@ -113,15 +142,10 @@ def test_stratified_with_everything_chosen_and_with_absent_classes() -> None:
     assert sorted(stratified(pixels, 3, 1).tolist()) == [0, 1, 2]
 
 
-def test_hash_ignores_the_order() -> None:
-    assert list_hash(["b", "a"]) == list_hash(["a", "b"]) != list_hash(["a", "bc"]) != list_hash(["ab", "c"])
-    assert len(list_hash([])) == 16
-
-
 def test_the_table_marks_what_is_missing(shards: Path) -> None:
     opened = ShardSet.open(shards)
-    seed = next(s for s in range(50) if make_split(opened, "train", count=1, seed=s).labeled_pixels[2] == 0)
-    lines = splits.statistics(make_split(opened, "train", count=1, seed=seed)).splitlines()
+    one = [draw_splits(opened, "train", [1], seed=seed)[0] for seed in range(50)]
+    lines = splits.statistics(next(split for split in one if split.labeled_pixels[2] == 0)).splitlines()
     assert [line.split()[0] for line in lines] == ["class", "common", "half", "rare"]
     assert "<- not among the labelled samples" in lines[3]
 
@@ -130,21 +154,19 @@ def test_the_table_marks_what_is_missing(shards: Path) -> None:
     ("arguments", "error", "message"),
     [
         (
-            {"count": 21},
+            {"amounts": [3, 21]},
             DataError,
-            "21 labelled samples asked for, but 'train' has 20 with a mask .4 of its 24",
+            "21 labelled .* asked for, but 'train' has 20 with a mask .4 of its 24",
         ),
-        ({"count": 1, "subset": "extra"}, DataError, "'extra' has 0 with a mask"),
-        ({"count": 1, "subset": "trian"}, DataError, "trian"),
-        ({"count": 1, "also_unlabeled": ["nix"]}, DataError, "nix"),
-        ({"count": 0}, ConfigError, "count"),
-        ({"fraction": 1.5}, ConfigError, "fraction"),
-        ({}, ConfigError, "either a count or a fraction"),
-        ({"count": 1, "fraction": 0.5}, ConfigError, "either a count or a fraction"),
-        ({"count": 1, "method": "random"}, ConfigError, "plain, stratified"),
+        ({"subset": "extra"}, DataError, "'extra' has 0 with a mask"),
+        ({"subset": "trian"}, DataError, "trian"),
+        ({"also_unlabeled": ["nix"]}, DataError, "nix"),
+        ({"amounts": [0]}, ConfigError, "count"),
+        ({"amounts": [Fraction(3, 2)]}, ConfigError, "fraction"),
+        ({"amounts": []}, ConfigError, "a count or a fraction"),
+        ({"method": "random"}, ConfigError, "plain, stratified"),
     ],
 )
-def test_refused(shards: Path, tmp_path: Path, arguments: dict, error: type, message: str) -> None:
+def test_refused(shards: Path, arguments: dict, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
-        write_split(shards, out=tmp_path / "s", **{"subset": "train", **arguments})
-    assert not (tmp_path / "s").exists()
+        draw_splits(ShardSet.open(shards), **{"subset": "train", "amounts": [1], **arguments})

@@ -1,0 +1,59 @@
+"""Key lists: text files that name samples, one key a line; the order of the lines does not matter.
+
+Lists that this package writes start with their number of keys and a hash, so that a cut or edited one is not
+trained on by mistake. Lists without that line are read as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from unimatch.errors import DataError
+
+HEADER = "# unimatch split:"
+HEADER_LINE = re.compile(re.escape(HEADER) + r" (?P<count>\d+) keys, sha256 (?P<hash>[0-9a-f]{16})")
+
+
+def list_hash(keys: Iterable[str]) -> str:
+    """16 hex digits that change when a key is added, removed or renamed; the order does not count."""
+    return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()[:16]
+
+
+def write_keys(path: Path, keys: Iterable[str]) -> None:
+    """Write a key list, sorted, with its first line. DataError where the file cannot be written."""
+    listed = sorted(keys)
+    first = f"{HEADER} {len(listed)} keys, sha256 {list_hash(listed)}\n"
+    try:
+        path.write_text(first + "".join(f"{key}\n" for key in listed), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot write {error.filename or path}: {error.strerror}") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text file, stripped; a mark at the start and Windows line ends are dropped."""
+    try:
+        return [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: cannot be read as a UTF-8 key list ({error})") from error
+
+
+def read_keys(path: Path) -> list[str]:
+    """The keys of a list, in its order. DataError: not text, or not what its first line says."""
+    lines = read_lines(path)
+    stamped = bool(lines) and lines[0].startswith(HEADER)
+    keys = [line for line in lines[stamped:] if line]
+    if stamped:
+        told = HEADER_LINE.fullmatch(lines[0])
+        if told is None or (int(told["count"]), told["hash"]) != (len(keys), list_hash(keys)):
+            said = f"{told['count']} keys of hash {told['hash']}" if told else repr(lines[0])
+            raise DataError(
+                f"{path}: its first line says {said}, but it holds {len(keys)} keys of hash "
+                f"{list_hash(keys)}: it was cut or edited. Make it again with tools/make_splits.py, or, if "
+                "the change is meant, delete the first line"
+            )
+    return keys
