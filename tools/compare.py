@@ -18,11 +18,10 @@ import torch
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from unimatch.data.archive import ShardSet
 from unimatch.data.decode import decode_image, decode_label
 from unimatch.data.pack import png
 from unimatch.data.picture import grid, overlay
-from unimatch.engine.build import check_taxonomy, restore
+from unimatch.engine.build import check_taxonomy, open_shards, restore
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.log import read_metrics
 from unimatch.engine.runtime import Runtime
@@ -105,7 +104,7 @@ def _overlays(runs: list[Path], names: list[str], count: int, path: Path) -> Non
     runtime = Runtime()
     restored = [restore(run, "last", None, runtime) for run in runs]
     first = restored[0]
-    shards = ShardSet.open(first.config.data.shards)
+    shards = open_shards(first.config.data.shards, first.config.data.cache)
     for one in restored:
         check_taxonomy(one.state, shards.taxonomy.to_json(), one.folder)
     if first.config.data.val is None:

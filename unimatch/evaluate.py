@@ -6,8 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from unimatch.data.archive import ShardSet
-from unimatch.engine.build import build_evaluator, check_taxonomy, restore
+from unimatch.engine.build import build_evaluator, check_taxonomy, open_shards, restore
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
@@ -20,7 +19,7 @@ def main(args: list[str]) -> None:
         "--data", metavar="NAME", help="subset of the shards or key-list file (default: the run's data.val)"
     )
     parser.add_argument(
-        "--shards", type=Path, metavar="FOLDER", help="other shards of the same classes (default: the run's)"
+        "--shards", metavar="PLACE", help="other shards of these classes, folder or URL (default: the run's)"
     )
     parser.add_argument(
         "--checkpoint", default="last", metavar="WHICH", help="last, best or a step (default: last)"
@@ -44,9 +43,10 @@ def main(args: list[str]) -> None:
     runtime = Runtime()
     with runtime.together():
         restored = restore(options.run, options.checkpoint, options.network, runtime)
-        shards = ShardSet.open(options.shards or restored.config.data.shards)
+        data = restored.config.data
+        shards = open_shards(options.shards or data.shards, data.cache)
         check_taxonomy(restored.state, shards.taxonomy.to_json(), restored.folder)
-        name = options.data or restored.config.data.val
+        name = options.data or data.val
         if name is None:
             raise UserError(
                 f"{options.run} was trained without data.val: say what to evaluate on with --data"
@@ -58,7 +58,7 @@ def main(args: list[str]) -> None:
             runtime,
             options.batch,
             options.workers,
-            restored.config.data.timeout_s,
+            data.timeout_s,
         )
     figures = evaluator(restored.net)
     if runtime.is_main:

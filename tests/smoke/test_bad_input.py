@@ -98,7 +98,7 @@ def sets(*settings: str) -> list[str]:
         ("data.val=train", "6 samples are in data.labeled and in data.val .*remove them"),
         ("data.labeled=1_16", r"1_16: neither a subset of .* \(train, val\) nor a key-list file"),
         ("data.shards=data/none", "data/none: no such folder; make the shards first"),
-        ("data.shards='pipe:cat x.tar'", "shards are read from a folder only; copy them"),
+        ("data.shards='pipe:cat x.tar'", "no folder, and no URL of a known kind such as https://"),
         ("out={config}/run", "cannot write to the run folder .*: Not a directory"),
     ],
 )

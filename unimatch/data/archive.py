@@ -9,17 +9,20 @@ reads; `writer` writes and `index` holds what both know of the format.
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unimatch.data import index as shard_index
-from unimatch.data.index import IMAGE_EXTENSIONS, INDEX_JSON, Sample, local_folder, summary
+from unimatch.data.cache import Cache, RemoteFile
+from unimatch.data.files import OpenShards
+from unimatch.data.index import IMAGE_EXTENSIONS, INDEX_JSON, Sample, summary
 from unimatch.data.key_list import read_keys
+from unimatch.data.remote import RemoteFolder, is_url
 from unimatch.data.scan import scan_tar
 from unimatch.data.writer import ShardWriter, finish_set, index_tars
 from unimatch.errors import DataError
@@ -48,23 +51,38 @@ class Record:
 class ShardSet:
     """An opened shard set. Safe in threads and forked workers (`pread` shares no position); picklable."""
 
-    def __init__(self, root: Path, info: dict[str, Any], index: np.ndarray) -> None:
-        self.root = root
+    def __init__(self, root: Path | RemoteFolder, info: dict[str, Any], index: np.ndarray) -> None:
+        self.root = root  # as text: the folder, or its URL without credentials
         self.info = info  # index.json as it is
         self.index = np.asarray(index)  # index.row_dtype, one row a sample; mapped, but no np.memmap
         self.taxonomy = Taxonomy.from_json(info["taxonomy"])
         self.shard_names: list[str] = [shard["name"] for shard in info["shards"]]
-        self._files: OrderedDict[int, int] = OrderedDict()
-        self._lock = threading.Lock()
+        open_shard = partial(_open_shard, root, info["shards"])
+        self._files = OpenShards(open_shard, OPEN_SHARDS, cached=isinstance(root, RemoteFolder))
 
     @classmethod
-    def open(cls, root: str | Path, taxonomy: Taxonomy | None = None) -> ShardSet:
-        """The set in `root`, checked against its index. With a taxonomy, tars without one are indexed first.
+    def open(cls, root: str | Path, taxonomy: Taxonomy | None = None, cache: Cache | None = None) -> ShardSet:
+        """The set in a folder or behind a URL, checked against its index.
 
-        DataError: no folder, no index and no taxonomy, a damaged index, missing or cut tars, or other classes
-        than `taxonomy`.
+        With a taxonomy, a folder's tars without an index are indexed first. The files behind a URL come
+        through `cache` (default: the user's), the shards when they are first read. DataError: no folder, no
+        index and no taxonomy, a damaged index, missing or cut tars, or other classes than `taxonomy`.
         """
-        folder = local_folder(root)
+        if is_url(root):
+            remote = RemoteFolder(str(root), cache or Cache())
+            shards = cls(remote, *remote.index())
+        else:
+            shards = cls._open_folder(Path(root), taxonomy)
+        if taxonomy is not None and taxonomy.hash != shards.taxonomy.hash:
+            raise DataError(
+                f"{shards.root} has other classes than asked for: {shards.taxonomy.num_classes} "
+                f"({summary(shards.taxonomy.names)}; hash {shards.taxonomy.hash}) against "
+                f"{taxonomy.num_classes} ({summary(taxonomy.names)}; hash {taxonomy.hash})"
+            )
+        return shards
+
+    @classmethod
+    def _open_folder(cls, folder: Path, taxonomy: Taxonomy | None) -> ShardSet:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; make the shards first (tools/make_shards.py)")
         if not (folder / INDEX_JSON).exists():
@@ -75,25 +93,26 @@ class ShardSet:
                     "unimatch.data.archive.index_tars(folder, Taxonomy.of(class_names))"
                 )
             index_tars(folder, taxonomy)
-        info, rows = shard_index.read(folder)
-        shards = cls(folder, info, rows)
-        if taxonomy is not None and taxonomy.hash != shards.taxonomy.hash:
-            raise DataError(
-                f"{folder} has other classes than asked for: {shards.taxonomy.num_classes} "
-                f"({summary(shards.taxonomy.names)}; hash {shards.taxonomy.hash}) against "
-                f"{taxonomy.num_classes} ({summary(taxonomy.names)}; hash {taxonomy.hash})"
-            )
-        return shards
+        return cls(folder, *shard_index.read(folder))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"root": self.root, "info": self.info}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        rows = shard_index.load_rows(state["root"])  # verified by the process that pickled this
-        self.__init__(state["root"], state["info"], rows)  # type: ignore[misc]
+        root, info = state["root"], state["info"]
+        if isinstance(root, RemoteFolder):
+            rows = root.rows(info)
+        else:
+            rows = shard_index.load_rows(root / shard_index.INDEX_NPY)  # verified by who pickled this
+        self.__init__(root, info, rows)  # type: ignore[misc]
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether shards are fetched when they are first read."""
+        return isinstance(self.root, RemoteFolder)
 
     @property
     def subsets(self) -> list[str]:
@@ -177,7 +196,8 @@ class ShardSet:
 
     def _pread(self, shard: int, size: int, offset: int, where: str) -> bytes:
         try:
-            data = os.pread(self._file(shard), size, offset)
+            file = self._files.get(shard)
+            data = os.pread(file.number, size, offset)
         except OSError as error:
             raise DataError(f"{where}: cannot read the shard in {self.root}: {error.strerror}") from error
         if len(data) != size:
@@ -187,28 +207,23 @@ class ShardSet:
             )
         return data
 
-    def _file(self, shard: int) -> int:
-        """A file descriptor, opened on first use; of many, the least recently used one is closed."""
-        with self._lock:
-            if shard in self._files:
-                self._files.move_to_end(shard)
-                return self._files[shard]
-            while len(self._files) >= OPEN_SHARDS:
-                os.close(self._files.popitem(last=False)[1])
-            self._files[shard] = os.open(self.root / self.shard_names[shard], os.O_RDONLY)
-            return self._files[shard]
+    def expect(self, rows: np.ndarray | Sequence[int]) -> None:
+        """Say what is read soon, the soonest first: shards behind a URL are fetched in the background."""
+        if isinstance(self.root, RemoteFolder):
+            soon = dict.fromkeys(self.index["shard"][rows].tolist())
+            entries = [self.info["shards"][shard] for shard in soon if shard not in self._files]
+            self.root.ahead([_remote_file(self.root, entry) for entry in entries])
 
     def close(self) -> None:
         """Close the shards; they open again when they are read."""
-        while self._files:
-            os.close(self._files.popitem()[1])
-
-    def __del__(self) -> None:
-        if hasattr(self, "_files"):
-            self.close()
+        self._files.close()
 
     def check(self) -> list[str]:
-        """All problems found by reading, walking and hashing every shard; empty for a sound set."""
+        """All problems found by reading, walking and hashing each shard of a folder; none for a sound set."""
+        if isinstance(self.root, RemoteFolder):
+            raise DataError(
+                f"{self.root}: check the folder that was uploaded; what is fetched is verified anyway"
+            )
         problems = []
         starts = np.cumsum([0] + [shard["samples"] for shard in self.info["shards"]])
         for number, entry in enumerate(self.info["shards"]):
@@ -229,3 +244,13 @@ class ShardSet:
             elif found != list(shard.samples):
                 problems.append(f"{entry['name']}: the index does not describe it; {shard_index.AGAIN}")
         return problems
+
+
+def _open_shard(root: Path | RemoteFolder, shards: Sequence[dict[str, Any]], number: int) -> int:
+    if isinstance(root, RemoteFolder):
+        return root.open(_remote_file(root, shards[number]))
+    return os.open(root / shards[number]["name"], os.O_RDONLY)
+
+
+def _remote_file(root: RemoteFolder, shard: dict[str, Any]) -> RemoteFile:
+    return root.file(shard["name"], shard["bytes"], shard["sha256"])

@@ -129,6 +129,7 @@ class Cache:
             fetch(wanted, number)
             os.fsync(number)
             os.rename(part, path)
+            touch(number)
             finished = True
             return number
         finally:
@@ -143,13 +144,14 @@ class Cache:
         """Whether the cache is within its limit, parts counted as what they will be, after the entries least
         recently used have gone, as many as it takes; none that was used in the last `idle_s` seconds.
         """
-        with self._one_at_a_time(), os.scandir(self.folder) as files:
+        with self._one_at_a_time():
             found = []
-            for file in files:
-                known = ENTRY.fullmatch(file.name)
+            for name in os.listdir(self.folder):
+                known = ENTRY.fullmatch(name)
                 if known:
+                    path = self.folder / name
                     with suppress(FileNotFoundError):  # renamed or removed meanwhile
-                        found.append((file.stat().st_mtime_ns, int(known["bytes"]), Path(file.path)))
+                        found.append((path.stat().st_mtime_ns, int(known["bytes"]), path))
             total = sum(size for _, size, _ in found)
             newest = time.time_ns() - int(idle_s * 1e9)
             for used, size, path in sorted(found):
@@ -192,8 +194,9 @@ class NoRoom(Exception):
 
 def touch(number: int) -> None:
     """Mark an open entry as used now."""
+    now = time.time_ns()  # the file system's own clock has steps of milliseconds
     with suppress(PermissionError):  # another user's entry
-        os.utime(number)
+        os.utime(number, ns=(now, now))
 
 
 def _locked(part: Path, wait: bool) -> int | None:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from unimatch import keyed
 from unimatch.data.archive import ShardSet
 from unimatch.data.decode import check_label, decode_image, decode_label
-from unimatch.data.index import INDEX_JSON, load_rows
+from unimatch.data.index import INDEX_JSON, INDEX_NPY, load_rows
 from unimatch.data.pack import class_counts
 from unimatch.data.picture import grid, overlay
 from unimatch.errors import DataError
@@ -94,7 +94,7 @@ def open_anyway(root: Path) -> ShardSet | None:
     """The set of an index that does not fit its tars, so that all its faults are told; None: no index."""
     try:
         info = json.loads((root / INDEX_JSON).read_bytes())
-        return ShardSet(root, info, load_rows(root))
+        return ShardSet(root, info, load_rows(root / INDEX_NPY))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -300,7 +300,8 @@ def parse(text: bytes, where: str) -> dict[str, Any]:
         Taxonomy.from_json(info["taxonomy"])
         for shard in info["shards"]:
             name, size, samples, subset = shard["name"], shard["bytes"], shard["samples"], shard["subset"]
-            if not (SHARD_NAME.fullmatch(name) and isinstance(size, int) and isinstance(samples, int)):
+            numbers = isinstance(size, int) and isinstance(samples, int)
+            if not (SHARD_NAME.fullmatch(name) and numbers and isinstance(shard["sha256"], str)):
                 raise ValueError(f"shard {name!r}")
             if subset not in info["subsets"]:
                 raise ValueError(f"subset {subset!r}")

@@ -23,6 +23,8 @@ from unimatch.errors import DataError
 
 logger = logging.getLogger(__name__)
 Sample = TypeVar("Sample")
+EXPECT_STEPS = 100  # so long before it is read is a shard behind a URL fetched, if there is room for it
+EXPECT_SAMPLES = 1000  # the same in evaluation
 Arrays = dict[str, np.ndarray]
 
 
@@ -109,6 +111,9 @@ class _TrainingStep:
     skip_ceiling: int
 
     def __call__(self, step: int) -> list[dict[str, Any]]:
+        if self.shards.is_remote:
+            for soon in (step, step + EXPECT_STEPS):
+                self.shards.expect(self._rows(soon))
         return [self._micro(micro) for micro in self._plans(step)]
 
     def _plans(self, step: int) -> list[MicroPlan]:
@@ -172,12 +177,18 @@ class _TrainingStep:
 
     def describe(self, step: int) -> str:
         """The step and its samples, for messages."""
-        names = []
+        return f"step {step} (samples {summary(self.shards.keys(self._rows(step)), 8)})"
+
+    def _rows(self, step: int) -> np.ndarray:
+        """The samples of a step, mixing partners last."""
+        parts = []
         for micro in self._plans(step):
-            names += self.shards.keys(self.rows_labeled[micro.labeled.ordinals])
+            parts.append(self.rows_labeled[micro.labeled.ordinals])
             if micro.unlabeled is not None and self.rows_unlabeled is not None:
-                names += self.shards.keys(self.rows_unlabeled[micro.unlabeled.ordinals])
-        return f"step {step} (samples {summary(names, 8)})"
+                parts.append(self.rows_unlabeled[micro.unlabeled.ordinals])
+                if micro.unlabeled.partners is not None:
+                    parts.append(self.rows_unlabeled[micro.unlabeled.partners])
+        return np.concatenate(parts)
 
 
 def train_loader(
@@ -270,11 +281,17 @@ class EvalBatch(TypedDict):
 
 @dataclass
 class _EvalBatch:
-    """Loads the images, and the labels if they have any, of some rows of equal size."""
+    """Loads the images, and the labels if they have any, of some rows of equal size; `all_rows` come in the
+    end.
+    """
 
     shards: ShardSet
+    all_rows: np.ndarray
 
     def __call__(self, rows: np.ndarray) -> dict[str, Any]:
+        if self.shards.is_remote:
+            start = int(np.searchsorted(self.all_rows, rows[-1]))
+            self.shards.expect(self.all_rows[start : start + EXPECT_SAMPLES])
         keys = self.shards.keys(rows)
         if self.shards.index["label_size"][rows[0]] == 0:
             return {
@@ -305,10 +322,11 @@ def eval_loader(
 
     Ranks get different numbers of batches, and none if there are more ranks than images.
     """
-    prepare = _EvalBatch(shards)
+    mine = rows[rank::world]
+    prepare = _EvalBatch(shards, mine)
     for result in ahead(
         prepare,
-        _equal_batches(shards, rows[rank::world], batch),
+        _equal_batches(shards, mine, batch),
         workers=workers,
         prefetch=prefetch,
         timeout_s=timeout_s,

@@ -13,6 +13,7 @@ import torch
 
 import unimatch
 from unimatch.data.archive import ShardSet
+from unimatch.data.cache import GIGABYTE, Cache, default_folder
 from unimatch.data.key_list import list_hash
 from unimatch.data.loader import eval_loader, train_loader
 from unimatch.data.plan import Plan
@@ -21,7 +22,7 @@ from unimatch.engine.batchnorm import synchronize_batchnorm
 from unimatch.engine.evaluate import Evaluator
 from unimatch.engine.log import banner
 from unimatch.engine.optim import build_optimizer
-from unimatch.engine.run_config import BatchConfig, RunConfig
+from unimatch.engine.run_config import BatchConfig, CacheConfig, RunConfig
 from unimatch.engine.run_folder import read_config, refuse_changes
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.schedule import total_steps
@@ -43,6 +44,11 @@ class Selection:
     name: str
     rows: np.ndarray
     hash: str
+
+
+def open_shards(place: str, cache: CacheConfig) -> ShardSet:
+    """The shard set in a folder or behind a URL."""
+    return ShardSet.open(place, cache=Cache(cache.folder or default_folder(), int(cache.size_gb * GIGABYTE)))
 
 
 def select(shards: ShardSet, name: str) -> Selection:
@@ -117,7 +123,7 @@ def build_evaluator(
 
 def build_trainer(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[Trainer, str]:
     """The trainer, at step 0 or where the run's last checkpoint left it, and the start banner."""
-    shards = ShardSet.open(config.data.shards)
+    shards = open_shards(config.data.shards, config.data.cache)
     net = build_network(config, shards.taxonomy, runtime)
     task = build_task(config, shards.taxonomy, net)
     method = build_method(config, task)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from unimatch.config import Section
+from unimatch.data.remote import holds_credentials
 from unimatch.engine.optim import OptimizerConfig
 from unimatch.engine.schedule import ScheduleConfig
 from unimatch.methods import METHODS
@@ -20,10 +21,22 @@ def _at_least(value: float | None, low: float, name: str) -> None:
 
 
 @dataclass
+class CacheConfig:
+    """Where shards behind a URL are kept on each node; its processes and runs share it."""
+
+    folder: Path | None = None  # none: $UNIMATCH_CACHE, or unimatch in the user's cache folder
+    size_gb: float = 100.0  # the least recently used shards are removed above it
+
+    def __post_init__(self) -> None:
+        if not self.size_gb > 0:
+            raise ValueError(f"size_gb must be above 0, found {self.size_gb:g}")
+
+
+@dataclass
 class DataConfig:
     """Where samples come from. A set of samples is named by a subset of the shards or by a key-list file."""
 
-    shards: Path  # folder that tools/make_shards.py wrote
+    shards: str  # folder that tools/make_shards.py wrote, or its URL: https://, s3://, gs://, hf:// ...
     labeled: str  # subset name, or text file with one key a line
     unlabeled: str | None = None  # the same; its masks, if it has any, are never read
     val: str | None = None  # what training evaluates on; none: no evaluation
@@ -31,8 +44,16 @@ class DataConfig:
     prefetch: int = 2  # steps that each worker prepares ahead
     timeout_s: float = 300.0  # a step's data may take this long before it is an error
     skip_ceiling: int = 0  # unreadable samples a process may replace before it is an error
+    cache: CacheConfig = field(default_factory=CacheConfig)
 
     def __post_init__(self) -> None:
+        if not self.shards or self.shards.startswith("~"):
+            raise ValueError("shards must be a path with the home folder written in full, or a URL")
+        if holds_credentials(self.shards):
+            raise ValueError(
+                "shards must not hold a user or password, since the run folder keeps it: put them into "
+                "~/.netrc or the settings of fsspec"
+            )
         _at_least(self.workers, 0, "workers")
         _at_least(self.prefetch, 1, "prefetch")
         _at_least(self.timeout_s, 1, "timeout_s")
@@ -127,5 +148,6 @@ FREE_ON_RESUME = (
     "data.workers",
     "data.prefetch",
     "data.timeout_s",
+    "data.cache",
     "batch.max_per_device",
 )

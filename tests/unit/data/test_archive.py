@@ -261,10 +261,7 @@ def test_finish_set_refuses_no_samples_and_other_class_counts(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("url", ["pipe:cat x.tar", "s3://bucket/set", "https://host/set", "file:/x"])
-def test_urls_and_commands_are_refused(url: str) -> None:
-    for path in (url, Path(url)):
-        with pytest.raises(DataError, match="folder only"):
-            ShardSet.open(path)
+def test_sets_are_not_written_to_urls_and_commands(url: str) -> None:
     with pytest.raises(DataError, match="folder only"):
         ShardWriter(url, "train")
 
