@@ -2,6 +2,8 @@
 
 python tools/make_shards.py --recipe shards/recipes/camvid.yaml --source ~/data/camvid --out data/camvid
 python tools/make_shards.py --recipe synthetic --out data/scenes --train 400 --val 100
+
+A run that was stopped or killed is continued by the same command: finished shards wait in OUT.partial.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from unimatch import config
 from unimatch.data import folder, synthetic
+from unimatch.data.pack import Packed
 from unimatch.data.recipe import Recipe
 from unimatch.errors import UserError
 
@@ -25,6 +28,12 @@ def size(text: str) -> tuple[int, int]:
     if match is None:
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH in pixels, such as 96x128, found {text!r}")
     return int(match[1]), int(match[2])
+
+
+def workers(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of processes from 1, found {text!r}")
+    return int(text)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -40,6 +49,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the shard set in --out once the new one is whole"
     )
+    parser.add_argument(
+        "--workers",
+        type=workers,
+        default=min(os.cpu_count() or 1, 16),
+        help="processes that read, check and encode; the bytes do not depend on it (%(default)s)",
+    )
     files = parser.add_argument_group("recipe file")
     files.add_argument("--source", type=Path, help="folder that the recipe's paths are relative to")
     files.add_argument(
@@ -49,12 +64,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="change a value of the recipe; repeatable",
     )
-    cores = min(os.cpu_count() or 1, 16)
     files.add_argument(
-        "--workers",
-        type=int,
-        default=cores,
-        help="processes that read and check; the bytes do not depend on it (%(default)s)",
+        "--trust-images",
+        action="store_true",
+        help="check images by header and end only, not by decoding them: much faster for JPEG; the bytes are "
+        "the same, and check_shards.py finds what is damaged",
     )
     scenes = parser.add_argument_group(SYNTHETIC)
     default = synthetic.write_synthetic.__kwdefaults__ or {}
@@ -70,9 +84,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         for name in ("train", "val", "size", "seed")
         if getattr(args, name) is not None
     }
-    if args.recipe == SYNTHETIC and (args.source or args.set):
+    if args.recipe == SYNTHETIC and (args.source or args.set or args.trust_images):
         parser.error(
-            f"--source and --set belong to a recipe file; {SYNTHETIC} has --train, --val, --size, --seed"
+            "--source, --set and --trust-images belong to a recipe file; "
+            f"{SYNTHETIC} has --train, --val, --size, --seed"
         )
     if args.recipe != SYNTHETIC and given:
         parser.error(
@@ -90,22 +105,36 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
-        if args.recipe == SYNTHETIC:
-            made = synthetic.write_synthetic(args.out, overwrite=args.overwrite, **args.scenes)
-        else:
-            recipe = config.load(args.recipe, Recipe, args.set)
-            made = folder.pack(recipe, args.source, args.out, args.workers, args.overwrite)
+        made = make(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on behind the shards that are finished", file=sys.stderr)
+        return 130
     for reason, count in made.notes.items():
         print(f"{count} images were encoded anew: {reason}")
-    subsets = ", ".join(
-        f"{name} {samples} ({labeled} with a mask)" for name, (samples, labeled) in made.subsets.items()
-    )
-    total = sum(path.stat().st_size for path in args.out.iterdir())
-    print(f"{args.out}: {subsets}; {total / 2**20:.1f} MiB in {len(list(args.out.glob('*.tar')))} shards")
+    for name, (samples, labeled) in made.subsets.items():
+        print(f"{name}: {samples} images, {labeled} with a mask")
+    tars = list(args.out.glob("*.tar"))
+    size_bytes = sum(path.stat().st_size for path in tars)
+    print(f"{args.out}: {made.num_samples} images, {size_bytes / 2**20:.1f} MiB in {len(tars)} shards")
     return 0
+
+
+def make(args: argparse.Namespace) -> Packed:
+    if args.recipe == SYNTHETIC:
+        return synthetic.write_synthetic(
+            args.out, workers=args.workers, overwrite=args.overwrite, **args.scenes
+        )
+    return folder.pack(
+        config.load(args.recipe, Recipe, args.set),
+        args.source,
+        args.out,
+        args.workers,
+        args.overwrite,
+        args.trust_images,
+    )
 
 
 if __name__ == "__main__":

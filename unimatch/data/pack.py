@@ -74,6 +74,10 @@ class Packed:
     notes: dict[str, int]
     kept: int  # samples in shards that an interrupted run had finished
 
+    @property
+    def num_samples(self) -> int:
+        return sum(samples for samples, _ in self.subsets.values())
+
 
 def labeled_sample(
     key: str,

@@ -20,6 +20,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CHUNK = 4  # items a message between processes
+WORTH = 16  # items for which it pays to start a process
 AHEAD = 3  # chunks in work or waiting for each process: what bounds the memory
 
 _work: Callable[[Any], Any]  # of a worker process
@@ -28,11 +29,12 @@ _work: Callable[[Any], Any]  # of a worker process
 def ordered(
     items: Sequence[Item], work: Callable[[Item], Result], workers: int
 ) -> Generator[Result, None, None]:
-    """`work` of each item, in order; in this process for one worker, else `work` must be picklable.
+    """`work` of each item, in order; in other processes where there are many items, so `work` is picklable.
 
     The number of results held is bounded. Raises what `work` raises; DataError: a worker process was killed.
     Worker processes end with this one, however it ends.
     """
+    workers = min(workers, len(items) // WORTH)
     if workers <= 1:
         yield from map(work, items)
         return

@@ -107,7 +107,7 @@ def test_a_folder_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         1,
     ]
     assert tool("make_shards", *arguments, "--set", "downscale=2") == 0
-    assert "train 2 (2 with a mask)" in capsys.readouterr().out
+    assert "train: 2 images, 2 with a mask" in capsys.readouterr().out
     assert ShardSet.open(tmp_path / "out").read(0).width == 5
     assert tool("make_shards", *arguments) == 1
     assert "is not empty" in capsys.readouterr().err
