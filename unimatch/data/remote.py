@@ -40,7 +40,7 @@ AHEAD_FILES = 4  # waiting to be fetched in the background
 AHEAD_IDLE_S = 60.0  # what was used more recently does not go for what will be used
 AHEAD_PAUSE_S = 30.0  # after the background found no room or no file
 SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):")
-SECRETS = re.compile(r"(?<=://)[^/@\s'\"]*@|(?<=[^\s?])\?[^\s'\"]*(?<![.,;:)])")
+SECRETS = re.compile(r"(?<=://)[^/@\s'\"]*@|(?<=[^\s?])\?[^\s'\"]+(?<![.,;:)])")
 WAITS = random.SystemRandom()  # not the generator that anything else draws from
 PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, NotImplementedError)
 NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
@@ -121,8 +121,7 @@ class RemoteFolder:
         while True:
             try:
                 files, path = self._files(name)
-                data = files.cat_file(path)
-                assert isinstance(data, bytes)
+                data: bytes = files.cat_file(path)
                 return data
             except Exception as error:
                 patience.failed(error)
