@@ -117,7 +117,7 @@ class RemoteFolder:
 
     def fresh(self, name: str) -> bytes:
         """A small file as it is now, not from the cache. DataError: not there, or not after several tries."""
-        patience = _Patience(f"{self}/{name}")
+        patience = _Patience(masked(self._url(name)))
         while True:
             try:
                 files, path = self._files(name)
@@ -170,18 +170,17 @@ class RemoteFolder:
     def _fetch(self, wanted: RemoteFile, number: int) -> None:
         """Complete the file behind a descriptor. DataError: it cannot be had, or is not as in the index."""
         name = wanted.url.rsplit("/", 1)[-1]
-        patience = _Patience(f"{self}/{name}")
+        shown = masked(self._url(name))
+        patience = _Patience(shown)
         for _ in range(2):
             state = _kept(number, wanted.size)
             self._rest(wanted, name, number, state, patience)
             if state.hexdigest() == wanted.sha256:
                 return
             os.ftruncate(number, 0)
-            logger.warning(
-                "%s/%s: arrived with another hash than the index says; fetching it again", self, name
-            )
+            logger.warning("%s: arrived with another hash than the index says; fetching it again", shown)
         raise DataError(
-            f"{self}/{name}: the server gives other bytes than its index describes, twice "
+            f"{shown}: the server gives other bytes than its index describes, twice "
             f"(sha256 {state.hexdigest()[:16]}, not {wanted.sha256[:16]}); upload the whole set again, "
             "index.json last"
         )
