@@ -17,6 +17,7 @@ from unimatch.errors import DataError
 LabelFormat = Literal["zst", "png"]
 PngStorage = Literal["keep", "webp", "jpeg"]
 JPEG_QUALITY = 95
+PNG_EXIF = (b"eXIf", b"Raw profile type exif")
 ZSTD_LEVEL = 9  # decoding takes the same time at every level
 
 
@@ -37,7 +38,9 @@ def pack_image(data: bytes, where: str, rules: ImageRules) -> tuple[bytes, str, 
     """
     with Image.open(io.BytesIO(data)) as opened:
         kind, mode = opened.format, opened.mode
-        turned = opened.getexif().get(0x0112, 1) not in (0, 1)
+        # Pillow decodes a whole PNG to look for EXIF behind the pixels; nearly none has any.
+        has_exif = kind != "PNG" or any(mark in data for mark in PNG_EXIF)
+        turned = has_exif and opened.getexif().get(0x0112, 1) not in (0, 1)
         if mode in ("I", "F") or mode.startswith("I;16"):
             raise DataError(f"{where}: has {mode} pixels; convert it to 8 bits a channel first")
         lossy = kind in ("JPEG", "MPO")
