@@ -74,7 +74,7 @@ def test_png_as_jpeg_keeps_its_colours() -> None:
     halved = np.abs(decode_image(jpeg(picture(), 95), "x") - expected).mean()
     assert error < 2 and error < 0.7 * halved  # colour at full resolution
     with Image.open(io.BytesIO(data)) as opened:
-        assert all(layer[1:3] == (1, 1) for layer in opened.layer)  # type: ignore[attr-defined]
+        assert all(layer[1:3] == (1, 1) for layer in opened.layer)
 
 
 @pytest.mark.parametrize("storage", ["keep", "webp", "jpeg"])
