@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from unimatch.errors import ConfigError
+from unimatch.errors import ConfigError, masked
 from unimatch.registry import Registry, nearest
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class _Errors:
     def stop_if(self, condition: bool) -> None:
         if condition:
             in_order = sorted(self.found, key=lambda mistake: mistake[:2])
-            raise ConfigError("\n".join(dict.fromkeys(text for _, _, text in in_order)))
+            raise ConfigError("\n".join(dict.fromkeys(masked(text) for _, _, text in in_order)))
 
 
 # Types.

@@ -1,5 +1,7 @@
 """Errors that a user can cause: commands print their message alone; bugs keep their traceback."""
 
+import re
+
 
 class UserError(ValueError):
     """Something the user can put right: the message names what was wrong, where, and what to do."""
@@ -11,6 +13,12 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """Data that cannot be used: the message names the shard and the key, or the file."""
+
+
+def masked(text: str) -> str:
+    """The text with user, password and query of every URL in it replaced: they may be credentials."""
+    text = re.sub(r"(?<=://)[^/\s'\"]*@", "***@", text)
+    return re.sub(r"(://[^\s'\"?]+)\?[^\s'\"]*[^\s'\".,;:)]", r"\1?***", text)
 
 
 def of_system(error: OSError) -> str:

@@ -26,7 +26,7 @@ from fsspec.config import conf as fsspec_settings
 
 from unimatch.data import index as shard_index
 from unimatch.data.cache import Cache, RemoteFile
-from unimatch.errors import DataError
+from unimatch.errors import DataError, masked
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,6 @@ AHEAD_FILES = 4  # waiting to be fetched in the background
 AHEAD_IDLE_S = 60.0  # what was used more recently does not go for what will be used
 AHEAD_PAUSE_S = 30.0  # after the background found no room or no file
 SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):")
-SECRETS = re.compile(r"(?<=://)[^/@\s'\"]*@|(?<=[^\s?])\?[^\s'\"]+(?<![.,;:)])")
 WAITS = random.SystemRandom()  # not the generator that anything else draws from
 PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, NotImplementedError)
 NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
@@ -64,11 +63,6 @@ def is_url(place: object) -> bool:
             f"{masked(text)}: a URL has two slashes behind {scheme}:, or this command takes a folder only"
         )
     return True
-
-
-def masked(text: str) -> str:
-    """The text with user, password and query of every URL in it replaced: they may be credentials."""
-    return SECRETS.sub(lambda found: "?***" if found[0].startswith("?") else "***@", text)
 
 
 def holds_credentials(url: str) -> bool:

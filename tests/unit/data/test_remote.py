@@ -28,7 +28,7 @@ from unimatch.data.archive import ShardSet
 from unimatch.data.cache import Cache, RemoteFile
 from unimatch.data.loader import eval_loader, train_loader
 from unimatch.data.plan import Plan
-from unimatch.errors import DataError
+from unimatch.errors import DataError, masked
 from unimatch.taxonomy import Taxonomy
 
 FORK = multiprocessing.get_context("fork")
@@ -430,12 +430,13 @@ def test_passwords_and_tokens_are_not_shown(
         ("s3://key:secret@bucket/x", "s3://***@bucket/x"),
         ("hf://datasets/me/set@main/x", "hf://datasets/me/set@main/x"),
         ("url='https://h/x?token=1&b=2', 500", "url='https://h/x?***', 500"),
-        ("what? nothing", "what? nothing"),
+        ("https://me:p@ss@h/x: 404", "https://***@h/x: 404"),
+        ("what? 'a?b' x?y", "what? 'a?b' x?y"),
         ("https://h/a?X=1; try 2", "https://h/a?***; try 2"),
     ],
 )
 def test_masking(text: str, expected: str) -> None:
-    assert remote.masked(text) == expected
+    assert masked(text) == expected
 
 
 def test_the_password_of_netrc(

@@ -90,7 +90,7 @@ def trained(path: Path, shards: str, split: Path, *more: str) -> list[dict[str, 
     path.write_text(TINY_RUN.format(out=run, shards=shards, split=split))
     short = ("schedule.steps=3", "log.pictures_every_steps=0", "data.workers=2", *more)
     train.main(["--config", str(path), *(part for setting in short for part in ("--set", setting))])
-    changing = {"images_per_s", "data_wait", "seconds", "memory_gib"}
+    changing = {"images_per_s", "data_wait", "step_s", "seconds", "memory_gib"}
     lines = [*read_metrics(run, "train"), *read_metrics(run, "eval")]
     return [{name: value for name, value in line.items() if name not in changing} for line in lines]
 
@@ -121,10 +121,12 @@ def test_training_from_a_url_is_training_from_the_folder(
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("data.shards=https://me:hunter2@host/set", r"data\.shards: shards must not hold a user or password"),
-        ("data.shards=", r"data\.shards: shards must be a path .* or a URL"),
-        ("data.shards=~/set", r"data\.shards: shards must be a path with the home folder written in full"),
-        ("data.cache.size_gb=0", r"data\.cache\.size_gb: size_gb must be above 0, found 0"),
+        ("data.shards=https://me:hunter2@host/set", r"shards must not hold a user or password"),
+        ("data.shards=s3://me:hunter2@host/set", r"shards must not hold a user or password"),
+        ("data.shards=''", r"data: shards must be a path .* or a URL"),
+        ("data.shards=~/set", r"data: shards must be a path with the home folder written in full"),
+        ("data.cache.size_gb=0", r"data\.cache: size_gb must be above 0, found 0"),
+        ("data.cache.size=9", r"data\.cache\.size: unknown key.*size_gb"),
     ],
 )
 def test_bad_settings(tiny_run: Path, setting: str, message: str) -> None:
