@@ -225,10 +225,11 @@ class ShardSet:
                 f"{self.root}: check the folder that was uploaded; what is fetched is verified anyway"
             )
         problems = []
+        label_member = self.info.get("created", {}).get("label_member")
         starts = np.cumsum([0] + [shard["samples"] for shard in self.info["shards"]])
         for number, entry in enumerate(self.info["shards"]):
             try:
-                shard = scan_tar(self.root / entry["name"], entry["subset"])
+                shard = scan_tar(self.root / entry["name"], entry["subset"], label_member)
             except OSError as error:
                 problems.append(f"{entry['name']}: {error.strerror}")
                 continue

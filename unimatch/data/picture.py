@@ -29,6 +29,14 @@ def label_colors(label: np.ndarray, colors: Colors) -> np.ndarray:
     return table[label]
 
 
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] to show: RGB as it is; of 16-bit grey [H, W] the brightest pixel becomes white."""
+    if image.dtype == np.uint8:
+        return image
+    grey = np.round(image * (255 / max(int(image.max()), 1))).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
 def overlay(image: np.ndarray, label: np.ndarray, colors: Colors, alpha: float = 0.5) -> np.ndarray:
     """uint8 [H, W, 3]: `image` with class colours blended in by `alpha`; ignored pixels stay as they are."""
     blended = cv2.addWeighted(image, 1 - alpha, label_colors(label, colors), alpha, 0)

@@ -25,8 +25,11 @@ from unimatch.errors import DataError
 HEADER_BYTES = 1 << 18
 
 
-def scan(root: Path) -> list[Shard]:
-    """All tars in `root` as shards, walked member by member. DataError lists what is wrong with them."""
+def scan(root: Path, label_member: str | None = None) -> list[Shard]:
+    """All tars in `root` as shards, walked member by member. DataError lists what is wrong with them.
+
+    `label_member`: what the labels of another program's tars end on, such as seg.png.
+    """
     shards, problems = [], []
     for path in sorted(root.glob("*.tar")):
         match = SHARD_NAME.fullmatch(path.name)
@@ -34,7 +37,7 @@ def scan(root: Path) -> list[Shard]:
             problems.append(f"{path.name}: the name should look like train-00000.tar")
             continue
         try:
-            shards.append(scan_tar(path, match["subset"]))
+            shards.append(scan_tar(path, match["subset"], label_member))
         except DataError as error:
             problems.append(str(error))
         except OSError as error:
@@ -46,21 +49,20 @@ def scan(root: Path) -> list[Shard]:
     return shards
 
 
-def scan_tar(path: Path, subset: str) -> Shard:
+def scan_tar(path: Path, subset: str, label_member: str | None = None) -> Shard:
     """One tar as a Shard. DataError: damaged or cut short, or a sample without an image."""
     groups: dict[str, dict[str, tuple[int, int]]] = {}
     problems = []
     for name, offset, size in members(path):
-        folder, slash, base = name.removeprefix("./").rpartition("/")
-        stem, _, kind = base.partition(".")
-        group = groups.setdefault(folder + slash + stem, {})
-        if kind.lower() in group:
+        key, kind = split_name(name)
+        group = groups.setdefault(key, {})
+        if kind in group:
             problems.append(f"{name}: occurs twice")
-        group[kind.lower()] = (offset, size)
+        group[kind] = (offset, size)
     samples = []
     with open(path, "rb") as file:
         for key, group in groups.items():
-            sample = _sample(key, group)
+            sample = _sample(key, group, label_member)
             if isinstance(sample, str):
                 problems.append(f"key {key!r} {sample}")
                 continue
@@ -75,15 +77,23 @@ def scan_tar(path: Path, subset: str) -> Shard:
     return Shard(path.name, subset, path.stat().st_size, sha256, samples)
 
 
-def _sample(key: str, group: dict[str, tuple[int, int]]) -> Sample | str:
+def split_name(member: str) -> tuple[str, str]:
+    """(key, ending in lower case) of a member: the ending is what follows the first dot of its base name."""
+    folder, slash, base = member.removeprefix("./").rpartition("/")
+    stem, _, ending = base.partition(".")
+    return folder + slash + stem, ending.lower()
+
+
+def _sample(key: str, group: dict[str, tuple[int, int]], label_member: str | None) -> Sample | str:
     """The sample of these members (offset and size by extension) with size 0x0; or what is wrong."""
     problem = key_problem(key)
     if problem:
         return problem
-    single = [kind for kind in group if kind in IMAGE_EXTENSIONS]
+    names = [label_member] if label_member else [f"label.{kind}" for kind in LABEL_EXTENSIONS]
+    labels = [name for name in names if name in group]
+    single = [kind for kind in group if kind in IMAGE_EXTENSIONS and kind not in labels]
     pairs = [kind for kind in IMAGE_EXTENSIONS if f"a.{kind}" in group and f"b.{kind}" in group]
     halves = [kind for kind in group if kind[:2] in ("a.", "b.") and kind[2:] in IMAGE_EXTENSIONS]
-    labels = [kind for kind in LABEL_EXTENSIONS if f"label.{kind}" in group]
     if len(single) + len(pairs) != 1 or len(halves) != 2 * len(pairs):
         return f"has {len(single) + len(halves)} images ({', '.join(group)}); needs one, or a pair .a and .b"
     if len(labels) > 1:
@@ -91,7 +101,7 @@ def _sample(key: str, group: dict[str, tuple[int, int]]) -> Sample | str:
     kind = (single + pairs)[0]
     image_offset, image_size = group[f"a.{kind}" if pairs else kind]
     second_offset, second_size = group[f"b.{kind}"] if pairs else (0, 0)
-    label_offset, label_size = group[f"label.{labels[0]}"] if labels else (0, 0)
+    label_offset, label_size = group[labels[0]] if labels else (0, 0)
     return Sample(
         key=key.encode(),
         image_offset=image_offset,
@@ -101,7 +111,9 @@ def _sample(key: str, group: dict[str, tuple[int, int]]) -> Sample | str:
         second_size=second_size,
         label_offset=label_offset,
         label_size=label_size,
-        label_ext=labels[0].encode() if labels else b"",
+        label_ext=next(kind.encode() for kind in LABEL_EXTENSIONS if labels[0].endswith(kind))
+        if labels
+        else b"",
         width=0,
         height=0,
     )

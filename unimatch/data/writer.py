@@ -215,10 +215,16 @@ def finish_set(
     shard_index.write(local_folder(root), taxonomy, created, shards)
 
 
-def index_tars(root: str | Path, taxonomy: Taxonomy) -> None:
+def index_tars(root: str | Path, taxonomy: Taxonomy, label_member: str | None = None) -> None:
     """Index the tars that lie in a folder, whoever wrote them. Image sizes come from the image headers.
+
+    `label_member`: what labels end on, such as seg.png, where it is neither label.png nor label.npy.zst.
 
     Walks every member once. Any number of processes may do this at the same time: each writes the same files.
     """
     folder = local_folder(root)
-    shard_index.write(folder, taxonomy, {"by": "indexing of existing tars"}, scan(folder))
+    if label_member is not None and not label_member.endswith(LABEL_EXTENSIONS):
+        raise DataError(f"labels end on {' or '.join(LABEL_EXTENSIONS)}, found {label_member!r}")
+    # ShardSet.check reads the setting when it walks the tars again.
+    created = {"by": "indexing of existing tars", "label_member": label_member}
+    shard_index.write(folder, taxonomy, created, scan(folder, label_member))
