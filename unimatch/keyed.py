@@ -21,12 +21,27 @@ def _mix(value: int) -> int:
     return value ^ (value >> 31)
 
 
+def _mix_array(value: np.ndarray) -> np.ndarray:
+    """The same of uint64 [...], in place."""
+    value ^= value >> np.uint64(30)
+    value *= np.uint64(MIX_1)
+    value ^= value >> np.uint64(27)
+    value *= np.uint64(MIX_2)
+    value ^= value >> np.uint64(31)
+    return value
+
+
 def key(*parts: int) -> int:
     """A 64-bit key of some integers (seed, stream tag, epoch, position ...), whose order matters."""
     value = 0
     for part in parts:
         value = _mix((value + GOLDEN + (int(part) & MASK)) & MASK)
     return value
+
+
+def extended(first: int, last: np.ndarray) -> np.ndarray:
+    """uint64 [n]: `key(*parts, x)` for each x of an integer array, where `first` is `key(*parts)`."""
+    return _mix_array(np.uint64((first + GOLDEN) & MASK) + last.astype(np.uint64))
 
 
 def signed(value: int) -> int:
@@ -36,13 +51,7 @@ def signed(value: int) -> int:
 
 def bits(key: int, count: int) -> np.ndarray:
     """uint64 [count]: the first `count` random words of `key`."""
-    value = np.uint64(key) + np.uint64(GOLDEN) * np.arange(1, count + 1, dtype=np.uint64)
-    value ^= value >> np.uint64(30)
-    value *= np.uint64(MIX_1)
-    value ^= value >> np.uint64(27)
-    value *= np.uint64(MIX_2)
-    value ^= value >> np.uint64(31)
-    return value
+    return _mix_array(np.uint64(key) + np.uint64(GOLDEN) * np.arange(1, count + 1, dtype=np.uint64))
 
 
 def uniform(key: int, count: int) -> np.ndarray:

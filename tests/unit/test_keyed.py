@@ -62,3 +62,9 @@ def test_every_order_of_three_occurs_equally_often():
     orders = [tuple(keyed.permutation(keyed.key(1, i), 3).tolist()) for i in range(6000)]
     counts = [orders.count(order) for order in set(orders)]
     assert len(counts) == 6 and max(counts) - min(counts) < 6 * np.sqrt(1000)
+
+
+def test_extended_keys_are_keys_of_one_more_part():
+    last = np.array([0, 1, 77, 1 << 40])
+    expected = [keyed.key(3, 5, part) for part in last.tolist()]
+    assert keyed.extended(keyed.key(3, 5), last).tolist() == expected

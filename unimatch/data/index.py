@@ -22,8 +22,7 @@ from unimatch.errors import DataError
 from unimatch.taxonomy import Taxonomy
 
 FORMAT = "unimatch-shards"
-VERSION = 2
-READABLE = (1, 2)  # 1 had no second image; its labels were PNG
+VERSION = 1
 INDEX_JSON = "index.json"
 INDEX_NPY = "index.npy"
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
@@ -32,7 +31,7 @@ SHARD_NAME = re.compile(r"(?P<subset>[A-Za-z0-9_][A-Za-z0-9_.-]*?)(?:-(?P<number
 BLOCK = 512
 AGAIN = (
     "copy or pack the data again (tools/make_shards.py); if the tars are sound, delete both index files and "
-    "call unimatch.data.archive.index_tars(folder, Taxonomy.of(class_names)) in Python"
+    "index them by tools/check_shards.py --foreign FOLDER --classes NAMES"
 )
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # or what looks like one
 
@@ -273,14 +272,8 @@ def check_count(info: Mapping[str, Any], rows: np.ndarray, where: str) -> None:
 
 
 def load_rows(path: Path) -> np.ndarray:
-    """The rows of an index.npy, not verified: mapped, or in memory for a set of version 1."""
-    stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    if "second_size" in stored.dtype.names:
-        return stored
-    rows = np.zeros(len(stored), row_dtype(stored.dtype["key"].itemsize))
-    for name in stored.dtype.names:
-        rows[name] = stored[name]
-    return rows
+    """The rows of an index.npy, mapped into memory and not verified."""
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def parse(text: bytes, where: str) -> dict[str, Any]:
@@ -291,10 +284,9 @@ def parse(text: bytes, where: str) -> dict[str, Any]:
         found, version = info["format"], info["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{damaged}: not a shard index; {AGAIN}") from error
-    if found != FORMAT or version not in READABLE:
+    if found != FORMAT or version != VERSION:
         raise DataError(
-            f"{where}: format {found!r} version {version!r}; this program reads {FORMAT!r} versions "
-            + " and ".join(map(str, READABLE))
+            f"{where}: format {found!r} version {version!r}; this program reads {FORMAT!r} version {VERSION}"
         )
     try:
         Taxonomy.from_json(info["taxonomy"])

@@ -275,18 +275,19 @@ class Plan:
         slots = np.arange(rank * order.batch // world, (rank + 1) * order.batch // world)
         ordinals = order.ordinals(epoch, t, slots)
         others = None if partners is None else partners.ordinals(epoch, t, slots)
+        view = keyed.key(self.seed, tags[0], epoch)
+        noise = keyed.key(self.seed, tags[1], step)
         parts = []
         for part in np.split(np.arange(len(slots)), accumulation):
             mine = slots[part]
             positions = t * order.batch + mine
-            noise = [keyed.signed(keyed.key(self.seed, tags[1], step, slot)) for slot in mine.tolist()]
             parts.append(
                 Slots(
                     ordinals=ordinals[part],
                     slots=mine,
                     positions=positions,
-                    view_keys=tuple(keyed.key(self.seed, tags[0], epoch, at) for at in positions.tolist()),
-                    noise_keys=np.array(noise, np.int64),
+                    view_keys=tuple(keyed.extended(view, positions).tolist()),
+                    noise_keys=keyed.extended(noise, mine).view(np.int64),
                     partners=None if others is None else others[part],
                 )
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -132,23 +131,6 @@ def test_pairs_are_indexed_as_the_writer_does(tmp_path: Path) -> None:
     for name in ("index.json", "index.npy"):
         (tmp_path / name).unlink()
     assert (ShardSet.open(tmp_path, TAXONOMY).index == before.index).all()
-
-
-def test_a_set_of_version_1_is_read(root: Path) -> None:
-    expected = ShardSet.open(root)
-    records = [expected.read(row) for row in range(len(expected))]
-    names = [name for name in expected.index.dtype.names or () if not name.startswith("second")]
-    buffer = io.BytesIO()
-    old = np.zeros(len(expected), np.dtype([(name, expected.index.dtype[name]) for name in names]))
-    for name in names:
-        old[name] = expected.index[name]
-    np.lib.format.write_array(buffer, old)
-    (root / "index.npy").write_bytes(buffer.getvalue())
-    info = json.loads((root / "index.json").read_text())
-    info["version"], info["index"]["sha256"] = 1, hashlib.sha256(buffer.getvalue()).hexdigest()
-    (root / "index.json").write_text(json.dumps(info))
-    for shards in (ShardSet.open(root), pickle.loads(pickle.dumps(ShardSet.open(root)))):
-        assert [shards.read(row) for row in range(len(shards))] == records and shards.check() == []
 
 
 def test_same_input_gives_the_same_bytes(root: Path, tmp_path: Path) -> None:

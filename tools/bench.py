@@ -1,0 +1,36 @@
+"""Benchmarks: A and B in one run, as ratios. Results that were kept, with their commands: docs/benchmarks.md.
+
+python tools/bench.py shards --count 1000
+python tools/bench.py index --samples 1000000
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks import index, shards
+from unimatch.errors import UserError
+
+BENCHMARKS = {"shards": shards, "index": index}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
+    for name, module in BENCHMARKS.items():
+        summary = (module.__doc__ or "").splitlines()[0]
+        module.add_options(commands.add_parser(name, help=summary, description=summary))
+    options = parser.parse_args(argv)
+    try:
+        print(BENCHMARKS[options.benchmark].run(options))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
