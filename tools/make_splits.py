@@ -38,7 +38,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shards", required=True, help="folder of the shard set")
-    parser.add_argument("--subset", default="train", help="subset to divide (%(default)s)")
+    parser.add_argument("--subset", default="train", help="subset, or key-list file, to divide (%(default)s)")
     amount = parser.add_mutually_exclusive_group(required=True)
     amount.add_argument("--count", type=int, nargs="+", metavar="N", help="number of labelled images")
     amount.add_argument(

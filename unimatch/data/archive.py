@@ -89,8 +89,8 @@ class ShardSet:
             if taxonomy is None:
                 raise DataError(
                     f"{folder} has no {INDEX_JSON}: an unfinished set, or tars of another program. Pack the "
-                    "data with tools/make_shards.py, or index the tars in Python: "
-                    "unimatch.data.archive.index_tars(folder, Taxonomy.of(class_names))"
+                    "data with tools/make_shards.py, or index the tars: "
+                    "tools/check_shards.py --foreign FOLDER --classes NAMES"
                 )
             index_tars(folder, taxonomy)
         return cls(folder, *shard_index.read(folder))

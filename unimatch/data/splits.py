@@ -50,8 +50,9 @@ def draw_splits(
     seed: int = 0,
     also_unlabeled: Sequence[str] = (),
 ) -> list[Split]:
-    """A split for each of `amounts`: that many samples of a subset, or that part of its samples (rounded, at
-    least 1), as labelled; its others and all samples of the subsets `also_unlabeled` as unlabelled.
+    """A split for each of `amounts`: that many samples of a subset (or of a key list), or that part of its
+    samples (rounded, at least 1), as labelled; its others and all samples of the subsets `also_unlabeled` as
+    unlabelled.
 
     Nested: of two amounts the labelled samples of the larger contain those of the smaller, and the smallest
     is what it would be alone. Only samples with a mask can be labelled: DataError where they are too few.
@@ -96,7 +97,7 @@ def split_of_rows(
     index does not tell.
     """
     pixels = sample_pixels(shards, labeled) if pixels is None else pixels
-    pool_pixels = shards.class_pixels(subset)
+    pool_pixels = shards.class_pixels(subset) if subset in shards.subsets else None
     if pool_pixels is None:
         rows = shards.rows(subset)
         pool_pixels = sample_pixels(shards, rows[shards.index["label_size"][rows] > 0]).sum(axis=0)

@@ -90,6 +90,16 @@ def test_pixels_that_the_index_does_not_know_are_counted(shards: Path) -> None:
     assert split.pool_pixels.tolist() == [20 * 60 - 10 * 16 - 2 * 8, 10 * 16, 2 * 8]
 
 
+def test_a_key_list_is_divided_too(shards: Path, tmp_path: Path) -> None:
+    """So a validation set is taken out first."""
+    opened = ShardSet.open(shards)
+    val = draw_splits(opened, "train", [5])[0]
+    write_split(val, tmp_path / "val")
+    split = draw_splits(opened, str(tmp_path / "val" / "unlabeled.txt"), [6])[0]
+    assert set(split.labeled) | set(split.unlabeled) == set(val.unlabeled) and len(split.labeled) == 6
+    assert split.pool_pixels.sum() == 15 * 60
+
+
 def test_fraction_is_rounded(shards: Path) -> None:
     opened = ShardSet.open(shards)
     for text, count in (("0.25", 6), ("0.3", 7), ("0.01", 1), ("5/6", 20)):  # of 24 samples
