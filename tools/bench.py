@@ -10,6 +10,7 @@ import argparse
 import sys
 
 from benchmarks import index, shards
+
 from unimatch.errors import UserError
 
 BENCHMARKS = {"shards": shards, "index": index}

@@ -42,8 +42,8 @@ def run(options: argparse.Namespace) -> str:
             lines.append(_measure(Path(scratch), samples, options.steps))
     return (
         "\n".join(lines)
-        + f"\n\nShards of {PER_SHARD:,} samples; global batch {BATCH} + {BATCH}, one rank of 64 plans its 64 + 64 "
-        "samples; 1 % of the keys are labelled. The worker reads the rows of 1000 steps."
+        + f"\n\nShards of {PER_SHARD:,} samples; global batch {BATCH} + {BATCH}, one rank of 64 plans its "
+        "64 + 64 samples; 1 % of the keys are labelled. The worker reads the rows of 1000 steps."
     )
 
 
@@ -121,7 +121,7 @@ def _worker_bytes(shards: ShardSet, plan: Plan, rows: np.ndarray) -> int:
 
 
 def _private_bytes() -> int:
-    """Bytes of this process that no other shares; the peak of all its memory where the system does not say."""
+    """Bytes that only this process holds; where the system does not say, the peak of all its memory."""
     try:
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     except OSError:
