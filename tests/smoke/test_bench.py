@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 @pytest.mark.parametrize(
     ("arguments", "rows"),
     [
-        (["index", "--samples", "3000", "--steps", "3"], ["3,000"]),
+        (["index", "--samples", "10000", "--steps", "3"], ["10,000"]),
         (["shards", "--count", "6", "--rounds", "1"], ["tar", "by index, in order", "webdataset reader"]),
     ],
 )
