@@ -34,7 +34,7 @@ def fingerprint(image: np.ndarray) -> tuple[int, int]:
     """
     if image.min() == image.max():
         return 0, 0
-    content = hashlib.blake2b(np.ascontiguousarray(image), digest_size=8, salt=str(image.shape).encode()[:16])
+    content = hashlib.blake2b(image.tobytes(), digest_size=8, salt=str(image.shape).encode()[:16])
     thumbnail = cv2.resize(image, (9, 8), interpolation=cv2.INTER_AREA)
     if thumbnail.ndim == 3:
         thumbnail = cv2.cvtColor(thumbnail, cv2.COLOR_RGB2GRAY)
@@ -79,7 +79,7 @@ class Twins:
     one: int
     other: int
     count: int  # images of `one`
-    examples: list[tuple[int, int]]  # rows, of `one` and of `other`
+    examples: list[tuple[int, int]]  # some: rows, of `one` and of `other`
 
 
 def find_twins(hashes: np.ndarray, rows: np.ndarray, groups: np.ndarray, distance: int) -> list[Twins]:
@@ -107,11 +107,9 @@ def find_twins(hashes: np.ndarray, rows: np.ndarray, groups: np.ndarray, distanc
         fits = (mine >= 0) & (theirs >= 0) & (mine != theirs)
         if fits.any():
             affected = np.unique(pairs[fits, 0])
-            examples = [
-                (int(a), int(b))
-                for a, b in zip(mine[fits], theirs[fits], strict=True)
-                if one != other or a < b
-            ]
+            once = fits & (mine < theirs) if one == other else fits
+            places = np.flatnonzero(once)[: EXAMPLES + 1]
+            examples = list(zip(mine[places].tolist(), theirs[places].tolist(), strict=True))
             found.append(Twins(one, other, int(count[affected, one].sum()), examples))
     return found
 
@@ -175,7 +173,7 @@ def compare_images(
     problems, warnings = list(groups.problems), []
 
     def pairs(twins: Twins, sign: str) -> str:
-        keys = [shards.keys(np.array(pair)) for pair in twins.examples[: EXAMPLES + 1]]
+        keys = [shards.keys(np.array(pair)) for pair in twins.examples]
         told = [f"{one} {sign} {other}" for one, other in keys[:EXAMPLES]]
         return ", ".join(told) + (", ..." if len(keys) > EXAMPLES else "")
 

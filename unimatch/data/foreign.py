@@ -87,8 +87,8 @@ def survey(root: Path) -> Survey:
         samples += len(images)
         several += sum(count > 1 for count in images.values())
         none += sum(count == 0 for count in images.values())
-    for ending, kind in kinds.items():
-        judge(ending, kind)
+    for ending, found in kinds.items():
+        judge(ending, found)
     return Survey(root, subsets, samples, kinds, several, none, problems)
 
 
