@@ -40,6 +40,9 @@ AHEAD_FILES = 4  # waiting to be fetched in the background
 AHEAD_IDLE_S = 60.0  # what was used more recently does not go for what will be used
 AHEAD_PAUSE_S = 30.0  # after the background found no room or no file
 SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):")
+# Kept for ever: where a forked process collects its parent's client, it waits a second for the event loop,
+# which is not there, to close the connections.
+CLIENTS: set[fsspec.AbstractFileSystem] = set()
 WAITS = random.SystemRandom()  # not the generator that anything else draws from
 PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, NotImplementedError)
 NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
@@ -142,9 +145,7 @@ class RemoteFolder:
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}", fragment=""))
 
     def _files(self, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
-        """The client and its path of a file. Made anew for each file: connections must not live when data
-        workers are forked, and the handshake is nothing beside a shard.
-        """
+        """The client of this process, and its path of a file."""
         url = self._url(name)
         options: dict[str, Any] = {}
         scheme = urlsplit(url).scheme
@@ -158,7 +159,8 @@ class RemoteFolder:
                 **fsspec_settings.get("http", {}).get("client_kwargs", {}),
                 **fsspec_settings.get("https", {}).get("client_kwargs", {}),
             }
-        files, path = fsspec.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
+        files, path = fsspec.url_to_fs(url, use_listings_cache=False, **options)
+        CLIENTS.add(files)
         return files, path
 
     def _fetch(self, wanted: RemoteFile, number: int) -> None:

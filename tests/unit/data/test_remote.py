@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import logging
 import multiprocessing
@@ -19,6 +20,7 @@ from typing import Any
 import fsspec.config
 import numpy as np
 import pytest
+from fsspec.implementations.http import HTTPFileSystem
 
 from tests.unit.data.http_folder import HttpFolder
 from tests.unit.data.tiny_set import TinyTransform, write_tiny
@@ -243,6 +245,29 @@ def test_processes_that_want_one_shard_fetch_it_once(server: HttpFolder, cache: 
         process.join(30)
         assert process.exitcode == 0
     assert server.count(TAR) == server.count("index.npy") == 1 and server.count("index.json") == 3
+
+
+def test_a_forked_process_does_not_close_its_parents_connections(
+    server: HttpFolder, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait a second for each client, for an event loop that is not there."""
+    parent = os.getpid()
+
+    def close(*_: Any) -> None:
+        if os.getpid() != parent:
+            os._exit(7)
+
+    def use_and_collect() -> None:
+        read_first(server.url, cache)
+        gc.collect()
+
+    monkeypatch.setattr(HTTPFileSystem, "close_session", staticmethod(close))
+    monkeypatch.setattr(remote, "STALL_S", 29.5)  # a client that no test before has made
+    read_first(server.url, cache)
+    child = FORK.Process(target=use_and_collect)
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
 
 
 def test_a_killed_writer_gives_its_place_up(server: HttpFolder, cache: Cache) -> None:
