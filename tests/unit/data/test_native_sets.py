@@ -152,7 +152,9 @@ def test_acdc(tmp_path: Path, real_data: Path) -> None:
             with h5py.File(source / path) as file:
                 expected += np.bincount(file["label"][()].ravel(), minlength=4)
                 key, values = path.removesuffix(".h5"), file["image"][()]
-            images |= {key: values} if values.ndim == 2 else {f"{key}/{d:03d}": v for d, v in enumerate(values)}
+            images |= (
+                {key: values} if values.ndim == 2 else {f"{key}/{d:03d}": v for d, v in enumerate(values)}
+            )
         assert pixels(shards, subset) == expected.tolist()
     assert sorted(shards.keys(np.arange(len(shards)))) == sorted(images)
     for record in map(shards.read, range(len(shards))):
