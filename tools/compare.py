@@ -19,7 +19,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from unimatch.data.decode import decode_image, decode_label
-from unimatch.data.pack import png
+from unimatch.data.encode import png
 from unimatch.data.picture import grid, overlay
 from unimatch.engine.build import check_taxonomy, open_shards, restore
 from unimatch.engine.entry import Parser, run_entry

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from unimatch.data.decode import decode_rgb
-from unimatch.data.pack import png
+from unimatch.data.encode import png
 from unimatch.data.picture import label_colors, overlay
 from unimatch.engine.build import restore
 from unimatch.engine.entry import Parser, run_entry

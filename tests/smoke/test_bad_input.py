@@ -21,7 +21,7 @@ from tests.conftest import TINY_RUN
 from tests.processes import Processes, run
 from unimatch import evaluate, predict, train
 from unimatch.data.archive import Record, ShardSet, ShardWriter, finish_set
-from unimatch.data.pack import jpeg, png
+from unimatch.data.encode import jpeg, png
 from unimatch.engine.entry import run_entry
 from unimatch.taxonomy import Taxonomy
 

@@ -39,7 +39,7 @@ def read_lines(path: Path) -> list[str]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: cannot be read as a UTF-8 key list ({error})") from error
+        raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from error
 
 
 def read_keys(path: Path) -> list[str]:

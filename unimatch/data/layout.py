@@ -10,6 +10,7 @@ from zlib import crc32
 
 from unimatch import keyed
 from unimatch.data.coco import read_annotations
+from unimatch.data.key_list import read_lines
 from unimatch.data.pack import Problem
 from unimatch.data.recipe import Recipe, SubsetSource, h5_member
 from unimatch.data.volumes import num_slices
@@ -248,11 +249,13 @@ def pick(images: list[Found], source: Path, where: SubsetSource) -> tuple[list[F
     problems: list[Problem] = []
     for path in where.lists:
         try:
-            lines = read_list(source / path)
+            lines = read_lines(source / path)
         except UserError as error:
-            problems.append(Problem("unreadable list", f"{path}: {error}"))
+            problems.append(Problem("unreadable list", str(error)))
             continue
-        for number, line in lines:
+        for number, line in enumerate(lines, 1):
+            if not line:
+                continue
             places = [exact.get(text, loose.get(text)) for text in readings(line)]
             known = [place for place in places if place is not None]
             if not known:
@@ -264,18 +267,6 @@ def pick(images: list[Found], source: Path, where: SubsetSource) -> tuple[list[F
             else:
                 picked.add(known[0])
     return [images[place] for place in sorted(picked)], problems
-
-
-def read_list(path: Path) -> list[tuple[int, str]]:
-    """(line number, text) of the lines that are not empty; a last line needs no end, an end may be CR LF."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise DataError(error.strerror or str(error)) from error
-    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
-    return [(number, line) for number, line in lines if line]
 
 
 def readings(line: str) -> Iterator[str]:

@@ -19,15 +19,13 @@ import numpy as np
 from tqdm import tqdm
 
 from unimatch.data import resume
-from unimatch.data.encode import LabelFormat, encode_label, jpeg, png, webp
+from unimatch.data.encode import LabelFormat, encode_label
 from unimatch.data.index import Shard
 from unimatch.data.pool import ordered
 from unimatch.data.resume import Job
 from unimatch.data.writer import ShardWriter, finish_set
 from unimatch.errors import DataError
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
-
-__all__ = ["encode_label", "jpeg", "png", "webp"]
 
 MAX_LINES = 20  # problems shown one by one; the rest is counted
 

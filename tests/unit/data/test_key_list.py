@@ -59,7 +59,7 @@ def test_an_edited_list_is_refused(tmp_path: Path, old: str, new: str) -> None:
 
 def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="UTF-8 key list"):
+    with pytest.raises(DataError, match="UTF-8 text"):
         read_keys(tmp_path / "list.txt")
     with pytest.raises(DataError, match=r"cannot write .*nowhere"):
         write_keys(tmp_path / "nowhere" / "list.txt", KEYS)

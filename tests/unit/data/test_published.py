@@ -10,8 +10,9 @@ import pytest
 from tests.unit.data.test_tools import tool
 from tests.unit.data.tiny_set import write_samples
 from unimatch.data.archive import ShardSet
+from unimatch.data.encode import png
 from unimatch.data.index import Sample, Shard, rows_of
-from unimatch.data.pack import NewSample, labeled_sample, png
+from unimatch.data.pack import NewSample, labeled_sample
 from unimatch.data.published import KeyMatcher
 from unimatch.taxonomy import Taxonomy
 

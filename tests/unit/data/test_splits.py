@@ -10,7 +10,8 @@ import pytest
 from tests.unit.data.tiny_set import write_samples
 from unimatch.data import splits
 from unimatch.data.archive import ShardSet
-from unimatch.data.pack import NewSample, labeled_sample, png
+from unimatch.data.encode import png
+from unimatch.data.pack import NewSample, labeled_sample
 from unimatch.data.splits import draw_splits, plain, stratified, write_split
 from unimatch.errors import ConfigError, DataError
 from unimatch.taxonomy import Taxonomy

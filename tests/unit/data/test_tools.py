@@ -15,7 +15,8 @@ from tests.unit.data.tiny_set import write_samples
 from unimatch.data.archive import ShardSet
 from unimatch.data.check import check_set, contact_sheet
 from unimatch.data.decode import decode_image
-from unimatch.data.pack import NewSample, jpeg, labeled_sample, png
+from unimatch.data.encode import jpeg, png
+from unimatch.data.pack import NewSample, labeled_sample
 from unimatch.data.picture import grid, label_colors, overlay
 from unimatch.taxonomy import Taxonomy
 
