@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,8 @@ from benchmarks.timing import in_turns, table
 from unimatch import keyed
 from unimatch.data import folder, synthetic
 from unimatch.data.archive import ShardSet
+from unimatch.data.decode import decode_label
+from unimatch.data.encode import LabelFormat, encode_label
 from unimatch.data.recipe import Recipe, SubsetSource
 from unimatch.errors import DataError
 
@@ -32,15 +35,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> str:
-    """Markdown: one table for packing, one for reading."""
+    """Markdown: a table for packing, for reading, and for decoding labels."""
     with tempfile.TemporaryDirectory(prefix="unimatch-bench-") as scratch:
         root = Path(scratch)
         size = _make_files(root / "files", options.images, options.count)
         packing = table(in_turns(_packing(root, options.count), options.rounds), "images/s")
         _pack(root, root / "set", workers=1)
         reading = table(in_turns(_reading(root, options.count), options.rounds), "images/s")
+    labels = table(in_turns(_labels(), options.rounds), "labels/s")
     what = f"{options.count} JPEG files, {size / options.count / 1024:.0f} KiB each"
-    return f"Packing, {what}:\n\n{packing}\n\nReading the bytes of each sample, {what}:\n\n{reading}"
+    return (
+        f"Packing, {what}:\n\n{packing}\n\nReading the bytes of each sample, {what}:\n\n{reading}\n\n"
+        f"Decoding labels of synthetic scenes, 375x500:\n\n{labels}"
+    )
 
 
 def _make_files(target: Path, source: Path | None, count: int) -> int:
@@ -119,3 +126,19 @@ def _reading(root: Path, count: int) -> dict[str, Callable[[], int]]:
         "by index, random order": index(order),
         "files, random order": single,
     }
+
+
+def _labels() -> dict[str, Callable[[], int]]:
+    labels = [synthetic.render(seed, 375, 500)[1] for seed in range(20)]
+    formats: dict[str, LabelFormat] = {"PNG": "png", "npy.zst": "zst"}
+    cases: dict[str, Callable[[], int]] = {}
+    for name, label_format in formats.items():
+        stored = [encode_label(label, label_format)[0] for label in labels]
+        cases[f"{name}, {sum(map(len, stored)) // len(stored):,} bytes each"] = partial(_decode, 20 * stored)
+    return cases
+
+
+def _decode(stored: list[bytes]) -> int:
+    for data in stored:
+        decode_label(data, "")
+    return len(stored)
