@@ -8,6 +8,7 @@ mapped and not copied; so the size of /dev/shm, 64 MB in many containers, does n
 
 from __future__ import annotations
 
+import gc
 import mmap
 import multiprocessing
 import os
@@ -148,6 +149,9 @@ def _work(pipe: Connection, function: Callable[[Any], Any], items: Sequence[Any]
     # checkpoint.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # What the parent left to its garbage collector stays: its end (threads to join, sockets to close) is the
+    # parent's affair and may hang where those threads are not.
+    gc.freeze()
     torch.set_num_threads(1)
     with suppress(EOFError, OSError):  # the parent is gone
         for item in items:

@@ -205,3 +205,35 @@ def test_workers_start_after_opencv_has_worked_here():
     cv2.GaussianBlur(big, (31, 31), 5)
     cv2.resize(big, (900, 900))
     assert list(pool.ahead(str, [1, 2], workers=2, prefetch=1, timeout_s=20, describe=str)) == ["1", "2"]
+
+
+class Heirloom:
+    """Garbage of this process, in a cycle, whose end is told."""
+
+    def __init__(self, told: Path) -> None:
+        self.told = told
+        self.cycle = self
+
+    def __del__(self) -> None:
+        self.told.write_text(str(os.getpid()))
+
+
+def collect_garbage(item: int) -> int:
+    gc.collect()
+    return item
+
+
+def test_workers_leave_their_parents_garbage_alone(tmp_path: Path):
+    """Its end may wait for threads or connections that a forked process does not have."""
+    gc.disable()
+    try:
+        Heirloom(tmp_path / "told")
+        assert list(ahead(collect_garbage, [1, 2], workers=1, prefetch=1, timeout_s=60, describe=str)) == [
+            1,
+            2,
+        ]
+        assert not (tmp_path / "told").exists()
+        gc.collect()
+        assert (tmp_path / "told").read_text() == str(os.getpid())
+    finally:
+        gc.enable()
