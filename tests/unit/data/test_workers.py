@@ -228,10 +228,7 @@ def test_workers_leave_their_parents_garbage_alone(tmp_path: Path):
     gc.disable()
     try:
         Heirloom(tmp_path / "told")
-        assert list(ahead(collect_garbage, [1, 2], workers=1, prefetch=1, timeout_s=60, describe=str)) == [
-            1,
-            2,
-        ]
+        assert list(run(collect_garbage, 2, workers=1)) == [0, 1]
         assert not (tmp_path / "told").exists()
         gc.collect()
         assert (tmp_path / "told").read_text() == str(os.getpid())
