@@ -1,4 +1,4 @@
-"""One process of test_batchnorm: its share of a batch through a synchronised network; rank 0 saves the result."""
+"""One process of test_batchnorm: its share of a batch through a synchronised network; rank 0 saves it all."""
 
 import sys
 
