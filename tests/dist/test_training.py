@@ -24,14 +24,14 @@ class Run:
         overrides = [part for setting in (f"out={self.out}", *settings) for part in ("--set", setting)]
         self.args = ("-m", "unimatch.train", "--config", str(config), *overrides)
 
-    def train(self, count: int, *extra: str) -> Run:
+    def train(self, count: int, *extra: str, **env: str) -> Run:
         """Runs to the end as `count` processes."""
-        succeed(count, *self.args, *extra)
+        succeed(count, *self.args, *extra, **env)
         return self
 
-    def stop(self, count: int, step: int, number: int) -> list[Ended]:
+    def stop(self, count: int, step: int, number: int, *extra: str, **env: str) -> list[Ended]:
         """Starts; once `step` is logged, signals rank 0 (SIGKILL: all); returns how each ended."""
-        with Processes(count, self.args) as processes:
+        with Processes(count, [*self.args, *extra], **env) as processes:
             self.wait_for_step(processes, step)
             if number == signal.SIGKILL:
                 processes.kill()

@@ -178,9 +178,7 @@ def build_trainer(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[Tr
         state = saved
         load_strictly(net, checkpoint.load_network(last), str(last))
         engine = checkpoint.load_engine(last)
-        optimizer.load_state_dict(engine["optimizer"])
         method.load_state_dict(engine["method"])
-        runtime.load_scaler_state(engine["scaler"])
     if state.step >= steps:
         raise UserError(
             f"{config.out} is already at its last step, {state.step} of {steps}: nothing to resume; to "
@@ -220,7 +218,18 @@ def build_trainer(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[Tr
         )
     state.world = runtime.world
     trainer = Trainer(
-        config, runtime, net, method, task, optimizer, loader, evaluator, state, steps, plan.steps_per_epoch
+        config,
+        runtime,
+        net,
+        method,
+        task,
+        optimizer,
+        loader,
+        evaluator,
+        state,
+        steps,
+        plan.steps_per_epoch,
+        engine or None,
     )
     return trainer, _banner(trainer, selections, accumulation, last)
 
@@ -318,7 +327,6 @@ def _banner(trainer: Trainer, selections: dict[str, Selection], accumulation: in
 
     encoder, net = config.model.encoder, trainer.net
     assert isinstance(net, Segmentor)
-    parameters = sum(p.numel() for p in net.parameters()) / 1e6
     rows = {
         "method": config.method.name,
         "processes": f"{world} on {trainer.runtime.device.type}, {config.precision}, "
@@ -332,7 +340,7 @@ def _banner(trainer: Trainer, selections: dict[str, Selection], accumulation: in
         "classes": f"{trainer.task.taxonomy.num_classes} (hash {trainer.task.taxonomy.hash})",
         "steps": f"{trainer.total_steps}, {trainer.steps_per_epoch} an epoch",
         "network": f"{encoder.name} stride {encoder.output_stride} + {config.model.head.name}, "
-        f"{parameters:.2f} M parameters",
+        f"{trainer.num_parameters / 1e6:.2f} M parameters",
         "weights": net.encoder.loaded if last is None else str(last),
         "run folder": str(config.out),
     }

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -18,9 +17,14 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
+from unimatch.engine.replicas import Replicas
 from unimatch.errors import UserError, of_system
 
+if TYPE_CHECKING:
+    from unimatch.engine.zero import Sharded
+
 Precision = Literal["fp32", "bf16", "fp16"]
+Layout: TypeAlias = "Replicas | Sharded"
 
 
 class Runtime:
@@ -37,26 +41,37 @@ class Runtime:
         """Joins the other processes. `timeout_s` bounds every wait for them."""
         has_gpu = torch.cuda.is_available()
         if not has_gpu:
-            os.environ["ACCELERATE_USE_CPU"] = "true"  # accelerate starts no process group on CPUs otherwise
+            if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+                os.environ.pop("ACCELERATE_USE_CPU", None)  # with it, accelerate makes plain DDP of ZeRO
+            else:
+                os.environ["ACCELERATE_USE_CPU"] = "true"  # without it, accelerate starts no process group
             if precision == "fp16":
                 raise UserError("precision: fp16 needs a GPU; use fp32 (or bf16, which is slow on most CPUs)")
-        if (
-            os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
-            or os.environ.get("ACCELERATE_USE_FSDP") == "true"
-        ):
+        if os.environ.get("ACCELERATE_USE_FSDP") == "true":
             raise UserError(
-                "DeepSpeed and FSDP launches are not supported yet; use one of launch/accelerate/*.yaml"
+                "FSDP launches are not supported: accelerate ignores them on CPUs. "
+                "Use DDP or ZeRO-3 (launch/accelerate/zero3.yaml), which also parts the parameters"
             )
+        self.zero = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+        if self.zero and precision == "fp16":
+            raise UserError("precision: fp16 is not supported with DeepSpeed; use bf16, or launch without it")
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         timeout = timedelta(seconds=timeout_s)
         # find_unused_parameters stays off: a step reaches every parameter, and DDP says so if it does not.
         handlers: list[Any] = [
             DistributedDataParallelKwargs(broadcast_buffers=broadcast_buffers, gradient_as_bucket_view=True)
         ]
-        if launched > 1:
+        if launched > 1 or self.zero:
             handlers.append(InitProcessGroupKwargs(backend="nccl" if has_gpu else "gloo", timeout=timeout))
+        self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        plugin = None
+        if self.zero:
+            from unimatch.engine import zero  # seconds of import that other launches do without
+
+            plugin = zero.plugin(self.dtype)
         self.accelerator = Accelerator(
-            mixed_precision="no" if precision == "fp32" else precision,
+            mixed_precision="no" if precision == "fp32" or self.zero else precision,
+            deepspeed_plugin=plugin,
             kwargs_handlers=handlers,
             step_scheduler_with_optimizer=False,
         )
@@ -78,45 +93,21 @@ class Runtime:
         return self.rank == 0
 
     def prepare(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """The module wrapped for this run's processes and precision, and its optimiser."""
-        with warnings.catch_warnings():
-            # Newer torch has another name for this argument, which accelerate does not know yet.
-            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-            wrapped, prepared = self.accelerator.prepare(module, optimizer)
-        if self.world > 1 and not isinstance(wrapped, nn.parallel.DistributedDataParallel):
-            raise UserError(
-                f"{self.world} processes, but accelerate wrapped the network as {type(wrapped).__name__}"
-            )
-        return wrapped, prepared
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float | None
+    ) -> Layout:
+        """The module laid over this run's processes, in its precision, with its optimiser."""
+        if self.zero:
+            from unimatch.engine.zero import Sharded
+
+            return Sharded(self.accelerator, module, optimizer, clip_norm)
+        return Replicas(self.accelerator, module, optimizer, clip_norm)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The run's precision for a forward pass outside the prepared module (evaluation)."""
-        return self.accelerator.autocast()
-
-    def backward(self, loss: Tensor) -> None:
-        self.accelerator.backward(loss)
-
-    @contextlib.contextmanager
-    def accumulate(self, module: nn.Module, last: bool) -> Iterator[None]:
-        """Gradients are exchanged in the backward pass of the last micro-batch only."""
-        with contextlib.nullcontext() if last else self.accelerator.no_sync(module):
-            yield
-
-    def clip_gradients(self, parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
-        """Scales the gradients to a total norm of at most `max_norm`; returns the norm before."""
-        norm = self.accelerator.clip_grad_norm_(parameters, max_norm)
-        assert norm is not None
-        return norm
-
-    def scaler_state(self) -> dict[str, Any]:
-        """State of the fp16 loss scaler; empty in other precisions."""
-        return self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {}
-
-    def load_scaler_state(self, state: dict[str, Any]) -> None:
-        if self.accelerator.scaler is not None and state:
-            self.accelerator.scaler.load_state_dict(state)
+        # Not accelerate's, which does nothing under DeepSpeed.
+        if self.dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
 
     def sum_on_host(self, values: Tensor) -> Tensor:
         """The sum over processes of a small CPU tensor."""

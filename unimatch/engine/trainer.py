@@ -69,9 +69,16 @@ class Trainer:
     state: checkpoint.TrainerState
     total_steps: int
     steps_per_epoch: int
+    optimizer_state: dict[str, Any] | None = None  # of the checkpoint that the run continues
 
     def __post_init__(self) -> None:
-        self._module, self._prepared = self.runtime.prepare(StepModule(self.net, self.method), self.optimizer)
+        self.num_parameters = sum(p.numel() for p in self.net.parameters())
+        self._layout = self.runtime.prepare(
+            StepModule(self.net, self.method), self.optimizer, self.config.optimizer.clip_norm
+        )
+        if self.optimizer_state is not None:
+            self._layout.load_optimizer_state(self.optimizer_state)
+            self.optimizer_state = None
         self._signal = 0
         self._headline: float | None = None
         self._finite = torch.ones((), dtype=torch.bool, device=self.runtime.device)
@@ -102,9 +109,10 @@ class Trainer:
             if (
                 self.config.log.pictures_every_steps
                 and done % self.config.log.pictures_every_steps == 0
-                and log.active
             ):
-                log.pictures(done, self.task.pictures(self.net, batch))
+                with self._layout.whole(self.net) as net:
+                    if log.active:
+                        log.pictures(done, self.task.pictures(net, batch))
             if self.evaluator and (
                 done % self.config.evaluation.every_steps == 0 or done == self.total_steps
             ):
@@ -173,19 +181,17 @@ class Trainer:
         totals: dict[str, Tensor] = {}
         for index, (micro, share) in enumerate(zip(raw, shares, strict=True)):
             batch = self.task.to_device(micro, self.runtime.device, share)
-            with self.runtime.accumulate(self._module, last=index == len(raw) - 1):
-                loss, logs = self._module(batch, progress)
-                self.runtime.backward(loss / len(raw))
+            with self._layout.micro_batch(last=index == len(raw) - 1):
+                loss, logs = self._layout(batch, progress)
+                self._layout.backward(loss / len(raw))
             self._finite &= torch.isfinite(loss.detach())
             for name, value in logs.items():
                 totals[name] = totals.get(name, 0) + value.detach() / len(raw)
-        if self.config.optimizer.clip_norm is not None:
-            totals["grad_norm"] = self.runtime.clip_gradients(
-                list(self.net.parameters()), self.config.optimizer.clip_norm
-            )
-        self._prepared.step()
-        self._prepared.zero_grad()
-        self.method.after_update(self.net, progress)
+        norm = self._layout.update()
+        if norm is not None:
+            totals["grad_norm"] = norm
+        with self._layout.readable(self.net):
+            self.method.after_update(self.net, progress)
         return totals, batch
 
     def _log_step(self, log: RunLog, done: int, logs: Mapping[str, Tensor], window: _Window) -> None:
@@ -228,7 +234,10 @@ class Trainer:
         self._check_finite()
         if self.config.sync_batchnorm == "off":
             self.runtime.broadcast_buffers(self.net)
-        results = {name: self.evaluator(net) for name, net in self.method.eval_nets(self.net).items()}
+        results = {}
+        for name, net in self.method.eval_nets(self.net).items():
+            with self._layout.whole(net) as whole:
+                results[name] = self.evaluator(whole)
         name, result = next(iter(results.items()))  # a method names its headline network first
         for net_name, values in results.items():
             log.record("eval", self.state.step, {"network": net_name, **values})
@@ -239,27 +248,25 @@ class Trainer:
         )
         if self.state.best is None or figure > self.state.best:
             self.state.best, self.state.best_step = figure, self.state.step
+            networks = self._networks()
             with self.runtime.together():
                 if self.runtime.is_main:
-                    checkpoint.save_best(self.config.out, self.state, self._networks())
+                    checkpoint.save_best(self.config.out, self.state, networks)
 
     def _networks(self) -> dict[str, Mapping[str, Tensor]]:
         nets = {checkpoint.NETWORK: self.net, **self.method.eval_nets(self.net)}
-        return {name: net.state_dict() for name, net in nets.items()}
+        return {name: self._layout.network_state(net) for name, net in nets.items()}
 
     def _save(self) -> None:
         self._check_finite()
         if self.state.step == self._saved_step:
             return
+        networks, engine = self._networks(), self._layout.optimizer_state()
         with self.runtime.together():
             if self.runtime.is_main:
-                engine = {
-                    "optimizer": self.optimizer.state_dict(),
-                    "scaler": self.runtime.scaler_state(),
-                    "method": self.method.state_dict(),
-                }
+                engine["method"] = self.method.state_dict()
                 checkpoint.save_checkpoint(
-                    self.config.out, self.state, self._networks(), engine, self.config.checkpoint.keep
+                    self.config.out, self.state, networks, engine, self.config.checkpoint.keep
                 )
         self._saved_step = self.state.step
 

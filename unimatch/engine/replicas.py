@@ -1,0 +1,93 @@
+"""The network whole on every process: one process, or DistributedDataParallel over several."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from unimatch.errors import UserError
+
+
+class Replicas:
+    """Forward, backward and update of a step, and the complete state of network and optimiser.
+
+    What needs all processes at the same time says so: they call it together, whatever the layout. The other
+    layout is `engine.zero.Sharded`, with the same methods.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        clip_norm: float | None,
+    ) -> None:
+        self._accelerator = accelerator
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._clip_norm = clip_norm
+        self._optimizer = optimizer
+        with warnings.catch_warnings():
+            # Newer torch has another name for this argument, which accelerate does not know yet.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            self._module, self._prepared = accelerator.prepare(module, optimizer)
+        world = accelerator.num_processes
+        if world > 1 and not isinstance(self._module, nn.parallel.DistributedDataParallel):
+            raise UserError(
+                f"{world} processes, but accelerate wrapped the network as {type(self._module).__name__}"
+            )
+
+    def __call__(self, *inputs: Any) -> Any:
+        """The module's forward pass, in the run's precision."""
+        return self._module(*inputs)
+
+    @contextlib.contextmanager
+    def micro_batch(self, last: bool) -> Iterator[None]:
+        """Around forward and backward: gradients are exchanged in the last micro-batch of a step only."""
+        with contextlib.nullcontext() if last else self._accelerator.no_sync(self._module):
+            yield
+
+    def backward(self, loss: Tensor) -> None:
+        self._accelerator.backward(loss)
+
+    def update(self) -> Tensor | None:
+        """One optimiser step, gradients cleared; the gradients' norm before clipping, if they are clipped."""
+        norm = None
+        if self._clip_norm is not None:
+            norm = self._accelerator.clip_grad_norm_(self._parameters, self._clip_norm)
+        self._prepared.step()
+        self._prepared.zero_grad()
+        return norm
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """The optimiser's state in torch's own layout, and the fp16 loss scaler's. All processes together."""
+        scaler = self._accelerator.scaler
+        return {
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else {},
+        }
+
+    def load_optimizer_state(self, state: dict[str, Any]) -> None:
+        """Continue from `optimizer_state` of any layout and any number of processes."""
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._accelerator.scaler is not None and state["scaler"]:
+            self._accelerator.scaler.load_state_dict(state["scaler"])
+
+    def network_state(self, net: nn.Module) -> dict[str, Tensor]:
+        """The complete state of `net`; on rank 0, on others it may be empty. All processes together."""
+        return net.state_dict()
+
+    @contextlib.contextmanager
+    def whole(self, net: nn.Module) -> Iterator[nn.Module]:
+        """A network with the weights of `net` that each process can run by itself. All processes enter."""
+        yield net
+
+    @contextlib.contextmanager
+    def readable(self, net: nn.Module) -> Iterator[None]:
+        """Inside, the parameters of `net` hold all their values. All processes enter."""
+        yield

@@ -1,0 +1,222 @@
+"""DeepSpeed ZeRO: optimiser state (stage 1), gradients (2) and parameters (3) in parts over the processes."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from accelerate import Accelerator, DeepSpeedPlugin
+from deepspeed.utils import safe_get_full_optimizer_state, safe_set_full_optimizer_state
+from deepspeed.utils.mixed_precision_linkage import lazy_init_hp_params_optimizer_state
+from torch import Tensor, nn
+
+from unimatch.errors import UserError
+
+CONFIG_FILE = "ACCELERATE_DEEPSPEED_CONFIG_FILE"  # set by `accelerate launch`, or by hand beside torchrun
+# The run's own configuration decides these, so that a launch file changes nothing about the experiment.
+OURS = (
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "optimizer",
+    "scheduler",
+    "fp16",
+    "bf16",
+    "torch_autocast",
+)
+
+
+class _Plugin(DeepSpeedPlugin):
+    def set_deepspeed_weakref(self) -> None:
+        """Nothing: accelerate would tell transformers about ZeRO-3 here, and needs that package for it."""
+        self.dschf = None
+
+
+def plugin(dtype: torch.dtype | None) -> DeepSpeedPlugin:
+    """What accelerate needs to know: the launch file's settings with the run's own. `dtype`: of autocast."""
+    path = os.environ.pop(CONFIG_FILE, "none")
+    if path in ("none", ""):
+        raise UserError(
+            "a DeepSpeed launch needs deepspeed_config_file in its launch file (see "
+            f"launch/accelerate/zero2.yaml), or {CONFIG_FILE} in the environment"
+        )
+    settings = _read(Path(path))
+    # As integers, since no loader is prepared; the optimiser's step is told to DeepSpeed micro-batch by
+    # micro-batch. Its default for clipping is 1.0, which would act silently.
+    settings |= {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1, "gradient_clipping": 0.0}
+    if dtype is not None:
+        settings["torch_autocast"] = {"enabled": True, "dtype": str(dtype).removeprefix("torch.")}
+    # torch's optimiser also on offloaded state: DeepSpeed's own is another implementation, to be compiled.
+    settings["zero_force_ds_cpu_optimizer"] = False
+    settings["zero_allow_untested_optimizer"] = True
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # a minute's compilation for the same results
+    return _Plugin(hf_ds_config=settings, zero3_init_flag=False)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text())
+        stage = settings["zero_optimization"]["stage"]
+    except OSError as error:
+        raise UserError(f"DeepSpeed settings {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: expected JSON with zero_optimization.stage ({error})") from error
+    if stage not in (1, 2, 3):
+        raise UserError(f"{path}: zero_optimization.stage must be 1, 2 or 3, found {stage!r}")
+    own = sorted(set(settings) & set(OURS))
+    if own:
+        raise UserError(
+            f"{path}: {', '.join(own)}: the run's configuration decides this (batch, optimizer, precision); "
+            "remove it from the launch settings"
+        )
+    return settings
+
+
+class Sharded:
+    """The same methods as `engine.replicas.Replicas`, over a DeepSpeed engine."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        clip_norm: float | None,
+    ) -> None:
+        self._groups = [list(group["params"]) for group in optimizer.param_groups]
+        self._optimizer = optimizer
+        self._clip_norm = clip_norm
+        settings = accelerator.deepspeed_plugin.deepspeed_config
+        settings["gradient_clipping"] = clip_norm or 0.0
+        self.stage: int = settings["zero_optimization"]["stage"]
+        self._net = module.net if isinstance(module.net, nn.Module) else module
+        # DeepSpeed sends and flattens parameters by their memory, so their axes must lie in it in order.
+        self._net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        # Stage 3 takes the parameters apart, in every forward pass anew. Evaluation, where processes have
+        # different numbers of images, and pictures, which one process draws, run on a whole copy.
+        self._copy = copy.deepcopy(self._net).cpu() if self.stage == 3 else None
+        self._engine, _ = accelerator.prepare(module, optimizer)
+        self._wrapper = accelerator.deepspeed_engine_wrapped
+        self._last = True
+        if not isinstance(self._engine, deepspeed.DeepSpeedEngine):
+            raise UserError(f"asked for ZeRO, but accelerate wrapped the network as {type(self._engine).__name__}")
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self._engine(*inputs)
+
+    @contextlib.contextmanager
+    def micro_batch(self, last: bool) -> Iterator[None]:
+        """Around forward and backward; ZeRO reduces each micro-batch's gradients into its own part of them."""
+        self._last = last
+        yield
+
+    def backward(self, loss: Tensor) -> None:
+        """Backward pass; the last micro-batch's also updates the parameters."""
+        self._wrapper.backward(loss, sync_gradients=self._last)
+
+    def update(self) -> Tensor | None:
+        """The gradients' norm before clipping, if they are clipped. The update itself was made by backward."""
+        if self._clip_norm is None:
+            return None
+        norm = self._engine.get_global_grad_norm()
+        return torch.as_tensor(norm, dtype=torch.float32, device=self._engine.device)
+
+    def _flat(self) -> list[Tensor]:
+        """This process's parts of the parameters as the optimiser sees them."""
+        zero = self._engine.optimizer
+        return list(zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups)
+
+    def _link(self) -> None:
+        """Let stages 1 and 2 find a parameter's part of the optimiser's state.
+
+        DeepSpeed does so by itself after the first group's first step, when the other groups have no state yet.
+        """
+        if self.stage < 3:
+            for group, flat in zip(self._engine.optimizer.bit16_groups, self._flat(), strict=True):
+                lazy_init_hp_params_optimizer_state(group, flat, self._optimizer.state)
+
+    def optimizer_state(self) -> dict[str, Any]:
+        params: dict[int, dict[str, Any]] = {}
+        known = [self._optimizer.state[flat] for flat in self._flat() if self._optimizer.state.get(flat)]
+        if known:
+            parted = [name for name, value in known[0].items() if torch.is_tensor(value) and value.dim() > 0]
+            scalars = {name: value for name, value in known[0].items() if name not in parted}
+            self._link()
+            for number, param in enumerate(p for group in self._groups for p in group):
+                whole = {name: safe_get_full_optimizer_state(param, name).cpu() for name in parted}
+                params[number] = {**copy.deepcopy(scalars), **whole}
+        groups, start = [], 0
+        for group, members in zip(self._optimizer.param_groups, self._groups, strict=True):
+            numbers = list(range(start, start + len(members)))
+            groups.append({**{k: v for k, v in group.items() if k != "params"}, "params": numbers})
+            start += len(members)
+        return {"optimizer": {"state": params, "param_groups": groups}, "scaler": {}}
+
+    def load_optimizer_state(self, state: dict[str, Any]) -> None:
+        saved = state["optimizer"]
+        for group, values in zip(self._optimizer.param_groups, saved["param_groups"], strict=True):
+            group.update({k: v for k, v in values.items() if k != "params"})
+        if not saved["state"]:
+            return
+        first = saved["state"][0]
+        parted = [name for name, value in first.items() if torch.is_tensor(value) and value.dim() > 0]
+        for flat in self._flat():
+            mine = self._optimizer.state[flat]
+            mine.update({name: torch.zeros_like(flat) for name in parted})
+            mine.update({k: copy.deepcopy(v) for k, v in first.items() if k not in parted})
+        self._link()
+        for number, param in enumerate(p for group in self._groups for p in group):
+            for name in parted:
+                self._set(param, saved["state"][number][name].to(self._engine.device), name)
+
+    def _set(self, param: nn.Parameter, value: Tensor, name: str) -> None:
+        if self.stage < 3:
+            safe_set_full_optimizer_state(param, value, name)
+            return
+        # Parts are of equal size, so the last one may reach beyond the values.
+        size = param.ds_tensor.ds_numel  # type: ignore[attr-defined]
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        padded = torch.zeros(size * world, dtype=value.dtype, device=value.device)
+        padded[: value.numel()] = value.flatten()
+        deepspeed.utils.safe_set_local_optimizer_state(param, padded[rank * size : (rank + 1) * size], name)
+
+    def network_state(self, net: nn.Module) -> dict[str, Tensor]:
+        return self._gather(net, everywhere=False)
+
+    def _gather(self, net: nn.Module, everywhere: bool) -> dict[str, Tensor]:
+        """The state of `net` on the CPU, one parameter gathered at a time."""
+        if self._copy is None or net is not self._net:
+            return net.state_dict()
+        keep = everywhere or torch.distributed.get_rank() == 0
+        state = {}
+        for name, value in net.state_dict(keep_vars=True).items():
+            with deepspeed.zero.GatheredParameters([value] if isinstance(value, nn.Parameter) else []):
+                if keep:
+                    state[name] = value.detach().cpu().clone()
+        return state
+
+    @contextlib.contextmanager
+    def whole(self, net: nn.Module) -> Iterator[nn.Module]:
+        if self._copy is None or net is not self._net:
+            yield net
+            return
+        self._copy.load_state_dict(self._gather(net, everywhere=True))
+        try:
+            yield self._copy.to(self._engine.device)
+        finally:
+            self._copy.cpu()
+
+    @contextlib.contextmanager
+    def readable(self, net: nn.Module) -> Iterator[None]:
+        parts = list(net.parameters()) if self.stage == 3 else []
+        with deepspeed.zero.GatheredParameters(parts):
+            yield
