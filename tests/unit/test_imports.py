@@ -21,8 +21,8 @@ MAY_IMPORT = {
 # Only these files may import these packages.
 OWNERS = {
     "timm": {"models.encoders", "models.weights", "engine.batchnorm"},
-    "accelerate": {"engine.runtime"},
-    "deepspeed": {"engine.runtime"},
+    "accelerate": {"engine.runtime", "engine.replicas", "engine.zero"},
+    "deepspeed": {"engine.zero"},
 }
 # No other part knows of processes and devices.
 NO_RANKS = {"torch.distributed"}

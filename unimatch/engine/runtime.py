@@ -92,9 +92,7 @@ class Runtime:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def prepare(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float | None
-    ) -> Layout:
+    def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float | None) -> Layout:
         """The module laid over this run's processes, in its precision, with its optimiser."""
         if self.zero:
             from unimatch.engine.zero import Sharded

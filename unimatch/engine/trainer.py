@@ -106,10 +106,7 @@ class Trainer:
             log.progress(done)
             if done % every == 0 or done == self.total_steps:
                 self._log_step(log, done, logs, window)
-            if (
-                self.config.log.pictures_every_steps
-                and done % self.config.log.pictures_every_steps == 0
-            ):
+            if self.config.log.pictures_every_steps and done % self.config.log.pictures_every_steps == 0:
                 with self._layout.whole(self.net) as net:
                     if log.active:
                         log.pictures(done, self.task.pictures(net, batch))

@@ -52,14 +52,20 @@ def plugin(dtype: torch.dtype | None) -> DeepSpeedPlugin:
     settings = _read(Path(path))
     # As integers, since no loader is prepared; the optimiser's step is told to DeepSpeed micro-batch by
     # micro-batch. Its default for clipping is 1.0, which would act silently.
-    settings |= {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1, "gradient_clipping": 0.0}
+    settings |= {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 0.0,
+    }
     if dtype is not None:
         settings["torch_autocast"] = {"enabled": True, "dtype": str(dtype).removeprefix("torch.")}
     # torch's optimiser also on offloaded state: DeepSpeed's own is another implementation, to be compiled.
     settings["zero_force_ds_cpu_optimizer"] = False
     settings["zero_allow_untested_optimizer"] = True
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # a minute's compilation for the same results
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = (
+        False  # a minute's compilation for the same results
+    )
     return _Plugin(hf_ds_config=settings, zero3_init_flag=False)
 
 
@@ -108,7 +114,9 @@ class Sharded:
         self._wrapper = accelerator.deepspeed_engine_wrapped
         self._last = True
         if not isinstance(self._engine, deepspeed.DeepSpeedEngine):
-            raise UserError(f"asked for ZeRO, but accelerate wrapped the network as {type(self._engine).__name__}")
+            raise UserError(
+                f"asked for ZeRO, but accelerate wrapped the network as {type(self._engine).__name__}"
+            )
 
     def __call__(self, *inputs: Any) -> Any:
         return self._engine(*inputs)
@@ -133,7 +141,9 @@ class Sharded:
     def _flat(self) -> list[Tensor]:
         """This process's parts of the parameters as the optimiser sees them."""
         zero = self._engine.optimizer
-        return list(zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups)
+        return list(
+            zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
+        )
 
     def _link(self) -> None:
         """Let stages 1 and 2 find a parameter's part of the optimiser's state.
