@@ -20,7 +20,9 @@ def zero(stage: int, name: str = "") -> dict[str, str]:
 
 
 @pytest.fixture(scope="module", params=["sgd", "adamw"])
-def config(request: pytest.FixtureRequest, tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def config(
+    request: pytest.FixtureRequest, tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """20 steps of UniMatch with momentum or with Adam's two moments, at a rate that amplifies no rounding."""
     folder = tmp_path_factory.mktemp(request.param)
     text = TINY_RUN.format(out=folder / "run", shards=tiny_shards, split=tiny_shards.parent / "split")

@@ -30,6 +30,7 @@ from unimatch.engine.trainer import Trainer
 from unimatch.errors import UserError
 from unimatch.methods import METHODS
 from unimatch.methods.base import Method
+from unimatch.models.recompute import recompute_activations
 from unimatch.models.segmentor import Segmentor, build_segmentor
 from unimatch.models.weights import load_strictly
 from unimatch.tasks import TASKS
@@ -187,6 +188,17 @@ def build_trainer(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[Tr
 
     if config.sync_batchnorm == "global" and runtime.world > 1:
         synchronize_batchnorm(net, runtime.device)
+    if config.activation_checkpointing:
+        recompute_activations(net.encoder)
+    if config.compile != "off":
+        if runtime.zero_stage == 3:
+            raise UserError(
+                "compile: ZeRO-3 fetches parameters around every layer, which cuts the network into dozens of "
+                "graphs; set compile: off, or launch with ZeRO-2"
+            )
+        # Not the whole network: the perturbation between the two is another function in every step.
+        for part in (net.encoder, net.head):
+            part.compile(backend=config.compile)
     loader = train_loader(
         shards,
         labeled.rows,

@@ -132,6 +132,10 @@ class RunConfig:
     loss_normalization: Literal["global", "rank"] = (
         "global"  # rank: each process divides by its own pixel count (the reference)
     )
+    activation_checkpointing: bool = False  # the encoder's blocks keep inputs only: less memory, slower
+    # torch.compile's backend for encoder and head. inductor: minutes at the start, then faster; eager compiles
+    # nothing and is for finding faults.
+    compile: Literal["off", "inductor", "eager"] = "off"
     log: LogConfig = field(default_factory=LogConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -150,4 +154,6 @@ FREE_ON_RESUME = (
     "data.timeout_s",
     "data.cache",
     "batch.max_per_device",
+    "activation_checkpointing",
+    "compile",
 )

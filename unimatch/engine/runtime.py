@@ -65,10 +65,12 @@ class Runtime:
             handlers.append(InitProcessGroupKwargs(backend="nccl" if has_gpu else "gloo", timeout=timeout))
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         plugin = None
+        self.zero_stage = 0
         if self.zero:
             from unimatch.engine import zero  # seconds of import that other launches do without
 
             plugin = zero.plugin(self.dtype)
+            self.zero_stage = plugin.deepspeed_config["zero_optimization"]["stage"]
         self.accelerator = Accelerator(
             mixed_precision="no" if precision == "fp32" or self.zero else precision,
             deepspeed_plugin=plugin,

@@ -1,0 +1,26 @@
+"""Settings that save memory or time and change nothing about the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY_RUN
+from unimatch import train
+from unimatch.engine.log import read_metrics
+
+
+def losses(folder: Path, shards: Path, name: str, *settings: str) -> list[float]:
+    path = folder / "run.yaml"
+    path.write_text(TINY_RUN.format(out=folder / name, shards=shards, split=shards.parent / "split"))
+    short = ("schedule.steps=3", "log.pictures_every_steps=0", "data.val=null", *settings)
+    train.main(["--config", str(path), *(part for setting in short for part in ("--set", setting))])
+    return [line["loss"] for line in read_metrics(folder / name, "train")]
+
+
+@pytest.mark.parametrize("setting", ["activation_checkpointing=true", "compile=eager"])
+def test_a_setting_draws_the_same_curve(tiny_shards: Path, tmp_path: Path, setting: str):
+    plain = losses(tmp_path, tiny_shards, "plain")
+    assert losses(tmp_path, tiny_shards, "other", setting) == pytest.approx(plain, rel=1e-5)
+    assert len(plain) == 3
