@@ -193,7 +193,7 @@ def build_trainer(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[Tr
     if config.compile != "off":
         if runtime.zero_stage == 3:
             raise UserError(
-                "compile: ZeRO-3 fetches parameters around every layer, which cuts the network into dozens of "
+                "compile: ZeRO-3 fetches parameters around every layer, which cuts the network into many "
                 "graphs; set compile: off, or launch with ZeRO-2"
             )
         # Not the whole network: the perturbation between the two is another function in every step.

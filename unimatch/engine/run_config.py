@@ -133,8 +133,8 @@ class RunConfig:
         "global"  # rank: each process divides by its own pixel count (the reference)
     )
     activation_checkpointing: bool = False  # the encoder's blocks keep inputs only: less memory, slower
-    # torch.compile's backend for encoder and head. inductor: minutes at the start, then faster; eager compiles
-    # nothing and is for finding faults.
+    # torch.compile's backend for encoder and head. inductor: minutes at the start, then faster; eager
+    # compiles nothing and is for finding faults.
     compile: Literal["off", "inductor", "eager"] = "off"
     log: LogConfig = field(default_factory=LogConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

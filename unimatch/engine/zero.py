@@ -123,7 +123,7 @@ class Sharded:
 
     @contextlib.contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:
-        """Around forward and backward; ZeRO reduces each micro-batch's gradients into its own part of them."""
+        """Around forward and backward; each micro-batch's gradients are reduced into parts."""
         self._last = last
         yield
 
@@ -132,7 +132,7 @@ class Sharded:
         self._wrapper.backward(loss, sync_gradients=self._last)
 
     def update(self) -> Tensor | None:
-        """The gradients' norm before clipping, if they are clipped. The update itself was made by backward."""
+        """The gradients' norm before clipping, if they are clipped. Backward has made the update."""
         if self._clip_norm is None:
             return None
         norm = self._engine.get_global_grad_norm()
@@ -148,7 +148,7 @@ class Sharded:
     def _link(self) -> None:
         """Let stages 1 and 2 find a parameter's part of the optimiser's state.
 
-        DeepSpeed does so by itself after the first group's first step, when the other groups have no state yet.
+        DeepSpeed does so after the first group's first step, when the other groups have no state yet.
         """
         if self.stage < 3:
             for group, flat in zip(self._engine.optimizer.bit16_groups, self._flat(), strict=True):

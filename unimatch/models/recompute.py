@@ -1,4 +1,4 @@
-"""Activation checkpointing: an encoder's blocks keep their inputs only and compute the rest again in backward.
+"""Activation checkpointing: an encoder's blocks keep their inputs and compute the rest again in backward.
 
 Chen et al., Training deep nets with sublinear memory cost, 2016. A step takes about a third longer and holds
 a fraction of the activations.
@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recompute_activations(encoder: nn.Module) -> int:
-    """Makes every block of the encoder do so while it trains; the number of blocks. Names and weights stay."""
+    """Makes every block of the encoder do so in training; the number of blocks. Names and weights stay."""
     found = blocks(encoder)
     for block in found:
         block.forward = partial(_recomputed, block, block.forward)  # type: ignore[method-assign]
