@@ -106,7 +106,7 @@ class Sharded:
         self.stage: int = settings["zero_optimization"]["stage"]
         self._net = module.net if isinstance(module.net, nn.Module) else module
         # DeepSpeed sends and flattens parameters by their memory, so their axes must lie in it in order.
-        self._net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self._net.to(memory_format=torch.contiguous_format)
         # Stage 3 takes the parameters apart, in every forward pass anew. Evaluation, where processes have
         # different numbers of images, and pictures, which one process draws, run on a whole copy.
         self._copy = copy.deepcopy(self._net).cpu() if self.stage == 3 else None

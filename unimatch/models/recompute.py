@@ -21,7 +21,7 @@ def recompute_activations(encoder: nn.Module) -> int:
     """Makes every block of the encoder do so in training; the number of blocks. Names and weights stay."""
     found = blocks(encoder)
     for block in found:
-        block.forward = partial(_recomputed, block, block.forward)  # type: ignore[method-assign]
+        block.forward = partial(_recomputed, block, block.forward)
     return len(found)
 
 
