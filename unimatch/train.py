@@ -13,6 +13,7 @@ from unimatch import config as config_io
 from unimatch.engine.build import build_trainer
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.log import RunLog
+from unimatch.engine.preflight import preflight
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_folder import start_run_folder
 from unimatch.engine.runtime import Runtime
@@ -39,12 +40,16 @@ def main(args: list[str]) -> None:
         type=float,
         default=600.0,
         metavar="SECONDS",
-        help="longest wait for another process before the run ends (default: 600)",
+        help="a process that lets the others wait this long ends the run (default: 600)",
     )
     options = parser.parse_args(args)
 
     config = config_io.load(options.config, RunConfig, options.overrides)
     runtime = Runtime(config.precision, options.timeout, broadcast_buffers=config.sync_batchnorm == "off")
+    runtime.watch()
+    report = preflight(config, runtime, options.resume)
+    if runtime.is_main:
+        print(report, flush=True)
     with runtime.together():
         trainer, banner = build_trainer(config, runtime, options.resume)
     with runtime.together():

@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -13,6 +14,8 @@ import torch.distributed as dist
 
 from unimatch.engine.trainer import Stopped
 from unimatch.errors import UserError, of_system
+
+LAUNCHER_S = 2.0  # a launcher looks every 0.1 s, and should name the process that ended first
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,6 +30,14 @@ def run_entry(main: Callable[[list[str]], None]) -> int:
 
     A UserError is the same on all processes by then (Runtime.together): one process a node prints it.
     """
+    # A bug leaves here, in the process group: the others notice only when this process has told it and ended.
+    status = _status(main)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    return status
+
+
+def _status(main: Callable[[list[str]], None]) -> int:
     tells = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         main(sys.argv[1:])
@@ -48,21 +59,26 @@ def run_entry(main: Callable[[list[str]], None]) -> int:
         if not _lost_a_process(error):
             raise
         text = f"{error}".splitlines()[0]
-        print(
-            f"error: rank {os.environ.get('RANK', '0')}: another process of the run has ended or cannot be "
-            f"reached ({text}); the first message tells why. Continue with --resume",
-            file=sys.stderr,
-            flush=True,
-        )
+        if dist.is_initialized():
+            what = (
+                f"another process of the run has ended or cannot be reached ({text}); the first message "
+                "tells why. Continue with --resume"
+            )
+        else:
+            place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+            what = (
+                f"the processes of the run did not find each other ({text}). Is the number of processes "
+                f"right, and {place} (rank 0) open to all hosts?"
+            )
+        print(f"error: rank {os.environ.get('RANK', '0')}: {what}", file=sys.stderr, flush=True)
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            time.sleep(LAUNCHER_S)
         return 1
     except KeyboardInterrupt:
         return 130
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
     return 0
 
 
 def _lost_a_process(error: RuntimeError) -> bool:
     """Whether a collective failed because another process did: gloo says so in a plain RuntimeError."""
-    return dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo/" in str(error))
+    return isinstance(error, dist.DistError) or "gloo/" in str(error)

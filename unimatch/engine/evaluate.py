@@ -35,6 +35,7 @@ class Evaluator:
         try:
             with torch.inference_mode():
                 for batch in self.loader():
+                    self.runtime.alive()
                     with self.runtime.autocast():
                         predicted = self.task.predict(net, batch["image"].to(self.runtime.device))
                     assert batch["label"] is not None, "build_evaluator takes labelled samples only"

@@ -32,6 +32,28 @@ def start_run_folder(config: RunConfig, resume: bool) -> None:
         raise UserError(f"cannot write to the run folder {config.out}: {error.strerror}") from None
 
 
+def version(package: str) -> str:
+    """What is installed of a package."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def code_commit() -> str | None:
+    """The commit of this code, ending in -dirty where files differ from it; none: not a git checkout."""
+    try:
+        git = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:  # no git here
+        return None
+    return git.stdout.strip() or None
+
+
 def _environment() -> dict[str, Any]:
     names = (
         "torch",
@@ -43,25 +65,13 @@ def _environment() -> dict[str, Any]:
         "opencv-python-headless",
         "webdataset",
     )
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return {
         "unimatch": unimatch.__version__,
-        "commit": git.stdout.strip() or "unknown",
+        "commit": code_commit() or "unknown",
         "python": platform.python_version(),
         "platform": platform.platform(),
         "command": sys.argv,
-        **versions,
+        **{name: version(name) for name in names},
     }
 
 
@@ -76,7 +86,7 @@ def read_config(run: Path) -> RunConfig:
 def refuse_changes(config: RunConfig) -> None:
     """A resumed run must compute what the first part computed."""
     saved = read_config(config.out)
-    before, now = _flat(config_io.plain(saved)), _flat(config_io.plain(config))
+    before, now = flat(config_io.plain(saved)), flat(config_io.plain(config))
     changed = []
     for name in sorted(before.keys() | now.keys()):
         free = any(name == prefix or name.startswith(prefix + ".") for prefix in FREE_ON_RESUME)
@@ -91,12 +101,12 @@ def refuse_changes(config: RunConfig) -> None:
         )
 
 
-def _flat(tree: Any, path: str = "") -> dict[str, Any]:
+def flat(tree: Any, path: str = "") -> dict[str, Any]:
     """{"a.b": value} of nested mappings."""
     if not isinstance(tree, dict):
         return {path: tree}
     return {
         key: value
         for name, inner in tree.items()
-        for key, value in _flat(inner, f"{path}.{name}".lstrip(".")).items()
+        for key, value in flat(inner, f"{path}.{name}".lstrip(".")).items()
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -18,6 +19,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from torch import Tensor, nn
 
 from unimatch.engine.replicas import Replicas
+from unimatch.engine.watchdog import Watchdog
 from unimatch.errors import UserError, of_system
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Layout: TypeAlias = "Replicas | Sharded"
+WATCHDOG_GRACE_S = 10.0  # those who wait for a stalled process say so first
 
 
 class Runtime:
@@ -81,6 +84,8 @@ class Runtime:
         self.world: int = self.accelerator.num_processes
         self.device: torch.device = self.accelerator.device
         self.precision = precision
+        self.timeout_s = timeout_s
+        self._watchdog: Watchdog | None = None
         if self.world != launched or (launched > 1 and not dist.is_initialized()):
             raise UserError(f"the launcher announced {launched} processes, but {self.world} found each other")
         # Counts, flags and messages travel between the hosts' memories and never stall a GPU's queue.
@@ -102,6 +107,35 @@ class Runtime:
             return Sharded(self.accelerator, module, optimizer, clip_norm)
         return Replicas(self.accelerator, module, optimizer, clip_norm)
 
+    def watch(self) -> None:
+        """From now on this process is killed if it makes no progress: between two calls of `alive`.
+
+        Others that wait for it end by their timeout, but its own launcher on another host would not notice.
+        A process without others may take the time it likes.
+        """
+        if self.world > 1:
+            limit_s = self.timeout_s + WATCHDOG_GRACE_S
+            self._watchdog = Watchdog(limit_s, f"rank {self.rank} on {platform.node()}")
+
+    def alive(self) -> None:
+        """Tells that this process makes progress. What waits for others on the host calls it."""
+        if self._watchdog is not None:
+            self._watchdog.alive()
+
+    def await_all(self) -> None:
+        """Returns when all processes have come here. UserError on rank 0 names those that did not in time."""
+        if self.world == 1:
+            return
+        try:
+            dist.monitored_barrier(group=self._host_group, wait_all_ranks=True)
+        except RuntimeError as error:
+            if self.rank:
+                raise
+            raise UserError(
+                f"not all processes were ready within {self.timeout_s:g} s ({str(error).splitlines()[0]}); "
+                "look at what these ranks wait for (storage, downloads), or raise --timeout"
+            ) from error
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The run's precision for a forward pass outside the prepared module (evaluation)."""
         # Not accelerate's, which does nothing under DeepSpeed.
@@ -111,9 +145,11 @@ class Runtime:
 
     def sum_on_host(self, values: Tensor) -> Tensor:
         """The sum over processes of a small CPU tensor."""
+        self.alive()
         if self.world > 1:
             values = values.clone()
             dist.all_reduce(values, group=self._host_group)
+            self.alive()
         return values
 
     def sum_on_device(self, values: Tensor) -> Tensor:
@@ -134,7 +170,9 @@ class Runtime:
         if self.world == 1:
             return [value]
         gathered: list[Any] = [None] * self.world
+        self.alive()
         dist.all_gather_object(gathered, value, group=self._host_group)
+        self.alive()
         return gathered
 
     @contextlib.contextmanager
@@ -169,6 +207,8 @@ class Runtime:
 
     def close(self) -> None:
         """Leaves the process group."""
+        if self._watchdog is not None:
+            self._watchdog.close()
         self.accelerator.end_training()
         if dist.is_initialized():
             dist.destroy_process_group()

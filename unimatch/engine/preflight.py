@@ -1,0 +1,200 @@
+"""Before data and model are built: are all processes here, alike, and able to see the data?
+
+Clusters fail in ways that training shows late or never: one host with an older checkout, another split file,
+a run folder that is not shared. Each process reports what it is; what must be equal and is not becomes one
+error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import unimatch
+from unimatch import config as config_io
+from unimatch.engine import checkpoint
+from unimatch.engine.build import open_shards, select
+from unimatch.engine.run_config import RunConfig
+from unimatch.engine.run_folder import code_commit, flat, version
+from unimatch.engine.runtime import Runtime
+from unimatch.errors import UserError, of_system
+
+PACKAGES = ("torch", "accelerate", "deepspeed")
+UNKNOWN = "unknown"  # agrees with everything
+# May differ between hosts: where the same shards lie, and how they are read.
+PER_HOST = ("data.shards", "data.cache", "data.workers", "data.prefetch", "data.timeout_s")
+REDUCED_BYTES = 2**20
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Report:
+    """One process, as all others see it."""
+
+    host: str
+    device: str
+    same: dict[str, str]  # what must be equal on all processes
+    problem: str | None  # why this process cannot use the data
+
+
+def preflight(config: RunConfig, runtime: Runtime, resume: bool) -> str:
+    """What the run starts on, a line a host. Call on all processes.
+
+    Raises:
+        UserError: on all processes, with ranks and values: they differ in software, settings, data or
+            checkpoint, or cannot see the data. On rank 0: which ranks did not come in time.
+    """
+    own = _report(config, runtime, resume)
+    runtime.await_all()
+    reports = runtime.gather(own)
+    problems = mismatches([report.same for report in reports])
+    if any(report.same["settings"] != reports[0].same["settings"] for report in reports):
+        problems = [line for line in problems if not line.startswith("settings:")]
+        problems += mismatches(runtime.gather(_settings(config)))
+    if problems:
+        hosts = "; ".join(f"{host}: {ranks(numbers)}" for host, numbers in _hosts(reports).items())
+        raise UserError(
+            "the processes of this run differ, but all must be alike:\n  "
+            + "\n  ".join([*problems, f"({hosts})"])
+        )
+    blind = _grouped(report.problem for report in reports)
+    if blind:
+        raise UserError(
+            "\n".join(
+                text if len(who) == runtime.world else f"{ranks(who)}: {text}" for text, who in blind.items()
+            )
+        )
+    lines = [f"{host}: {ranks(who)} on {reports[who[0]].device}" for host, who in _hosts(reports).items()]
+    software = ", ".join(f"{name} {own.same[name]}" for name in ("python", *PACKAGES, "unimatch", "commit"))
+    lines.append(f"{software}; settings {own.same['settings']}")
+    if runtime.world > 1:
+        lines.append(
+            f"all-reduce of {REDUCED_BYTES / 2**20:g} MiB over {runtime.world} processes: "
+            f"{1000 * all_reduce_s(runtime):.2g} ms"
+        )
+    return "preflight\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def mismatches(values: Sequence[Mapping[str, str]]) -> list[str]:
+    """A line for each name whose values differ between the ranks: which rank has which value."""
+    lines = []
+    for name in dict.fromkeys(name for one in values for name in one):
+        found = _grouped(one.get(name, "not set") for one in values)
+        found.pop(UNKNOWN, None)
+        if len(found) > 1:
+            told = "; ".join(f"{value} on {ranks(who)}" for value, who in found.items())
+            lines.append(f"{name}: {told}")
+    return lines
+
+
+def ranks(numbers: Sequence[int]) -> str:
+    """Increasing numbers as text: `rank 3`, `ranks 0-7, 12`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    text = ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
+    return f"rank{'s' if len(numbers) > 1 else ''} {text}"
+
+
+def all_reduce_s(runtime: Runtime) -> float:
+    """Median seconds of a small all-reduce on the run's devices. UserError if its sum is wrong."""
+    ones = torch.ones(REDUCED_BYTES // 4, device=runtime.device)
+    times = []
+    for _ in range(REPEATS + 1):
+        began = time.perf_counter()
+        total = runtime.sum_on_device(ones)[-1].item()  # waits for the device
+        times.append(time.perf_counter() - began)
+        if total != runtime.world:
+            raise UserError(f"an all-reduce over {runtime.world} processes counted {total:g} of them")
+    return statistics.median(times[1:])  # the first one connects
+
+
+def _grouped(values: Iterable[str | None]) -> dict[str, list[int]]:
+    """Ranks by value, without those that have none."""
+    found: dict[str, list[int]] = {}
+    for rank, value in enumerate(values):
+        if value is not None:
+            found.setdefault(value, []).append(rank)
+    return found
+
+
+def _hosts(reports: Sequence[Report]) -> dict[str, list[int]]:
+    return _grouped(report.host for report in reports)
+
+
+def _report(config: RunConfig, runtime: Runtime, resume: bool) -> Report:
+    problem, data = None, {}
+    try:
+        data = _data(config)
+    except UserError as error:
+        problem = str(error)
+    except OSError as error:
+        problem = of_system(error)
+    last = checkpoint.last_checkpoint(config.out) if resume else None
+    same = {
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        **{name: version(name) for name in PACKAGES},
+        "unimatch": unimatch.__version__,
+        "commit": code_commit() or UNKNOWN,
+        "sources": _sources(),
+        "settings": _hash("\n".join(f"{k}={v}" for k, v in sorted(_settings(config).items()))),
+        "--timeout": f"{runtime.timeout_s:g}",
+        "--resume from": last.name if last else "the start",
+        # A process that cannot see the data has a problem of its own to tell.
+        **{name: UNKNOWN if problem else value for name, value in data.items()},
+    }
+    # Launchers number the hosts, which may share a name.
+    host = f"host {platform.node()} (node {os.environ.get('GROUP_RANK', '0')})"
+    return Report(host, _device(runtime.device), same, problem)
+
+
+def _settings(config: RunConfig) -> dict[str, str]:
+    """What must be equal of the configuration."""
+    settings = flat(config_io.plain(config))
+    return {
+        name: str(value)
+        for name, value in settings.items()
+        if not any(name == one or name.startswith(f"{one}.") for one in PER_HOST)
+    }
+
+
+def _data(config: RunConfig) -> dict[str, str]:
+    """Hashes of the shards' index and of the samples that each list names."""
+    shards = open_shards(config.data.shards, config.data.cache)
+    hashes = {"shards": str(shards.info["index"]["sha256"])[:16]}
+    for name in ("labeled", "unlabeled", "val"):
+        spec = getattr(config.data, name)
+        if spec is not None:
+            hashes[f"data.{name} (hash of its keys)"] = select(shards, spec).hash
+    shards.close()
+    return hashes
+
+
+def _sources() -> str:
+    """16 hex digits of this package's source files: a checkout may be changed without a commit."""
+    root = Path(unimatch.__file__).parent
+    state = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        state.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return state.hexdigest()[:16]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({os.cpu_count()} cores)"
