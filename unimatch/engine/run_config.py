@@ -82,6 +82,7 @@ class LogConfig:
 
     every_steps: int = 10
     pictures_every_steps: int = 500  # TensorBoard images; 0: none
+    timing: bool = False  # also log the seconds of forward, backward and update; waits for the device
 
     def __post_init__(self) -> None:
         _at_least(self.every_steps, 1, "every_steps")

@@ -22,8 +22,9 @@ from unimatch.engine.evaluate import Evaluator
 from unimatch.engine.log import RunLog
 from unimatch.engine.optim import set_lr
 from unimatch.engine.run_config import RunConfig
-from unimatch.engine.runtime import Runtime
+from unimatch.engine.runtime import Layout, Runtime
 from unimatch.engine.schedule import lr_factor
+from unimatch.engine.timing import Timed
 from unimatch.errors import UserError
 from unimatch.methods.base import Method, Progress
 from unimatch.tasks.base import Task
@@ -73,9 +74,11 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.num_parameters = sum(p.numel() for p in self.net.parameters())
-        self._layout = self.runtime.prepare(
+        self._layout: Layout | Timed = self.runtime.prepare(
             StepModule(self.net, self.method), self.optimizer, self.config.optimizer.clip_norm
         )
+        if self.config.log.timing:
+            self._layout = Timed(self._layout, self.runtime.device)
         if self.optimizer_state is not None:
             self._layout.load_optimizer_state(self.optimizer_state)
             self.optimizer_state = None
@@ -208,6 +211,8 @@ class Trainer:
             self.config.batch.unlabeled or 0 if self.method.views.unlabeled else 0
         )
         values |= window.figures(images)
+        if isinstance(self._layout, Timed):
+            values |= self._layout.figures()
         values["epoch"] = done / self.steps_per_epoch
         if self.state.skipped:
             values["skipped_samples"] = self.state.skipped

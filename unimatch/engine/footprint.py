@@ -1,0 +1,135 @@
+"""The memory of a training step, found without taking it: on tensors that have shapes but no values."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from unimatch.data.loader import RawMicro
+from unimatch.engine.cost import PERSISTENT, Network, Passes
+from unimatch.engine.trainer import StepModule
+from unimatch.methods.base import Method, Progress
+from unimatch.models.segmentor import ModelConfig, Segmentor, build_segmentor
+from unimatch.tasks.base import Task
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the storages that operations make while it is active, and forgets each when it is freed."""
+
+    def __init__(self, known: Sequence[Tensor] = ()) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._seen: dict[int, int] = {}
+        self._known = {tensor.untyped_storage()._cdata for tensor in known}
+
+    def add(self, tensor: Tensor) -> None:
+        """Counts a tensor's storage, once."""
+        storage = tensor.untyped_storage()
+        name = storage._cdata
+        if name in self._seen or name in self._known:
+            return
+        self._seen[name] = size = storage.nbytes()
+        weakref.finalize(storage, self._free, name)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+    def _free(self, name: int) -> None:
+        self.now -= self._seen.pop(name)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self.add(leaf)
+        return result
+
+
+def shape_only(config: ModelConfig, num_classes: int) -> Segmentor:
+    """The network of a configuration without memory for its parameters (torch's meta device)."""
+    encoder = config.encoder
+    weights, encoder.weights = encoder.weights, "none"  # values do not matter, and need not be there
+    try:
+        with torch.device("meta"):
+            net = build_segmentor(config, num_classes)
+            return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    finally:
+        encoder.weights = weights
+
+
+def network_of(net: nn.Module, moments: int, copies: int) -> Network:
+    """The sizes of a network, on any device."""
+    sizes = [p.numel() for p in net.parameters()]
+    return Network(
+        parameters=sum(sizes),
+        persistent=sum(size for size in sizes if size <= PERSISTENT),
+        largest=max(sizes),
+        buffer_bytes=sum(b.numel() * b.element_size() for b in net.buffers()),
+        moments=moments,
+        copies=copies,
+    )
+
+
+def blank_micro(task: Task, method: Method, width: int, height: int, labeled: int, unlabeled: int) -> RawMicro:
+    """A micro-batch of black images, as the loader stacks them."""
+    transform = task.transform(method.views)
+    image, label = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
+
+    def stacked(arrays: dict[str, np.ndarray], count: int) -> dict[str, Tensor]:
+        tensors = {name: torch.from_numpy(np.stack([array] * count)) for name, array in arrays.items()}
+        return {**tensors, "noise_key": torch.arange(count)}
+
+    return {
+        "labeled": stacked(transform.labeled(image, label, 1), labeled),
+        "unlabeled": stacked(transform.unlabeled(image, 1, image), unlabeled) if unlabeled else None,
+        "skipped": 0,
+    }
+
+
+def step_bytes(
+    net: Segmentor, method: Method, task: Task, raw: RawMicro, dtype: torch.dtype | None
+) -> tuple[int, Passes]:
+    """The most bytes that one forward and backward pass over a micro-batch holds at a time, and its passes.
+
+    net: on the meta device; it is left with parameters that have no values. dtype: autocast's. Counted is
+    every tensor with its true size, from the batch on the device to the temporaries of backward, except the
+    parameters and their gradients. Not counted: workspaces inside kernels and what an allocator wastes.
+    """
+    counts = {"forward": 0, "trained": 0}
+
+    def count(*_: Any) -> None:
+        counts["forward"] += 1
+        counts["trained"] += torch.is_grad_enabled()
+
+    hook = net.register_forward_pre_hook(count)
+    cast = contextlib.nullcontext() if dtype is None else torch.autocast("cpu", dtype=dtype)
+    # The task's constants are real tensors.
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        net.to_empty(device="cpu")
+        for parameter in net.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        known = [*net.parameters(), *net.buffers(), *(p.grad for p in net.parameters() if p.grad is not None)]
+        half = {name: fake.from_tensor(value) for name, value in raw["labeled"].items()}
+        other = raw["unlabeled"]
+        if other is not None:
+            other = {name: fake.from_tensor(value) for name, value in other.items()}
+        micro: RawMicro = {"labeled": half, "unlabeled": other, "skipped": 0}
+        with LiveBytes(known) as live:
+            batch = task.to_device(micro, torch.device("cpu"), torch.ones(8))
+            with cast:
+                loss, _ = StepModule(net, method)(batch, Progress(0, 1, 0))
+            loss.backward()
+    hook.remove()
+    for parameter in net.parameters():
+        parameter.grad = None
+    return live.peak, Passes(counts["forward"], counts["trained"])

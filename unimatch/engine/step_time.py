@@ -1,0 +1,178 @@
+"""How long a step takes on many devices: a stated model, as arithmetic. The equations are in docs/scaling.md.
+
+It knows nothing of congestion between jobs, of failures, or of a network that is slower far away than near.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Literal
+
+from unimatch.engine.cost import Passes, norm_messages
+
+Algorithm = Literal["ring", "tree", "auto"]
+NODES_OF_INTEGRAL = 2000  # midpoints of the integral over quantiles
+
+
+@dataclass
+class Link:
+    """One direction of a connection."""
+
+    gbyte_s: float  # 10^9 bytes a second
+    latency_us: float  # of one message, software included
+
+    def __post_init__(self) -> None:
+        if self.gbyte_s <= 0 or self.latency_us < 0:
+            raise ValueError("gbyte_s must be above 0 and latency_us at least 0")
+
+    @property
+    def bytes_s(self) -> float:
+        return 1e9 * self.gbyte_s
+
+    @property
+    def latency_s(self) -> float:
+        return 1e-6 * self.latency_us
+
+
+@dataclass
+class Cluster:
+    """The machines. The defaults are round figures of 8-GPU nodes with 400 Gbit networks, not measurements."""
+
+    devices_per_node: int = 8
+    inside: Link = field(default_factory=lambda: Link(gbyte_s=200.0, latency_us=5.0))  # between a node's devices
+    between: Link = field(default_factory=lambda: Link(gbyte_s=40.0, latency_us=15.0))  # of a node to another
+    algorithm: Algorithm = "auto"  # auto: the faster one for the message, as NCCL chooses
+    overlap: float = 0.7  # part of the backward pass during which gradients can travel
+    bucket_mb: float = 25.0  # DDP's; the last bucket has nothing left to hide behind
+    straggler_sigma: float = 0.02  # of the logarithm of a device's compute time, from step to step
+    data_gbyte_s_per_node: float = 2.0  # at which a node reads shards
+    data_images_s_per_device: float = 500.0  # that a device's data workers prepare
+    zero_overhead: float = 0.1  # of compute, for ZeRO's own work on each step
+
+    def __post_init__(self) -> None:
+        if self.devices_per_node < 1:
+            raise ValueError("devices_per_node must be at least 1")
+        if not 0 <= self.overlap <= 1:
+            raise ValueError(f"overlap must lie in [0, 1], found {self.overlap:g}")
+        if self.straggler_sigma < 0 or self.zero_overhead < 0 or self.bucket_mb <= 0:
+            raise ValueError("straggler_sigma and zero_overhead must be at least 0, bucket_mb above 0")
+        if self.data_gbyte_s_per_node <= 0 or self.data_images_s_per_device <= 0:
+            raise ValueError("data rates must be above 0")
+
+
+@dataclass
+class Work:
+    """What one step asks of the machines. The defaults are those of a ResNet-50 at crop 321, as assumptions."""
+
+    image_s: float = 0.01  # compute of one sample (all its views), forward and backward
+    fixed_s: float = 0.005  # compute of a pass that does not depend on its samples
+    backward_share: float = 0.6  # of compute
+    parameter_mb: float = 160.0  # fp32, 10^6 bytes
+    shard_kb_per_sample: float = 120.0  # read, 10^3 bytes
+    norms: int = 0  # synchronised batch norms; 0: sync_batchnorm off
+    passes_forward: int = 2
+    passes_trained: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.backward_share <= 1:
+            raise ValueError(f"backward_share must lie in [0, 1], found {self.backward_share:g}")
+        if min(self.image_s, self.parameter_mb) <= 0 or min(self.fixed_s, self.shard_kb_per_sample) < 0:
+            raise ValueError("image_s and parameter_mb must be above 0, fixed_s and shard_kb_per_sample >= 0")
+
+    @property
+    def passes(self) -> Passes:
+        return Passes(self.passes_forward, self.passes_trained)
+
+
+def ring_s(size: float, steps: float, link: Link, devices: int) -> float:
+    """Seconds in which a message in `devices` pieces makes `steps` hops of a ring."""
+    return steps * (link.latency_s + size / devices / link.bytes_s)
+
+
+def slowest(cluster: Cluster, devices: int) -> Link:
+    """The link that paces a ring: all of its hops happen at the same time."""
+    return cluster.inside if devices <= cluster.devices_per_node else cluster.between
+
+
+def all_reduce_s(size: float, devices: int, cluster: Cluster) -> float:
+    """Seconds of the sum of `size` bytes over all devices, on all devices.
+
+    Ring: 2 (N-1) hops of 1/N each. Tree: up and down a chain inside a node and a binary tree over the nodes,
+    in pieces so small that only the first one's way and the bytes count.
+    """
+    if devices == 1:
+        return 0.0
+    ring = ring_s(size, 2 * (devices - 1), slowest(cluster, devices), devices)
+    nodes = math.ceil(devices / cluster.devices_per_node)
+    chain = min(devices, cluster.devices_per_node) - 1
+    way = chain * cluster.inside.latency_s + math.ceil(math.log2(nodes)) * cluster.between.latency_s
+    tree = 2 * (way + size / slowest(cluster, devices).bytes_s)
+    return {"ring": ring, "tree": tree, "auto": min(ring, tree)}[cluster.algorithm]
+
+
+def one_way_s(size: float, devices: int, cluster: Cluster) -> float:
+    """Seconds of a reduce-scatter, or of an all-gather, of `size` bytes: N-1 hops of a ring."""
+    return 0.0 if devices == 1 else ring_s(size, devices - 1, slowest(cluster, devices), devices)
+
+
+def expected_maximum(sigma: float, devices: int) -> float:
+    """The mean of the largest of N lognormal factors of mean 1: how the slowest device paces a step.
+
+    E max = integral over u in (0, 1) of Q(u^(1/N)), Q being the quantiles.
+    """
+    if sigma == 0 or devices == 1:
+        return 1.0
+    normal = NormalDist(-sigma * sigma / 2, sigma)
+    total = 0.0
+    for index in range(NODES_OF_INTEGRAL):
+        u = (index + 0.5) / NODES_OF_INTEGRAL
+        total += math.exp(normal.inv_cdf(min(u ** (1 / devices), 1 - 1e-16)))
+    return total / NODES_OF_INTEGRAL
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of one optimiser step; `step` is what a stopwatch would say."""
+
+    compute: float  # of the slowest device
+    messages: float  # exposed: what compute does not hide
+    data: float  # the wait for data: what preparing takes longer than all the rest
+
+    @property
+    def step(self) -> float:
+        return self.compute + self.messages + self.data
+
+
+def step_time(
+    work: Work, cluster: Cluster, devices: int, samples: float, stage: int, accumulation: int = 1
+) -> StepTime:
+    """A step in which each device has `samples` samples in `accumulation` passes."""
+    size = 1e6 * work.parameter_mb
+    alone = accumulation * work.fixed_s + samples * work.image_s
+    compute = alone * (1 + (cluster.zero_overhead if stage else 0.0))
+    compute *= expected_maximum(cluster.straggler_sigma, devices)
+    hidden = cluster.overlap * work.backward_share * alone
+    if stage == 0:
+        sent = all_reduce_s(size, devices, cluster)
+        tail = sent * min(1.0, 1e6 * cluster.bucket_mb / size)
+        # Only the last micro-batch's backward pass sends.
+        messages = max(tail, sent - hidden / accumulation)
+    else:
+        once = one_way_s(size, devices, cluster)
+        times = accumulation if stage > 1 else 1
+        behind = hidden if stage > 1 else 0.0  # stage 1 sends when backward has ended
+        messages = max(0.0, times * once - behind)
+        if stage < 3:
+            messages += once
+        else:
+            gathers = accumulation * (work.passes_forward + work.passes_trained)
+            messages += max(0.0, gathers * once - max(0.0, behind - times * once))
+    if devices > 1:
+        count = norm_messages(work.norms, work.passes, accumulation)
+        messages += count * all_reduce_s(0.0, devices, cluster)
+    nodes = math.ceil(devices / cluster.devices_per_node)
+    read = samples * devices / nodes * 1e3 * work.shard_kb_per_sample / (1e9 * cluster.data_gbyte_s_per_node)
+    prepare = samples / cluster.data_images_s_per_device
+    return StepTime(compute, messages, max(0.0, max(read, prepare) - compute - messages))

@@ -1,0 +1,57 @@
+"""How long the parts of a step take: opt-in (log.timing), since waiting for the device costs speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unimatch.engine.replicas import Replicas
+
+
+class Timed:
+    """A layout (engine.replicas.Replicas or engine.zero.Sharded) with a clock around each part of a step."""
+
+    def __init__(self, layout: Any, device: torch.device) -> None:
+        self._layout: Replicas = layout
+        self._device = device
+        self._restart()
+
+    def _restart(self) -> None:
+        self._seconds = {"forward_s": 0.0, "backward_s": 0.0, "update_s": 0.0}
+        self._steps = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layout, name)
+
+    def _timed(self, part: str, call: Callable[..., Any], *args: Any) -> Any:
+        began = self._now()
+        result = call(*args)
+        self._seconds[part] += self._now() - began
+        return result
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self._timed("forward_s", self._layout, *inputs)
+
+    def backward(self, loss: Tensor) -> None:
+        self._timed("backward_s", self._layout.backward, loss)
+
+    def update(self) -> Tensor | None:
+        self._steps += 1
+        norm: Tensor | None = self._timed("update_s", self._layout.update)
+        return norm
+
+    def figures(self) -> dict[str, float]:
+        """Seconds a step since the last call; DDP sends gradients, and ZeRO also updates, in backward."""
+        steps = max(self._steps, 1)
+        figures = {name: seconds / steps for name, seconds in self._seconds.items()}
+        self._restart()
+        return figures
