@@ -25,6 +25,7 @@ from unimatch.errors import UserError
 
 NETWORK = "model"
 FORMAT = 1
+LITTLE_BYTES = 2**20  # a file system with less room is full
 
 
 @dataclass
@@ -67,13 +68,22 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         _sync(folder.parent)
     except (OSError, SafetensorError, RuntimeError) as error:
         # Both savers wrap a failed write in errors of their own; everything in `fill` is a write.
+        # torch tells of a short write and not of its cause.
+        full = (
+            getattr(error, "errno", None) == errno.ENOSPC
+            or "No space left" in str(error)
+            or _is_full(partial)
+        )
         shutil.rmtree(partial, ignore_errors=True)
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         reason = "no space left on the device" if full else str(error)
         raise UserError(
             f"could not write the checkpoint {folder}: {reason}. Earlier checkpoints are intact: make "
             f"room and start again with --resume"
         ) from error
+
+
+def _is_full(folder: Path) -> bool:
+    return folder.exists() and shutil.disk_usage(folder).free < LITTLE_BYTES
 
 
 def _sync(path: Path) -> None:

@@ -58,7 +58,7 @@ def _status(main: Callable[[list[str]], None]) -> int:
     except RuntimeError as error:
         if not _lost_a_process(error):
             raise
-        text = f"{error}".splitlines()[0]
+        text = f"{error}".splitlines()[0].split(". This is typically")[0]  # gloo goes on with advice
         if dist.is_initialized():
             what = (
                 f"another process of the run has ended or cannot be reached ({text}); the first message "

@@ -42,6 +42,7 @@ class Report:
     host: str
     device: str
     same: dict[str, str]  # what must be equal on all processes
+    data: dict[str, str]  # the same, of the data; empty where there is a problem
     problem: str | None  # why this process cannot use the data
 
 
@@ -56,6 +57,9 @@ def preflight(config: RunConfig, runtime: Runtime, resume: bool) -> str:
     runtime.await_all()
     reports = runtime.gather(own)
     problems = mismatches([report.same for report in reports])
+    blind = _grouped(report.problem for report in reports)
+    if not blind:
+        problems += mismatches([report.data for report in reports])
     if any(report.same["settings"] != reports[0].same["settings"] for report in reports):
         problems = [line for line in problems if not line.startswith("settings:")]
         problems += mismatches(runtime.gather(_settings(config)))
@@ -65,7 +69,6 @@ def preflight(config: RunConfig, runtime: Runtime, resume: bool) -> str:
             "the processes of this run differ, but all must be alike:\n  "
             + "\n  ".join([*problems, f"({hosts})"])
         )
-    blind = _grouped(report.problem for report in reports)
     if blind:
         raise UserError(
             "\n".join(
@@ -134,7 +137,8 @@ def _hosts(reports: Sequence[Report]) -> dict[str, list[int]]:
 
 
 def _report(config: RunConfig, runtime: Runtime, resume: bool) -> Report:
-    problem, data = None, {}
+    problem = None
+    data: dict[str, str] = {}
     try:
         data = _data(config)
     except UserError as error:
@@ -151,12 +155,10 @@ def _report(config: RunConfig, runtime: Runtime, resume: bool) -> Report:
         "settings": _hash("\n".join(f"{k}={v}" for k, v in sorted(_settings(config).items()))),
         "--timeout": f"{runtime.timeout_s:g}",
         "--resume from": last.name if last else "the start",
-        # A process that cannot see the data has a problem of its own to tell.
-        **{name: UNKNOWN if problem else value for name, value in data.items()},
     }
     # Launchers number the hosts, which may share a name.
     host = f"host {platform.node()} (node {os.environ.get('GROUP_RANK', '0')})"
-    return Report(host, _device(runtime.device), same, problem)
+    return Report(host, _device(runtime.device), same, data, problem)
 
 
 def _settings(config: RunConfig) -> dict[str, str]:

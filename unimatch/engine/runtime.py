@@ -127,7 +127,9 @@ class Runtime:
         if self.world == 1:
             return
         try:
-            dist.monitored_barrier(group=self._host_group, wait_all_ranks=True)
+            # Its own default is half an hour, whatever the group's.
+            timeout = timedelta(seconds=self.timeout_s)
+            dist.monitored_barrier(group=self._host_group, timeout=timeout, wait_all_ranks=True)
         except RuntimeError as error:
             if self.rank:
                 raise
