@@ -1,6 +1,6 @@
 """What a run costs, as arithmetic: memory of a device, bytes that cross the network. No torch, no I/O.
 
-N is the number of devices, P the bytes of all parameters in fp32 (which they have in every precision: bf16 and
+N is the number of devices, P the bytes of all parameters in fp32 (their type in every precision: bf16 and
 fp16 are autocast's). A stage is ZeRO's: 0 is DistributedDataParallel, 1 parts the optimiser's state over the
 devices, 2 the gradients too, 3 the parameters too. The equations are in docs/scaling.md.
 """

@@ -18,6 +18,7 @@ from unimatch.data.loader import RawMicro
 from unimatch.engine.cost import PERSISTENT, Network, Passes
 from unimatch.engine.trainer import StepModule
 from unimatch.methods.base import Method, Progress
+from unimatch.models.recompute import recompute_activations
 from unimatch.models.segmentor import ModelConfig, Segmentor, build_segmentor
 from unimatch.tasks.base import Task
 
@@ -55,14 +56,19 @@ class LiveBytes(TorchDispatchMode):
         return result
 
 
-def shape_only(config: ModelConfig, num_classes: int) -> Segmentor:
-    """The network of a configuration without memory for its parameters (torch's meta device)."""
+def shape_only(config: ModelConfig, num_classes: int, recompute: bool = False) -> Segmentor:
+    """The network of a configuration without memory for its parameters (torch's meta device).
+
+    recompute: its encoder's blocks keep inputs only (activation_checkpointing).
+    """
     encoder = config.encoder
     weights, encoder.weights = encoder.weights, "none"  # values do not matter, and need not be there
     try:
         with torch.device("meta"):
             net = build_segmentor(config, num_classes)
-            return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            if recompute:
+                recompute_activations(net.encoder)
+            return net.to(memory_format=torch.channels_last)
     finally:
         encoder.weights = weights
 
@@ -80,7 +86,9 @@ def network_of(net: nn.Module, moments: int, copies: int) -> Network:
     )
 
 
-def blank_micro(task: Task, method: Method, width: int, height: int, labeled: int, unlabeled: int) -> RawMicro:
+def blank_micro(
+    task: Task, method: Method, width: int, height: int, labeled: int, unlabeled: int
+) -> RawMicro:
     """A micro-batch of black images, as the loader stacks them."""
     transform = task.transform(method.views)
     image, label = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
@@ -119,7 +127,7 @@ def step_bytes(
         for parameter in net.parameters():
             parameter.grad = torch.empty_like(parameter)
         known = [*net.parameters(), *net.buffers(), *(p.grad for p in net.parameters() if p.grad is not None)]
-        half = {name: fake.from_tensor(value) for name, value in raw["labeled"].items()}
+        half: dict[str, Tensor] = {name: fake.from_tensor(value) for name, value in raw["labeled"].items()}
         other = raw["unlabeled"]
         if other is not None:
             other = {name: fake.from_tensor(value) for name, value in other.items()}

@@ -38,10 +38,12 @@ class Link:
 
 @dataclass
 class Cluster:
-    """The machines. The defaults are round figures of 8-GPU nodes with 400 Gbit networks, not measurements."""
+    """The machines. The defaults are round figures of 8-GPU nodes on 400 Gbit networks, not measured."""
 
     devices_per_node: int = 8
-    inside: Link = field(default_factory=lambda: Link(gbyte_s=200.0, latency_us=5.0))  # between a node's devices
+    inside: Link = field(
+        default_factory=lambda: Link(gbyte_s=200.0, latency_us=5.0)
+    )  # between a node's devices
     between: Link = field(default_factory=lambda: Link(gbyte_s=40.0, latency_us=15.0))  # of a node to another
     algorithm: Algorithm = "auto"  # auto: the faster one for the message, as NCCL chooses
     overlap: float = 0.7  # part of the backward pass during which gradients can travel
@@ -64,7 +66,7 @@ class Cluster:
 
 @dataclass
 class Work:
-    """What one step asks of the machines. The defaults are those of a ResNet-50 at crop 321, as assumptions."""
+    """What one step asks of the machines. The defaults are assumed, for a ResNet-50 at crop 321."""
 
     image_s: float = 0.01  # compute of one sample (all its views), forward and backward
     fixed_s: float = 0.005  # compute of a pass that does not depend on its samples
