@@ -29,9 +29,9 @@ from unimatch.errors import UserError
 
 SPARE = 0.1  # of the device's memory: the driver's context, kernels' workspaces, gaps between blocks
 ASSUMED = (
-    "Assumed: parameters, gradients and messages in fp32 (DeepSpeed may send bf16 under bf16); DeepSpeed's",
-    f"buffers of {cost.REDUCE_BUCKET / 1e6:.0f} M elements, two with overlap_comm (launch/deepspeed: ZeRO-2);",
-    "no offload, no compilation; rings. ZeRO-3 may gather parameters for each pass; what it keeps is not sent.",
+    "Assumed: parameters, gradients, messages in fp32 (DeepSpeed may send bf16 under bf16). DeepSpeed's",
+    f"buffers of {cost.REDUCE_BUCKET / 1e6:.0f} M elements, two with overlap_comm (ZeRO-2 in launch/).",
+    "No offload, no compilation; rings. ZeRO-3 may gather for each pass; what it keeps is not sent.",
     "Activations are counted tensor by tensor, without the workspaces inside kernels.",
 )
 NAMES = ("DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3")
@@ -268,8 +268,8 @@ def advice(
     need = plain.memory.state + activations.of(samples)
     if need <= room:
         lines = [
-            f"DDP holds the run as configured: {human(need)}, {human(plain.memory.state)} of it state; nothing "
-            "has to be parted"
+            f"DDP holds the run as configured: {human(need)}, {human(plain.memory.state)} of it state; there "
+            "is no need to part it"
         ]
     elif plain.accumulation:
         lines = [

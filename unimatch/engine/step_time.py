@@ -51,14 +51,14 @@ class Cluster:
     straggler_sigma: float = 0.02  # of the logarithm of a device's compute time, from step to step
     data_gbyte_s_per_node: float = 2.0  # at which a node reads shards
     data_images_s_per_device: float = 500.0  # that a device's data workers prepare
-    zero_overhead: float = 0.1  # of compute, for ZeRO's own work on each step
+    zero_overhead: tuple[float, float, float] = (0.05, 0.05, 0.1)  # of compute: stages' own work on a step
 
     def __post_init__(self) -> None:
         if self.devices_per_node < 1:
             raise ValueError("devices_per_node must be at least 1")
         if not 0 <= self.overlap <= 1:
             raise ValueError(f"overlap must lie in [0, 1], found {self.overlap:g}")
-        if self.straggler_sigma < 0 or self.zero_overhead < 0 or self.bucket_mb <= 0:
+        if self.straggler_sigma < 0 or min(self.zero_overhead) < 0 or self.bucket_mb <= 0:
             raise ValueError("straggler_sigma and zero_overhead must be at least 0, bucket_mb above 0")
         if self.data_gbyte_s_per_node <= 0 or self.data_images_s_per_device <= 0:
             raise ValueError("data rates must be above 0")
@@ -153,7 +153,7 @@ def step_time(
     """A step in which each device has `samples` samples in `accumulation` passes."""
     size = 1e6 * work.parameter_mb
     alone = accumulation * work.fixed_s + samples * work.image_s
-    compute = alone * (1 + (cluster.zero_overhead if stage else 0.0))
+    compute = alone * (1 + ((0.0, *cluster.zero_overhead)[stage]))
     compute *= expected_maximum(cluster.straggler_sigma, devices)
     hidden = cluster.overlap * work.backward_share * alone
     if stage == 0:

@@ -1,0 +1,193 @@
+"""From measured runs to the model of engine.step_time: what a machine is like, and how wrong the model is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean, median, stdev
+
+from unimatch.engine.step_time import Cluster, Link, Work, step_time
+
+MODES = ("ddp", "zero1", "zero2", "zero3")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Median seconds of one step and of its parts, on rank 0."""
+
+    step: float
+    data: float
+    forward: float
+    backward: float
+    update: float
+
+    @property
+    def busy(self) -> float:
+        """The step without its wait for data."""
+        return self.step - self.data
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One short run. `alone`: as many single processes with the same micro-batch, at the same time."""
+
+    mode: str
+    precision: str
+    processes: int
+    labeled: int  # of the global batch
+    unlabeled: int
+    parts: Parts
+    alone: Parts
+    spread: float  # standard deviation of the logarithm of a step's seconds
+    memory_gib: float
+    kinds: tuple[str, ...]  # "strong", "weak"
+
+    @property
+    def samples(self) -> int:
+        return self.labeled + self.unlabeled
+
+    @property
+    def images_s(self) -> float:
+        return self.samples / self.parts.step
+
+    @property
+    def communication(self) -> float:
+        """Seconds that the step takes longer than the same work without the other processes: messages,
+        waiting, ZeRO's own work, synchronised norms. Noise can make it negative."""
+        return self.parts.busy - self.alone.busy
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One timed all-reduce."""
+
+    processes: int
+    size_bytes: int
+    seconds: float
+
+
+def efficiency(row: Measured, rows: Sequence[Measured], kind: str) -> float | None:
+    """Images a second over N times those of one DDP process; None if that was not measured.
+
+    The one process has the same global batch (strong) or the same batch a process (weak).
+    """
+    times = 1 if kind == "strong" else row.processes
+    for base in rows:
+        one = base.mode == "ddp" and base.processes == 1 and base.precision == row.precision
+        if one and base.samples * times == row.samples:
+            return row.images_s / (row.processes * base.images_s)
+    return None
+
+
+def fit_line(points: Sequence[tuple[float, float, float]]) -> tuple[float, float]:
+    """(a, b), both >= 0, that make a * u + b * v nearest to y in relative squares; points: (u, v, y).
+
+    With both free if that gives no negative one, else the better of either alone.
+    """
+    scaled = [(u / y, v / y) for u, v, y in points]
+
+    def error(a: float, b: float) -> float:
+        return sum((a * u + b * v - 1) ** 2 for u, v in scaled)
+
+    uu, vv = sum(u * u for u, _ in scaled), sum(v * v for _, v in scaled)
+    uv, u1, v1 = sum(u * v for u, v in scaled), sum(u for u, _ in scaled), sum(v for _, v in scaled)
+    candidates = [(u1 / uu if uu else 0.0, 0.0), (0.0, v1 / vv if vv else 0.0)]
+    determinant = uu * vv - uv * uv
+    if determinant > 1e-12 * uu * vv:
+        both = ((u1 * vv - v1 * uv) / determinant, (v1 * uu - u1 * uv) / determinant)
+        if min(both) >= 0:
+            return both
+    return min(candidates, key=lambda pair: error(*pair))
+
+
+def fit_link(exchanges: Sequence[Exchange]) -> Link:
+    """Latency and rate of the ring that explains timed all-reduces: 2 (N-1) (latency + bytes / N / rate)."""
+    points = []
+    for one in exchanges:
+        hops = 2 * (one.processes - 1)
+        points.append((hops, hops * one.size_bytes / one.processes, one.seconds))
+    latency, per_byte = fit_line(points)
+    return Link(gbyte_s=1e-9 / max(per_byte, 1e-15), latency_us=1e6 * latency)
+
+
+@dataclass
+class Calibration:
+    """A machine and a workload as measured. What was fitted to is not evidence for the model."""
+
+    work: Work
+    cluster: Cluster
+    slots: int  # processes that run without sharing a core or a GPU
+    notes: list[str] = field(default_factory=list)
+    fitted: list[Measured] = field(default_factory=list)
+
+    def predict(self, row: Measured) -> float:
+        """Seconds of a step without its wait for data."""
+        crowd = max(1.0, row.processes / self.slots)
+        work = replace(self.work, image_s=crowd * self.work.image_s, fixed_s=crowd * self.work.fixed_s)
+        stage = MODES.index(row.mode)
+        found = step_time(work, self.cluster, row.processes, row.samples / row.processes, stage)
+        return found.compute + found.messages
+
+
+def calibrate(
+    rows: Sequence[Measured], exchanges: Sequence[Exchange], work: Work, slots: int, on_gpus: bool
+) -> Calibration:
+    """The model's constants: compute from single processes, links from timed all-reduces, nothing from DDP
+    runs of several processes, which are left to check it. `work`: parameters and norms as the run has them.
+    """
+    singles = [row for row in rows if row.processes == 1 and row.mode == "ddp"]
+    precision = singles[0].precision
+    singles = [row for row in singles if row.precision == precision]
+    per_image, fixed = fit_line([(row.samples, 1.0, row.parts.busy) for row in singles])
+    if len({row.samples for row in singles}) == 1:
+        per_image, fixed = fmean(row.parts.busy / row.samples for row in singles), 0.0
+    forward, backward = (
+        fmean(getattr(row.parts, name) for row in singles) for name in ("forward", "backward")
+    )
+    share = backward / (forward + backward) if forward + backward > 0 else 0.6
+    work = replace(work, image_s=per_image, fixed_s=fixed, backward_share=share)
+    links = [one for one in exchanges if one.processes > 1]
+    link = fit_link(links) if links else Link(gbyte_s=1.0, latency_us=100.0)
+    cluster = Cluster(
+        devices_per_node=max([row.processes for row in rows]),
+        inside=link,
+        between=link,
+        algorithm="ring",
+        overlap=0.7 if on_gpus else 0.0,
+        straggler_sigma=median(row.spread for row in singles),
+        data_gbyte_s_per_node=1e6,
+        data_images_s_per_device=1e9,
+        zero_overhead=(0.0, 0.0, 0.0),
+    )
+    notes = [
+        f"compute: {1e3 * per_image:.3g} ms a sample + {1e3 * fixed:.3g} ms, from {len(singles)} runs of one "
+        f"process ({precision})",
+        f"link: {link.gbyte_s:.3g} GB/s, {link.latency_us:.3g} us, from {len(links)} timed all-reduces",
+        f"spread of a process's step: sigma {cluster.straggler_sigma:.3g}",
+        f"more than {slots} processes share the machine: compute grows with their number",
+        "gradients hide behind 70 % of the backward pass (assumed)"
+        if on_gpus
+        else "nothing hides behind the backward pass: the same cores compute and send",
+        "the wait for data is left out of both sides",
+    ]
+    result = Calibration(work, cluster, slots, notes)
+    overhead = [0.0, 0.0, 0.0]
+    for stage, mode in enumerate(MODES[1:]):
+        same = [row for row in rows if row.mode == mode and row.precision == precision]
+        if same:
+            first = min(same, key=lambda row: row.processes)
+            crowd = max(1.0, first.processes / slots)
+            each = first.samples / first.processes
+            alone = crowd * (each * per_image + fixed)
+            overhead[stage] = max(0.0, (first.parts.busy - result.predict(first)) / alone)
+            result.fitted.append(first)
+            notes.append(f"{mode} adds {overhead[stage]:.0%} of compute, from its run of {first.processes}")
+    cluster.zero_overhead = (overhead[0], overhead[1], overhead[2])
+    result.fitted += singles
+    return result
+
+
+def log_spread(seconds: Sequence[float]) -> float:
+    """Standard deviation of the logarithm; 0 for fewer than two."""
+    return stdev(map(math.log, seconds)) if len(seconds) > 1 else 0.0

@@ -1,0 +1,148 @@
+"""Short trainings of real processes on this machine, and what their steps take."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+from unimatch.engine import spawn
+from unimatch.engine.build import build_method, build_task, open_shards
+from unimatch.engine.calibrate import Exchange, Measured, Parts, log_spread
+from unimatch.engine.cost import FP32
+from unimatch.engine.footprint import blank_micro, shape_only, step_bytes
+from unimatch.engine.log import read_metrics
+from unimatch.engine.run_config import RunConfig
+from unimatch.engine.step_time import Work
+from unimatch.errors import UserError
+
+MESSAGES = (1024, 65536, 1048576, 16777216)  # bytes of the timed all-reduces
+
+
+class ShortRuns:
+    """Starts the short runs; what single processes take is measured once a micro-batch."""
+
+    def __init__(
+        self,
+        config: Path,
+        overrides: Sequence[str],
+        paired: bool,
+        folder: Path,
+        settings: Path,
+        steps: int,
+        warm_up: int,
+        timeout_s: float,
+    ) -> None:
+        """config, overrides: of the run; paired: it has unlabelled batches; folder: for run folders, emptied;
+        settings: the folder of zero1.json, zero2.json, zero3.json; warm_up: first steps that do not count."""
+        self.config = config
+        self.overrides = overrides
+        self.paired = paired
+        self.folder = folder
+        self.settings = settings
+        self.steps = steps
+        self.warm_up = warm_up
+        self.timeout_s = timeout_s
+        self._alone: dict[tuple[Any, ...], tuple[Parts, float, float]] = {}
+
+    def measure(
+        self, precision: str, count: int, mode: str, labeled: int, unlabeled: int, kinds: tuple[str, ...]
+    ) -> Measured:
+        """One case. UserError with what a process said if it fails."""
+        if labeled % count or unlabeled % count:
+            raise UserError(f"the batch does not divide by {count}")
+        share = (labeled // count, unlabeled // count)
+        key = (precision, count, *share)
+        if key not in self._alone:
+            outs = [self.folder / f"alone{index}" for index in range(count)]
+            self._train([1] * count, outs, precision, *share, {})
+            self._alone[key] = self._figures(outs[0])
+        alone = self._alone[key][0]
+        parts, spread, memory = self._alone[key]
+        if (mode, count) != ("ddp", 1):
+            env = {}
+            if mode != "ddp":
+                file = self.settings / f"{mode}.json"
+                env = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)}
+            out = self.folder / "together"
+            self._train([count], [out], precision, labeled, unlabeled, env)
+            parts, spread, memory = self._figures(out)
+        return Measured(mode, precision, count, labeled, unlabeled, parts, alone, spread, memory, kinds)
+
+    def _train(
+        self,
+        counts: list[int],
+        outs: list[Path],
+        precision: str,
+        labeled: int,
+        unlabeled: int,
+        env: dict[str, str],
+    ) -> None:
+        """One job for each of `counts`, all at the same time."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        steps = self.steps
+        jobs = []
+        for index, (count, out) in enumerate(zip(counts, outs, strict=True)):
+            settings = [
+                *self.overrides,
+                f"out={out}",
+                f"precision={precision}",
+                f"batch.labeled={labeled}",
+                *([f"batch.unlabeled={unlabeled}"] if self.paired else []),
+                f"schedule={{steps: {steps}}}",
+                "data.val=null",
+                "log={every_steps: 1, pictures_every_steps: 0, timing: true}",
+                f"checkpoint.every_steps={steps}",
+            ]
+            sets = [part for setting in settings for part in ("--set", setting)]
+            own = (
+                {"CUDA_VISIBLE_DEVICES": str(index)} if len(counts) > 1 and torch.cuda.is_available() else {}
+            )
+            args = ["-m", "unimatch.train", "--config", str(self.config), *sets]
+            jobs.append(spawn.Job(count, args, {**env, **own}))
+        spawn.run_all(jobs, self.timeout_s)
+
+    def _figures(self, out: Path) -> tuple[Parts, float, float]:
+        """Parts of a step, the spread of its time, and GiB; removes the run folder."""
+        lines = read_metrics(out, "train")[self.warm_up :]
+        shutil.rmtree(self.folder)
+        values = [
+            (line["step_s"], line["step_s"] * line["data_wait"])
+            + tuple(line[name] for name in ("forward_s", "backward_s", "update_s"))
+            for line in lines
+        ]
+        parts = Parts(*(median(column) for column in zip(*values, strict=True)))
+        spread = log_spread([step - data for step, data, *_ in values])
+        return parts, spread, lines[-1]["memory_gib"]
+
+
+def time_messages(count: int, timeout_s: float) -> list[Exchange]:
+    """All-reduces of processes that do nothing else."""
+    args = ["-m", "unimatch.engine.messages", *map(str, MESSAGES)]
+    (text,) = spawn.run_all([spawn.Job(count, args, {})], timeout_s)
+    pairs = [line.split() for line in text.splitlines() if line.startswith("all_reduce ")]
+    return [Exchange(count, int(size), float(seconds)) for _, size, seconds in pairs]
+
+
+def work_of(config: RunConfig) -> Work:
+    """Parameters, norms and passes of the run; its times are still to be measured."""
+    taxonomy = open_shards(config.data.shards, config.data.cache).taxonomy
+    net = shape_only(config.model, taxonomy.num_classes)
+    task = build_task(config, taxonomy, net)
+    method = build_method(config, task)
+    size = sum(p.numel() for p in net.parameters()) * FP32
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+    raw = blank_micro(task, method, 64, 64, 2, 2 if method.views.unlabeled else 0)
+    _, passes = step_bytes(net, method, task, raw, None)
+    return Work(
+        parameter_mb=1e-6 * size,
+        norms=norms if config.sync_batchnorm == "global" else 0,
+        passes_forward=passes.forward,
+        passes_trained=passes.trained,
+        shard_kb_per_sample=0.0,
+    )
