@@ -21,7 +21,7 @@ from tests.dist.hosts import ADDRESSES, INTERFACE, Hosts, why_not
 from tests.dist.test_training import Run
 from unimatch.engine.entry import LAUNCHER_S
 
-TIMEOUT_S = 8
+TIMEOUT_S = 15
 SLACK_S = 20
 DELAY_S = 0.05
 
