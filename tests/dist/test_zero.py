@@ -1,4 +1,4 @@
-"""DeepSpeed ZeRO on real processes over gloo: the same training as DDP, and states that move between layouts."""
+"""DeepSpeed ZeRO on real processes over gloo: the same training as DDP, and states that move between both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def zero(stage: int, name: str = "") -> dict[str, str]:
     return {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)}
 
 
-@pytest.fixture(scope="module", params=["sgd", "adamw"])
+@pytest.fixture(scope="module")
 def config(
     request: pytest.FixtureRequest, tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -55,11 +55,13 @@ def assert_same_training(ours: Run, theirs: Run) -> None:
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
 
 
+@pytest.mark.parametrize("config", ["adamw"], indirect=True)
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_every_stage_trains_as_ddp_does(config: Path, replicas: Run, stage: int):
     assert_same_training(Run(config, f"zero{stage}").train(2, **zero(stage)), replicas)
 
 
+@pytest.mark.parametrize("config", ["adamw", "sgd"], indirect=True)
 def test_training_moves_between_layouts_and_process_counts(config: Path, replicas: Run):
     """ZeRO-2 on two processes, DDP on one, ZeRO-3 on two, ZeRO-1 on four; each is killed but the last."""
     moved = Run(config, "moved", "checkpoint.every_steps=5")
