@@ -121,7 +121,7 @@ def test_the_rules_name_modules_that_exist():
         ("models.encoders", "import timm.data", None),
         ("engine.trainer", "def f():\n    from accelerate import Accelerator", "accelerate"),
         ("engine.trainer", "import deepspeed", "deepspeed"),
-        ("engine.runtime", "import deepspeed", None),
+        ("engine.zero", "import deepspeed", None),
         ("engine.trainer", "from tests.conftest import real_data", "tests.conftest"),
         ("keyed", "from unimatch import taxonomy", None),
         ("keyed", "from unimatch.data import sample", "unimatch.data.sample"),
