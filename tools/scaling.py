@@ -193,6 +193,7 @@ def _plot_measured(rows: list[Measured], path: Path) -> None:
             plot.plot([r.processes for r in line], [r.images_s for r in line], marker="o", label=name)
         unit = "batch fixed" if kind == "strong" else "batch a process fixed"
         plot.set(title=f"{kind} scaling ({unit})", xlabel="processes", ylabel="images/s", ylim=(0, None))
+        plot.set_xticks(sorted({row.processes for row in rows}))
         plot.grid(alpha=0.3)
         if lines:
             plot.legend(fontsize=8)

@@ -1,4 +1,4 @@
-"""The model of a step's time against literal exchanges and drawn numbers; its fit; and one real measurement."""
+"""The model of a step against literal exchanges and drawn numbers; its fit; and one real measurement."""
 
 from __future__ import annotations
 
