@@ -16,7 +16,7 @@ from unimatch.errors import UserError
 STAGES = (0, 1, 2, 3)
 FP32 = 4  # bytes
 # DeepSpeed's defaults, which the files in launch/deepspeed leave as they are.
-REDUCE_BUCKET = 500_000_000  # elements of the buffer in which gradients are collected
+REDUCE_BUCKET = 50_000_000  # elements of the buffer in which gradients are collected, as in launch/deepspeed
 PERSISTENT = 100_000  # stage 3 keeps parameters of up to so many elements whole
 REUSE = 1_000_000_000  # stage 3 keeps a parameter that is used again within so many elements
 
