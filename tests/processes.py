@@ -109,3 +109,10 @@ def succeed(
     for rank, one in enumerate(ended):
         assert one.code == 0, f"rank {rank} exited with {one.code}:\n{one.out}\n{one.err}"
     return ended
+
+
+def data_worker(trainer: int) -> int:
+    """A data worker of a training process: its child that runs the same command; the watchdog does not."""
+    command = Path(f"/proc/{trainer}/cmdline").read_bytes()
+    children = Path(f"/proc/{trainer}/task/{trainer}/children").read_text().split()
+    return next(int(pid) for pid in children if Path(f"/proc/{pid}/cmdline").read_bytes() == command)

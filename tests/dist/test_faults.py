@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import ROOT, TINY_RUN
 from tests.dist.test_training import Run
-from tests.processes import Ended, Processes, run
+from tests.processes import Ended, Processes, data_worker, run
 from unimatch.engine import checkpoint
 from unimatch.engine.runtime import WATCHDOG_GRACE_S
 
@@ -60,13 +60,6 @@ def wait_and_record(processes: Processes, began: float, record: Record) -> list[
     record("seconds", round(time.monotonic() - began, 1))
     record("told", [one.err for one in ended])
     return ended
-
-
-def data_worker(trainer: int) -> int:
-    """A data worker of a training process: its child that runs the same command."""
-    command = Path(f"/proc/{trainer}/cmdline").read_bytes()
-    children = Path(f"/proc/{trainer}/task/{trainer}/children").read_text().split()
-    return next(int(pid) for pid in children if Path(f"/proc/{pid}/cmdline").read_bytes() == command)
 
 
 def test_the_first_process_killed(config: Path, record_property: Record):

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import TINY_RUN
-from tests.processes import Processes, run
+from tests.processes import Processes, data_worker, run
 from unimatch import evaluate, predict, train
 from unimatch.data.archive import Record, ShardSet, ShardWriter, finish_set
 from unimatch.data.encode import jpeg, png
@@ -453,8 +453,7 @@ def test_a_killed_data_worker(config: Path, tmp_path: Path) -> None:
         while not log.exists() or '"step": 2' not in log.read_text():
             assert time.monotonic() < deadline and processes.processes[0].poll() is None
             time.sleep(0.05)
-        children = Path(f"/proc/{processes.processes[1].pid}/task/{processes.processes[1].pid}/children")
-        os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+        os.kill(data_worker(processes.processes[1].pid), signal.SIGKILL)
         ended = processes.wait()
     told = only_message(ended[0].code, ended[0].err)
     assert re.match(

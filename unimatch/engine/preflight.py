@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import statistics
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +30,6 @@ UNKNOWN = "unknown"  # agrees with everything
 # May differ between hosts: where the same shards lie, and how they are read.
 PER_HOST = ("data.shards", "data.cache", "data.workers", "data.prefetch", "data.timeout_s")
 REDUCED_BYTES = 2**20
-REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def preflight(config: RunConfig, runtime: Runtime, resume: bool) -> str:
     if runtime.world > 1:
         lines.append(
             f"all-reduce of {REDUCED_BYTES / 2**20:g} MiB over {runtime.world} processes: "
-            f"{1000 * all_reduce_s(runtime):.2g} ms"
+            f"{1000 * runtime.all_reduce_s(REDUCED_BYTES):.2g} ms"
         )
     return "preflight\n" + "\n".join(f"  {line}" for line in lines)
 
@@ -108,19 +105,6 @@ def ranks(numbers: Sequence[int]) -> str:
             runs.append([number, number])
     text = ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
     return f"rank{'s' if len(numbers) > 1 else ''} {text}"
-
-
-def all_reduce_s(runtime: Runtime) -> float:
-    """Median seconds of a small all-reduce on the run's devices. UserError if its sum is wrong."""
-    ones = torch.ones(REDUCED_BYTES // 4, device=runtime.device)
-    times = []
-    for _ in range(REPEATS + 1):
-        began = time.perf_counter()
-        total = runtime.sum_on_device(ones)[-1].item()  # waits for the device
-        times.append(time.perf_counter() - began)
-        if total != runtime.world:
-            raise UserError(f"an all-reduce over {runtime.world} processes counted {total:g} of them")
-    return statistics.median(times[1:])  # the first one connects
 
 
 def _grouped(values: Iterable[str | None]) -> dict[str, list[int]]:

@@ -13,7 +13,7 @@ from typing import Any
 import unimatch
 from unimatch import config as config_io
 from unimatch.engine.run_config import FREE_ON_RESUME, RunConfig
-from unimatch.errors import UserError
+from unimatch.errors import UserError, masked
 
 
 def start_run_folder(config: RunConfig, resume: bool) -> None:
@@ -70,7 +70,7 @@ def _environment() -> dict[str, Any]:
         "commit": code_commit() or "unknown",
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "command": sys.argv,
+        "command": [masked(argument) for argument in sys.argv],
         **{name: version(name) for name in names},
     }
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import statistics
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Layout: TypeAlias = "Replicas | Sharded"
+ALL_REDUCES = 9  # timed ones
 WATCHDOG_GRACE_S = 10.0  # those who wait for a stalled process say so first
 
 
@@ -43,8 +46,9 @@ class Runtime:
     ):
         """Joins the other processes. `timeout_s` bounds every wait for them."""
         has_gpu = torch.cuda.is_available()
+        uses_zero = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
         if not has_gpu:
-            if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+            if uses_zero:
                 os.environ.pop("ACCELERATE_USE_CPU", None)  # with it, accelerate makes plain DDP of ZeRO
             else:
                 os.environ["ACCELERATE_USE_CPU"] = "true"  # without it, accelerate starts no process group
@@ -55,8 +59,7 @@ class Runtime:
                 "FSDP launches are not supported: accelerate ignores them on CPUs. "
                 "Use DDP or ZeRO-3 (launch/accelerate/zero3.yaml), which also parts the parameters"
             )
-        self.zero = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
-        if self.zero and precision == "fp16":
+        if uses_zero and precision == "fp16":
             raise UserError("precision: fp16 is not supported with DeepSpeed; use bf16, or launch without it")
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         timeout = timedelta(seconds=timeout_s)
@@ -64,18 +67,18 @@ class Runtime:
         handlers: list[Any] = [
             DistributedDataParallelKwargs(broadcast_buffers=broadcast_buffers, gradient_as_bucket_view=True)
         ]
-        if launched > 1 or self.zero:
+        if launched > 1 or uses_zero:
             handlers.append(InitProcessGroupKwargs(backend="nccl" if has_gpu else "gloo", timeout=timeout))
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         plugin = None
-        self.zero_stage = 0
-        if self.zero:
+        self.zero_stage = 0  # 0: no ZeRO
+        if uses_zero:
             from unimatch.engine import zero  # seconds of import that other launches do without
 
             plugin = zero.plugin(self.dtype)
             self.zero_stage = plugin.deepspeed_config["zero_optimization"]["stage"]
         self.accelerator = Accelerator(
-            mixed_precision="no" if precision == "fp32" or self.zero else precision,
+            mixed_precision="no" if precision == "fp32" or uses_zero else precision,
             deepspeed_plugin=plugin,
             kwargs_handlers=handlers,
             step_scheduler_with_optimizer=False,
@@ -101,7 +104,7 @@ class Runtime:
 
     def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float | None) -> Layout:
         """The module laid over this run's processes, in its precision, with its optimiser."""
-        if self.zero:
+        if self.zero_stage:
             from unimatch.engine.zero import Sharded
 
             return Sharded(self.accelerator, module, optimizer, clip_norm)
@@ -160,6 +163,19 @@ class Runtime:
             values = values.clone()
             dist.all_reduce(values)
         return values
+
+    def all_reduce_s(self, size_bytes: int) -> float:
+        """Median seconds of the sum of `size_bytes` of float32 over all processes; UserError if wrong."""
+        ones = torch.ones(max(1, size_bytes // 4), device=self.device)
+        times = []
+        for _ in range(ALL_REDUCES + 1):
+            self.barrier()
+            began = time.perf_counter()
+            total = self.sum_on_device(ones)[-1].item()  # waits for the device
+            times.append(time.perf_counter() - began)
+            if total != self.world:
+                raise UserError(f"an all-reduce over {self.world} processes counted {total:g} of them")
+        return statistics.median(times[1:])  # the first one connects
 
     def broadcast_buffers(self, module: nn.Module) -> None:
         """Rank 0's buffers on every rank: running statistics differ when they are not synchronised."""

@@ -82,6 +82,8 @@ class Trainer:
         if self.optimizer_state is not None:
             self._layout.load_optimizer_state(self.optimizer_state)
             self.optimizer_state = None
+        # Under ZeRO-3 the parameters are gathered for it: not in every step for nothing.
+        self._follows = type(self.method).after_update is not Method.after_update
         self._signal = 0
         self._headline: float | None = None
         self._finite = torch.ones((), dtype=torch.bool, device=self.runtime.device)
@@ -190,8 +192,9 @@ class Trainer:
         norm = self._layout.update()
         if norm is not None:
             totals["grad_norm"] = norm
-        with self._layout.readable(self.net):
-            self.method.after_update(self.net, progress)
+        if self._follows:
+            with self._layout.readable(self.net):
+                self.method.after_update(self.net, progress)
         return totals, batch
 
     def _log_step(self, log: RunLog, done: int, logs: Mapping[str, Tensor], window: _Window) -> None:

@@ -50,22 +50,16 @@ def plugin(dtype: torch.dtype | None) -> DeepSpeedPlugin:
             f"launch/accelerate/zero2.yaml), or {CONFIG_FILE} in the environment"
         )
     settings = _read(Path(path))
-    # As integers, since no loader is prepared; the optimiser's step is told to DeepSpeed micro-batch by
-    # micro-batch. Its default for clipping is 1.0, which would act silently.
-    settings |= {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": 0.0,
-    }
+    # Integers, since no loader is prepared. Which micro-batch is the last of a step, `backward` tells.
+    settings |= {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1}
     if dtype is not None:
         settings["torch_autocast"] = {"enabled": True, "dtype": str(dtype).removeprefix("torch.")}
     # torch's optimiser also on offloaded state: DeepSpeed's own is another implementation, to be compiled.
     settings["zero_force_ds_cpu_optimizer"] = False
     settings["zero_allow_untested_optimizer"] = True
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = (
-        False  # a minute's compilation for the same results
-    )
+    # A minute's compilation for the same results.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return _Plugin(hf_ds_config=settings, zero3_init_flag=False)
 
 
@@ -102,9 +96,9 @@ class Sharded:
         self._optimizer = optimizer
         self._clip_norm = clip_norm
         settings = accelerator.deepspeed_plugin.deepspeed_config
-        settings["gradient_clipping"] = clip_norm or 0.0
+        settings["gradient_clipping"] = clip_norm or 0.0  # DeepSpeed's default is 1.0
         self.stage: int = settings["zero_optimization"]["stage"]
-        self._net = module.net if isinstance(module.net, nn.Module) else module
+        self._net: nn.Module = module.net  # type: ignore[assignment] # of the trainer's StepModule
         # DeepSpeed sends and flattens parameters by their memory, so their axes must lie in it in order.
         self._net.to(memory_format=torch.contiguous_format)
         # Stage 3 takes the parameters apart, in every forward pass anew. Evaluation, where processes have
