@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
+
+from unimatch.scaling.spawn import places
 
 
 @dataclass
@@ -28,17 +29,7 @@ class Processes:
     """`count` copies of one Python command with RANK, WORLD_SIZE ... set; leaves none behind."""
 
     def __init__(self, count: int, args: Sequence[str], cwd: Path | None = None, **env: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        common = {
-            "OMP_NUM_THREADS": "1",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "WORLD_SIZE": str(count),
-            "LOCAL_WORLD_SIZE": str(count),
-            "CUDA_VISIBLE_DEVICES": "",
-        }
+        common = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         self._open = ExitStack()
         # Files, not pipes: a process that prints much must not wait for a reader.
         self._logs = [(self._file(), self._file()) for _ in range(count)]
@@ -50,9 +41,9 @@ class Processes:
                 stderr=err,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank), **env},
+                env={**os.environ, **common, **place, **env},
             )
-            for rank, (out, err) in enumerate(self._logs)
+            for (out, err), place in zip(self._logs, places(count), strict=True)
         ]
 
     def _file(self) -> IO[str]:

@@ -27,12 +27,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from unimatch import config as config_io
-from unimatch.engine.calibrate import MODES, Calibration, Exchange, Measured, Parts, calibrate, efficiency
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.run_config import RunConfig
-from unimatch.engine.short_runs import ShortRuns, time_messages, work_of
-from unimatch.engine.step_time import Cluster, Work, step_time
 from unimatch.errors import UserError
+from unimatch.scaling.calibrate import MODES, Calibration, Exchange, Measured, Parts, calibrate, efficiency
+from unimatch.scaling.short_runs import ShortRuns, time_messages, work_of
+from unimatch.scaling.step_time import Cluster, Work, step_time
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPLAINED = """\

@@ -17,15 +17,15 @@ from torch import nn
 from unimatch import config as config_io
 from unimatch.data.archive import ShardSet
 from unimatch.data.plan import Plan
-from unimatch.engine import cost
 from unimatch.engine.build import accumulation_steps, build_method, build_task, open_shards, select
-from unimatch.engine.cost import STAGES, Activations, Memory, Network, Passes, Traffic, human
 from unimatch.engine.entry import Parser, run_entry
-from unimatch.engine.footprint import blank_micro, network_of, shape_only, step_bytes
 from unimatch.engine.log import banner
 from unimatch.engine.run_config import BatchConfig, RunConfig
 from unimatch.engine.schedule import total_steps
 from unimatch.errors import UserError
+from unimatch.scaling import cost
+from unimatch.scaling.cost import STAGES, Activations, Memory, Network, Passes, Traffic, human
+from unimatch.scaling.footprint import blank_micro, network_of, shape_only, step_bytes
 
 SPARE = 0.1  # of the device's memory: the driver's context, kernels' workspaces, gaps between blocks
 ASSUMED = (

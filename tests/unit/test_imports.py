@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "unimatch"
 LEAVES = {"errors", "taxonomy", "keyed", "config", "registry", "losses", "metrics", "mixing"}
-PARTS = {"data", "models", "methods", "tasks", "engine"}
+PARTS = {"data", "models", "methods", "tasks", "engine", "scaling"}
 # What a part may import beside itself and the leaves. Entry points, the other top-level files, may all.
 MAY_IMPORT = {
     "data": set(),
@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "methods": {"data.sample"},
     "tasks": {"data"},
     "engine": {"data", "models", "methods", "tasks"},
+    "scaling": {"data", "models", "methods", "tasks", "engine"},
 }
 # Only these files may import these packages.
 OWNERS = {

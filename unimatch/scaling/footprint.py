@@ -15,11 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from unimatch.data.loader import RawMicro
-from unimatch.engine.cost import PERSISTENT, Network, Passes
 from unimatch.engine.trainer import StepModule
 from unimatch.methods.base import Method, Progress
 from unimatch.models.recompute import recompute_activations
 from unimatch.models.segmentor import ModelConfig, Segmentor, build_segmentor
+from unimatch.scaling.cost import PERSISTENT, Network, Passes
 from unimatch.tasks.base import Task
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Literal
 
-from unimatch.engine.cost import Passes, norm_messages
+from unimatch.scaling.cost import Passes, norm_messages
 
 Algorithm = Literal["ring", "tree", "auto"]
 NODES_OF_INTEGRAL = 2000  # midpoints of the integral over quantiles

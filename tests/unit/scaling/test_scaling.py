@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from unimatch.engine import spawn
-from unimatch.engine.calibrate import (
+from unimatch.errors import UserError
+from unimatch.scaling import spawn
+from unimatch.scaling.calibrate import (
     Exchange,
     Measured,
     Parts,
@@ -24,7 +25,7 @@ from unimatch.engine.calibrate import (
     fit_link,
     log_spread,
 )
-from unimatch.engine.step_time import (
+from unimatch.scaling.step_time import (
     Cluster,
     Link,
     Work,
@@ -33,9 +34,8 @@ from unimatch.engine.step_time import (
     one_way_s,
     step_time,
 )
-from unimatch.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 INSIDE, BETWEEN = Link(gbyte_s=10.0, latency_us=2.0), Link(gbyte_s=1.0, latency_us=50.0)
 QUIET = Cluster(
     devices_per_node=4, inside=INSIDE, between=BETWEEN, algorithm="ring", straggler_sigma=0.0, overlap=0.5

@@ -1,4 +1,4 @@
-"""Times all-reduces between the processes of a launch: `python -m unimatch.engine.messages BYTES ...`."""
+"""Times all-reduces between the processes of a launch: `python -m unimatch.scaling.messages BYTES ...`."""
 
 from __future__ import annotations
 

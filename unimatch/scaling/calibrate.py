@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, median, stdev
 
-from unimatch.engine.step_time import Cluster, Link, Work, step_time
+from unimatch.scaling.step_time import Cluster, Link, Work, step_time
 
 MODES = ("ddp", "zero1", "zero2", "zero3")
 

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from unimatch.engine import spawn
 from unimatch.engine.build import build_method, build_task, open_shards
-from unimatch.engine.calibrate import Exchange, Measured, Parts, log_spread
-from unimatch.engine.cost import FP32
-from unimatch.engine.footprint import blank_micro, shape_only, step_bytes
 from unimatch.engine.log import read_metrics
 from unimatch.engine.run_config import RunConfig
-from unimatch.engine.step_time import Work
 from unimatch.errors import UserError
+from unimatch.scaling import spawn
+from unimatch.scaling.calibrate import Exchange, Measured, Parts, log_spread
+from unimatch.scaling.cost import FP32
+from unimatch.scaling.footprint import blank_micro, shape_only, step_bytes
+from unimatch.scaling.step_time import Work
 
 MESSAGES = (1024, 65536, 1048576, 16777216)  # bytes of the timed all-reduces
 
@@ -123,7 +123,7 @@ class ShortRuns:
 
 def time_messages(count: int, timeout_s: float) -> list[Exchange]:
     """All-reduces of processes that do nothing else."""
-    args = ["-m", "unimatch.engine.messages", *map(str, MESSAGES)]
+    args = ["-m", "unimatch.scaling.messages", *map(str, MESSAGES)]
     (text,) = spawn.run_all([spawn.Job(count, args, {})], timeout_s)
     pairs = [line.split() for line in text.splitlines() if line.startswith("all_reduce ")]
     return [Exchange(count, int(size), float(seconds)) for _, size, seconds in pairs]

@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from unimatch import plan
-from unimatch.engine import cost
 from unimatch.engine.build import build_method, build_task
-from unimatch.engine.cost import Activations, Network, Passes
-from unimatch.engine.footprint import LiveBytes, blank_micro, network_of, shape_only, step_bytes
 from unimatch.engine.run_config import BatchConfig
 from unimatch.engine.trainer import StepModule
 from unimatch.errors import UserError
 from unimatch.methods.base import Progress
 from unimatch.models.segmentor import build_segmentor
+from unimatch.scaling import cost
+from unimatch.scaling.cost import Activations, Network, Passes
+from unimatch.scaling.footprint import LiveBytes, blank_micro, network_of, shape_only, step_bytes
 from unimatch.taxonomy import Taxonomy
 
 ONCE = Passes(1, 1)

@@ -35,10 +35,8 @@ def run_all(jobs: Sequence[Job], timeout_s: float) -> list[str]:
     running = []
     try:
         for job in jobs:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
-            for rank in range(job.count):
+            alone = job.count == 1 and "ACCELERATE_USE_DEEPSPEED" not in job.env
+            for rank, place in enumerate([{}] if alone else places(job.count)):
                 # Files, not pipes: a process that prints much must not wait for a reader.
                 out, err = TemporaryFile("w+"), TemporaryFile("w+")  # noqa: SIM115 (closed below)
                 process = subprocess.Popen(
@@ -47,7 +45,7 @@ def run_all(jobs: Sequence[Job], timeout_s: float) -> list[str]:
                     stdout=out,
                     stderr=err,
                     start_new_session=True,
-                    env={**os.environ, "OMP_NUM_THREADS": "1", **_place(job, rank, port), **job.env},
+                    env={**os.environ, "OMP_NUM_THREADS": "1", **place, **job.env},
                 )
                 running.append((rank, process, out, err))
         deadline = time.monotonic() + timeout_s
@@ -87,15 +85,11 @@ def run_all(jobs: Sequence[Job], timeout_s: float) -> list[str]:
             err.close()
 
 
-def _place(job: Job, rank: int, port: int) -> dict[str, str]:
-    """What a launcher sets for one process."""
-    if job.count == 1 and "ACCELERATE_USE_DEEPSPEED" not in job.env:
-        return {}
-    return {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(job.count),
-        "LOCAL_WORLD_SIZE": str(job.count),
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-    }
+def places(count: int) -> list[dict[str, str]]:
+    """The environment by which each of `count` processes on this machine finds the others."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
