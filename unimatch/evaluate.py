@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from unimatch.engine.build import build_evaluator, check_taxonomy, open_shards, restore
+from unimatch.engine.build import build_evaluator, check_taxonomy, open_shards, restore, select
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
@@ -53,7 +53,7 @@ def main(args: list[str]) -> None:
             )
         evaluator = build_evaluator(
             shards,
-            name,
+            select(shards, name),
             restored.task,
             runtime,
             options.batch,

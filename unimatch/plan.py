@@ -61,7 +61,7 @@ def report(
     shards = open_shards(config.data.shards, config.data.cache)
     net = shape_only(config.model, shards.taxonomy.num_classes)
     task = build_task(config, shards.taxonomy, net)
-    method = build_method(config, task)
+    method = build_method(config, task, net)
     paired = method.views.unlabeled
     if paired and not (config.data.unlabeled and config.batch.unlabeled):
         raise UserError(
@@ -187,7 +187,7 @@ def _activations(
     for times in (1, 2):
         net = shape_only(config.model, shards.taxonomy.num_classes, config.activation_checkpointing)
         task = build_task(config, shards.taxonomy, net)
-        method = build_method(config, task)
+        method = build_method(config, task, net)
         counts = (times * unit[0], times * unit[1])
         raw = blank_micro(task, method, int(row["width"]), int(row["height"]), *counts)
         found, passes = step_bytes(net, method, task, raw, dtype)

@@ -47,11 +47,11 @@ def main(args: list[str]) -> None:
     config = config_io.load(options.config, RunConfig, options.overrides)
     runtime = Runtime(config.precision, options.timeout, broadcast_buffers=config.sync_batchnorm == "off")
     runtime.watch()
-    report = preflight(config, runtime, options.resume)
+    data, report = preflight(config, runtime, options.resume)
     if runtime.is_main:
         print(report, flush=True)
     with runtime.together():
-        trainer, banner = build_trainer(config, runtime, options.resume)
+        trainer, banner = build_trainer(config, data, runtime, options.resume)
     with runtime.together():
         if runtime.is_main:
             start_run_folder(config, options.resume)

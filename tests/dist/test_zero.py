@@ -38,14 +38,14 @@ def replicas(config: Path) -> Run:
     return Run(config, "ddp").train(2)
 
 
-def weights(run: Run) -> dict[str, torch.Tensor]:
-    return load_file(run.out / "last" / "model.safetensors")
+def end(run: Run, name: str = "model") -> dict[str, torch.Tensor]:
+    return load_file(run.out / "last" / f"{name}.safetensors")
 
 
 def assert_same_training(ours: Run, theirs: Run) -> None:
     assert len(ours.losses) == 20
     assert ours.losses == pytest.approx(theirs.losses, rel=1e-4)
-    mine, other = weights(ours), weights(theirs)
+    mine, other = end(ours), end(theirs)
     assert mine.keys() == other.keys()
     for name, value in other.items():
         torch.testing.assert_close(mine[name], value, rtol=1e-3, atol=1e-4)
@@ -59,6 +59,48 @@ def assert_same_training(ours: Run, theirs: Run) -> None:
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_every_stage_trains_as_ddp_does(config: Path, replicas: Run, stage: int):
     assert_same_training(Run(config, f"zero{stage}").train(2, **zero(stage)), replicas)
+
+
+SHORT = ("schedule.steps=6", "data.val=null")
+
+
+@pytest.mark.parametrize("config", ["adamw"], indirect=True)
+def test_a_teacher_follows_gathered_parameters(config: Path):
+    """Six steps under DDP; under ZeRO-3 to a kill, resumed under ZeRO-2: the same losses, the same teacher."""
+    settings = (*SHORT, "method={name: mean_teacher, threshold: 0.3}", "checkpoint.every_steps=3")
+    ddp = Run(config, "teacher_ddp", *settings).train(2)
+    moved = Run(config, "teacher_moved", *settings)
+    moved.stop(2, 4, signal.SIGKILL, **zero(3))
+    assert moved.saved_step == 3
+    moved.train(2, "--resume", **zero(2))
+    assert moved.losses == pytest.approx(ddp.losses, rel=1e-4)
+    for name in ("ema", "model"):
+        for key, value in end(ddp, name).items():
+            torch.testing.assert_close(end(moved, name)[key], value, rtol=1e-3, atol=1e-4)
+    student, teacher = end(moved), end(moved, "ema")
+    assert any(not torch.equal(student[key], teacher[key]) for key in student), "the teacher lags"
+
+
+@pytest.mark.parametrize("config", ["adamw"], indirect=True)
+def test_accumulation_and_recomputation_are_the_same_under_every_stage(config: Path):
+    """Two micro-batches a step and process; encoder activations computed again in backward."""
+    settings = (*SHORT, "batch.max_per_device=2", "activation_checkpointing=true", "sync_batchnorm=off")
+    ddp = Run(config, "accumulated_ddp", *settings).train(2)
+    for stage in (2, 3):
+        run = Run(config, f"accumulated_zero{stage}", *settings).train(2, **zero(stage))
+        assert run.losses == pytest.approx(ddp.losses, rel=1e-4)
+        for name, value in end(ddp).items():
+            torch.testing.assert_close(end(run)[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("config", ["adamw"], indirect=True)
+def test_bf16_under_zero_is_bf16_under_ddp(config: Path):
+    """Compiled too, by the backend that compiles nothing: the wrapping is the same, and seconds shorter."""
+    settings = ("schedule.steps=2", "data.val=null", "precision=bf16", "compile=eager")
+    ddp = Run(config, "bf16_ddp", *settings).train(2)
+    assert Run(config, "bf16_zero2", *settings).train(2, **zero(2)).losses == pytest.approx(
+        ddp.losses, rel=1e-2
+    )
 
 
 @pytest.mark.parametrize("config", ["adamw", "sgd"], indirect=True)

@@ -297,8 +297,8 @@ def parse(text: bytes, where: str) -> dict[str, Any]:
                 raise ValueError(f"shard {name!r}")
             if subset not in info["subsets"]:
                 raise ValueError(f"subset {subset!r}")
-        if not isinstance(info["index"]["sha256"], str):
-            raise ValueError("index hash")
+        if not (isinstance(info["index"]["sha256"], str) and isinstance(info["index"]["bytes"], int)):
+            raise ValueError("index")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{damaged}: {error!r}; {AGAIN}") from error
     return info

@@ -101,11 +101,6 @@ class RemoteFolder:
     def rows(self, info: dict[str, Any]) -> np.ndarray:
         """The rows of the index.npy that an index.json names; mapped from the cache."""
         entry = info["index"]
-        if not isinstance(entry.get("bytes"), int):
-            raise DataError(
-                f"{self}/{shard_index.INDEX_JSON} is of an older version, which does not tell the size of "
-                f"{shard_index.INDEX_NPY}; {shard_index.AGAIN}"
-            )
         number = self.open(self.file(shard_index.INDEX_NPY, entry["bytes"], entry["sha256"]))
         try:
             return shard_index.load_rows(Path(f"/dev/fd/{number}"))  # also if the cache removes it meanwhile

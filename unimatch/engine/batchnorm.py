@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 
 class _Normalize(torch.autograd.Function):
-    """y = (x - mean) / std * weight + bias with mean and variance over the batches of all processes."""
+    """y = (x - mean) / std * weight + bias with mean and variance over the batches of all processes.
+
+    x and y may be bf16; everything else, and what backward computes with, is fp32.
+    """
 
     @staticmethod
     def forward(
@@ -24,8 +27,8 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
-        (grad,) = grads
         x, weight, mean, inv_std = ctx.saved_tensors
+        grad = grads[0].to(mean.dtype)
         channels = (1, -1, 1, 1)
         normal = (x - mean.view(channels)) * inv_std.view(channels)
         grad_bias = grad.sum((0, 2, 3))
@@ -35,7 +38,7 @@ class _Normalize(torch.autograd.Function):
         dist.all_reduce(sums)
         mean_grad, mean_product = (sums / ctx.count).view(2, 1, -1, 1, 1)
         grad_x = (grad - mean_grad - normal * mean_product) * (weight * inv_std).view(channels)
-        return grad_x, grad_weight, grad_bias, None, None, None, None
+        return grad_x.to(x.dtype), grad_weight, grad_bias, None, None, None, None
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
@@ -55,7 +58,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
             and self.num_batches_tracked is not None
         )
         assert self.momentum is not None and self.weight is not None and self.bias is not None
-        var, mean = torch.var_mean(input.detach(), (0, 2, 3), correction=0)
+        var, mean = torch.var_mean(input.detach().to(self.running_mean.dtype), (0, 2, 3), correction=0)
         world = dist.get_world_size()
         gathered = [torch.empty(2, len(mean), dtype=mean.dtype) for _ in range(world)]
         dist.all_gather(gathered, torch.stack([mean, var]))

@@ -60,6 +60,21 @@ def select(shards: ShardSet, name: str) -> Selection:
     return Selection(name, rows, list_hash(shards.keys(rows)))
 
 
+@dataclass(frozen=True)
+class RunData:
+    """The shards of a run and the samples that its lists name: "labeled", "unlabeled" and "val" if set."""
+
+    shards: ShardSet
+    selections: dict[str, Selection]
+
+
+def open_data(config: RunConfig) -> RunData:
+    """What the configuration's `data` names; opened once, for the preflight and for the trainer."""
+    shards = open_shards(config.data.shards, config.data.cache)
+    names = {"labeled": config.data.labeled, "unlabeled": config.data.unlabeled, "val": config.data.val}
+    return RunData(shards, {name: select(shards, spec) for name, spec in names.items() if spec})
+
+
 def accumulation_steps(batch: BatchConfig, uses_unlabeled: bool, world: int) -> int:
     """Micro-batches per process and step: the fewest that divide the batch evenly within max_per_device."""
     sizes = {"batch.labeled": batch.labeled}
@@ -98,45 +113,50 @@ def build_task(config: RunConfig, taxonomy: Taxonomy, net: Segmentor) -> Task:
     return entry.cls(config.task.config, taxonomy, net.encoder.mean, net.encoder.std)
 
 
-def build_method(config: RunConfig, task: Task) -> Method:
+def build_method(config: RunConfig, task: Task, net: Segmentor) -> Method:
+    """The method, begun on the network."""
     entry = METHODS[config.method.name]
-    return entry.cls(config.method.config, task.supervised_loss, task.consistency_loss)
+    method: Method = entry.cls(config.method.config, task.supervised_loss, task.consistency_loss)
+    method.begin(net)
+    return method
 
 
 def build_evaluator(
-    shards: ShardSet, name: str, task: Task, runtime: Runtime, batch: int, workers: int, timeout_s: float
+    shards: ShardSet,
+    selection: Selection,
+    task: Task,
+    runtime: Runtime,
+    batch: int,
+    workers: int,
+    timeout_s: float,
 ) -> Evaluator:
-    """An evaluator over the samples of a subset or key list."""
-    rows = select(shards, name).rows
-    _require_labels(shards, rows, name)
+    """An evaluator over selected samples."""
+    _require_labels(shards, selection)
     loader = partial(
         eval_loader,
         shards,
-        rows,
+        selection.rows,
         rank=runtime.rank,
         world=runtime.world,
         batch=batch,
         workers=workers,
         timeout_s=timeout_s,
     )
-    return Evaluator(runtime, task, loader, len(rows))
+    return Evaluator(runtime, task, loader, len(selection.rows))
 
 
-def build_trainer(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[Trainer, str]:
+def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bool) -> tuple[Trainer, str]:
     """The trainer, at step 0 or where the run's last checkpoint left it, and the start banner."""
-    shards = open_shards(config.data.shards, config.data.cache)
+    shards, selections = data.shards, data.selections
     net = build_network(config, shards.taxonomy, runtime)
     task = build_task(config, shards.taxonomy, net)
-    method = build_method(config, task)
+    method = build_method(config, task, net)
     uses_unlabeled = method.views.unlabeled
     _check_fields(config, uses_unlabeled)
 
-    labeled = select(shards, config.data.labeled)
-    _require_labels(shards, labeled.rows, config.data.labeled)
-    unlabeled = select(shards, config.data.unlabeled) if config.data.unlabeled else None
-    selections = {"labeled": labeled} | ({"unlabeled": unlabeled} if unlabeled else {})
-    if config.data.val:
-        selections["val"] = select(shards, config.data.val)
+    labeled, unlabeled = selections["labeled"], selections.get("unlabeled")
+    _require_labels(shards, labeled)
+    if "val" in selections:
         _refuse_overlap(shards, selections)
 
     accumulation = accumulation_steps(config.batch, uses_unlabeled, runtime.world)
@@ -177,7 +197,8 @@ def build_trainer(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[Tr
         saved = checkpoint.load_state(last)
         _check_same(saved, state, last)
         state = saved
-        load_strictly(net, checkpoint.load_network(last), str(last))
+        for name, saved_net in {checkpoint.NETWORK: net, **method.eval_nets(net)}.items():
+            load_strictly(saved_net, checkpoint.load_network(last, name), str(last))
         engine = checkpoint.load_engine(last)
         method.load_state_dict(engine["method"])
     if state.step >= steps:
@@ -218,10 +239,10 @@ def build_trainer(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[Tr
         skip_ceiling=config.data.skip_ceiling,
     )
     evaluator = None
-    if config.data.val:
+    if "val" in selections:
         evaluator = build_evaluator(
             shards,
-            config.data.val,
+            selections["val"],
             task,
             runtime,
             config.evaluation.batch,
@@ -256,13 +277,14 @@ def _check_fields(config: RunConfig, uses_unlabeled: bool) -> None:
         raise UserError(f"method {config.method.name} uses unlabelled samples: set {' and '.join(missing)}")
 
 
-def _require_labels(shards: ShardSet, rows: np.ndarray, name: str) -> None:
+def _require_labels(shards: ShardSet, selection: Selection) -> None:
+    rows = selection.rows
     without = rows[shards.index["label_size"][rows] == 0]
     if len(without):
         keys = ", ".join(shards.keys(without[:5]))
         raise UserError(
-            f"{len(without)} of the {len(rows)} samples of {name!r} have no label mask (first: {keys}); only "
-            f"data.unlabeled may name such samples"
+            f"{len(without)} of the {len(rows)} samples of {selection.name!r} have no label mask "
+            f"(first: {keys}); only data.unlabeled may name such samples"
         )
 
 
@@ -321,7 +343,7 @@ def restore(run: Path, which: str, network: str | None, runtime: Runtime) -> Res
     config.model.encoder.weights = "none"  # every weight comes from the checkpoint
     net = build_network(config, taxonomy, runtime)
     task = build_task(config, taxonomy, net)
-    name = network or next(iter(build_method(config, task).eval_nets(net)))
+    name = network or next(iter(build_method(config, task, net).eval_nets(net)))
     load_strictly(net, checkpoint.load_network(folder, name), str(folder))
     return Restored(config, net.eval(), task, folder, state)
 

@@ -19,7 +19,7 @@ import torch
 import unimatch
 from unimatch import config as config_io
 from unimatch.engine import checkpoint
-from unimatch.engine.build import open_shards, select
+from unimatch.engine.build import RunData, open_data
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_folder import code_commit, flat, version
 from unimatch.engine.runtime import Runtime
@@ -43,14 +43,14 @@ class Report:
     problem: str | None  # why this process cannot use the data
 
 
-def preflight(config: RunConfig, runtime: Runtime, resume: bool) -> str:
-    """What the run starts on, a line a host. Call on all processes.
+def preflight(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[RunData, str]:
+    """The run's data, opened, and what it starts on, a line a host. Call on all processes.
 
     Raises:
         UserError: on all processes, with ranks and values: they differ in software, settings, data or
             checkpoint, or cannot see the data. On rank 0: which ranks did not come in time.
     """
-    own = _report(config, runtime, resume)
+    data, own = _report(config, runtime, resume)
     runtime.await_all()
     reports = runtime.gather(own)
     problems = mismatches([report.same for report in reports])
@@ -72,6 +72,7 @@ def preflight(config: RunConfig, runtime: Runtime, resume: bool) -> str:
                 text if len(who) == runtime.world else f"{ranks(who)}: {text}" for text, who in blind.items()
             )
         )
+    assert data is not None, "a process without data has a problem"
     lines = [f"{host}: {ranks(who)} on {reports[who[0]].device}" for host, who in _hosts(reports).items()]
     software = ", ".join(f"{name} {own.same[name]}" for name in ("python", *PACKAGES, "unimatch", "commit"))
     lines.append(f"{software}; settings {own.same['settings']}")
@@ -80,7 +81,7 @@ def preflight(config: RunConfig, runtime: Runtime, resume: bool) -> str:
             f"all-reduce of {REDUCED_BYTES / 2**20:g} MiB over {runtime.world} processes: "
             f"{1000 * runtime.all_reduce_s(REDUCED_BYTES):.2g} ms"
         )
-    return "preflight\n" + "\n".join(f"  {line}" for line in lines)
+    return data, "preflight\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def mismatches(values: Sequence[Mapping[str, str]]) -> list[str]:
@@ -120,11 +121,11 @@ def _hosts(reports: Sequence[Report]) -> dict[str, list[int]]:
     return _grouped(report.host for report in reports)
 
 
-def _report(config: RunConfig, runtime: Runtime, resume: bool) -> Report:
+def _report(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[RunData | None, Report]:
     problem = None
-    data: dict[str, str] = {}
+    data: RunData | None = None
     try:
-        data = _data(config)
+        data = open_data(config)
     except UserError as error:
         problem = str(error)
     except OSError as error:
@@ -142,7 +143,8 @@ def _report(config: RunConfig, runtime: Runtime, resume: bool) -> Report:
     }
     # Launchers number the hosts, which may share a name.
     host = f"host {platform.node()} (node {os.environ.get('GROUP_RANK', '0')})"
-    return Report(host, _device(runtime.device), same, data, problem)
+    hashes = {} if data is None else _hashes(data)
+    return data, Report(host, _device(runtime.device), same, hashes, problem)
 
 
 def _settings(config: RunConfig) -> dict[str, str]:
@@ -155,16 +157,10 @@ def _settings(config: RunConfig) -> dict[str, str]:
     }
 
 
-def _data(config: RunConfig) -> dict[str, str]:
-    """Hashes of the shards' index and of the samples that each list names."""
-    shards = open_shards(config.data.shards, config.data.cache)
-    hashes = {"shards": str(shards.info["index"]["sha256"])[:16]}
-    for name in ("labeled", "unlabeled", "val"):
-        spec = getattr(config.data, name)
-        if spec is not None:
-            hashes[f"data.{name} (hash of its keys)"] = select(shards, spec).hash
-    shards.close()
-    return hashes
+def _hashes(data: RunData) -> dict[str, str]:
+    """Of the shards' index and of the samples that each list names."""
+    lists = {f"data.{name} (hash of its keys)": one.hash for name, one in data.selections.items()}
+    return {"shards": str(data.shards.info["index"]["sha256"])[:16], **lists}
 
 
 def _sources() -> str:

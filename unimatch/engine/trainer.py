@@ -238,7 +238,8 @@ class Trainer:
         assert self.evaluator is not None
         self._check_finite()
         if self.config.sync_batchnorm == "off":
-            self.runtime.broadcast_buffers(self.net)
+            for net in {checkpoint.NETWORK: self.net, **self.method.eval_nets(self.net)}.values():
+                self.runtime.broadcast_buffers(net)
         results = {}
         for name, net in self.method.eval_nets(self.net).items():
             with self._layout.whole(net) as whole:

@@ -2,6 +2,7 @@
 
 from unimatch.methods.base import METHODS, Method, Progress, ViewNeeds
 from unimatch.methods.fixmatch import FixMatch, FixMatchConfig
+from unimatch.methods.mean_teacher import MeanTeacher, MeanTeacherConfig
 from unimatch.methods.supervised import Supervised, SupervisedConfig
 from unimatch.methods.unimatch import UniMatch, UniMatchConfig
 
@@ -9,6 +10,8 @@ __all__ = [
     "METHODS",
     "FixMatch",
     "FixMatchConfig",
+    "MeanTeacher",
+    "MeanTeacherConfig",
     "Method",
     "Progress",
     "Supervised",

@@ -59,6 +59,9 @@ class Method:
         """What the transform must produce for `step`."""
         raise NotImplementedError
 
+    def begin(self, net: nn.Module) -> None:
+        """Called once, with the network and its first weights, before anything is wrapped around it."""
+
     def step(self, net: nn.Module, batch: Batch, progress: Progress) -> tuple[Tensor, Logs]:
         """The loss of one micro-batch, a scalar with a graph, and what to log, detached.
 
@@ -76,7 +79,7 @@ class Method:
         return {"model": net}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs beyond the network; empty for a method without memory."""
+        """All that a resumed run needs beyond the networks of `eval_nets`; empty for a method without it."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -123,10 +123,12 @@ def step_bytes(
     cast = contextlib.nullcontext() if dtype is None else torch.autocast("cpu", dtype=dtype)
     # The task's constants are real tensors.
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-        net.to_empty(device="cpu")
+        known: list[Tensor] = []
+        for one in {net: None, **dict.fromkeys(method.eval_nets(net).values())}:  # a teacher too, once each
+            known += [*one.to_empty(device="cpu").parameters(), *one.buffers()]
         for parameter in net.parameters():
             parameter.grad = torch.empty_like(parameter)
-        known = [*net.parameters(), *net.buffers(), *(p.grad for p in net.parameters() if p.grad is not None)]
+            known.append(parameter.grad)
         half: dict[str, Tensor] = {name: fake.from_tensor(value) for name, value in raw["labeled"].items()}
         other = raw["unlabeled"]
         if other is not None:

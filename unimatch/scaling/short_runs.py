@@ -134,7 +134,7 @@ def work_of(config: RunConfig) -> Work:
     taxonomy = open_shards(config.data.shards, config.data.cache).taxonomy
     net = shape_only(config.model, taxonomy.num_classes)
     task = build_task(config, taxonomy, net)
-    method = build_method(config, task)
+    method = build_method(config, task, net)
     size = sum(p.numel() for p in net.parameters()) * FP32
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
     raw = blank_micro(task, method, 64, 64, 2, 2 if method.views.unlabeled else 0)

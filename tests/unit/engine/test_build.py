@@ -36,7 +36,7 @@ def test_batches_that_cannot_be_shared_say_why():
 
 
 def test_a_trainer_is_built_and_described(tiny_config):
-    trainer, banner = build.build_trainer(tiny_config, Runtime(), resume=False)
+    trainer, banner = build.build_trainer(tiny_config, build.open_data(tiny_config), Runtime(), resume=False)
     assert trainer.total_steps == 20 and trainer.steps_per_epoch == 34 // 4
     for part in ("4 labelled + 4 unlabelled", "6 labeled", "34 unlabeled", "10 val", "random initialisation"):
         assert part in banner
@@ -45,7 +45,7 @@ def test_a_trainer_is_built_and_described(tiny_config):
 def test_training_and_evaluation_samples_must_differ(tiny_config):
     tiny_config.data.val = "train"
     with pytest.raises(UserError, match=r"samples are in data\.(un)?labeled and in data\.val"):
-        build.build_trainer(tiny_config, Runtime(), resume=False)
+        build.build_trainer(tiny_config, build.open_data(tiny_config), Runtime(), resume=False)
 
 
 def test_pairs_need_even_micro_batches(tiny_config):
@@ -54,7 +54,7 @@ def test_pairs_need_even_micro_batches(tiny_config):
     )
     tiny_config.batch.unlabeled = 3
     with pytest.raises(UserError, match="mix_partner.*even number"):
-        build.build_trainer(tiny_config, Runtime(), resume=False)
+        build.build_trainer(tiny_config, build.open_data(tiny_config), Runtime(), resume=False)
 
 
 def test_a_selection_is_hashed_by_its_keys_whatever_their_order(tiny_config, tmp_path):

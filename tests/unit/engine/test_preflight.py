@@ -38,7 +38,7 @@ def test_what_one_process_cannot_know_is_no_mismatch():
 
 
 def test_one_process_says_what_it_runs_on(tiny_config: RunConfig):
-    lines = preflight(tiny_config, Runtime(), resume=False).splitlines()
+    lines = preflight(tiny_config, Runtime(), resume=False)[1].splitlines()
     assert lines[0] == "preflight" and len(lines) == 3
     assert re.fullmatch(r"  host \S+ \(node 0\): rank 0 on \w.*", lines[1])
     assert re.search(r"torch \d.*, commit \w+.*; settings [0-9a-f]{16}$", lines[2])

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from unimatch import config as config_io
 from unimatch import plan
 from unimatch.engine.build import build_method, build_task
 from unimatch.engine.run_config import BatchConfig
 from unimatch.engine.trainer import StepModule
 from unimatch.errors import UserError
+from unimatch.methods import METHODS
 from unimatch.methods.base import Progress
 from unimatch.models.segmentor import build_segmentor
 from unimatch.scaling import cost
@@ -140,13 +142,23 @@ def test_activations_of_a_chain_by_hand():
     assert live.peak >= 1200 + 2 * 400
 
 
+def test_a_teachers_passes_are_counted_as_memory_and_not_as_the_networks(tiny_config):
+    tiny_config.method = config_io.Section("mean_teacher", METHODS["mean_teacher"].config())
+    net = shape_only(tiny_config.model, 8)
+    task = build_task(tiny_config, Taxonomy.of([f"class {index}" for index in range(8)]), net)
+    method = build_method(tiny_config, task, net)
+    raw = blank_micro(task, method, 64, 48, 2, 2)
+    found, passes = step_bytes(net, method, task, raw, None)
+    assert found > 0 and passes == Passes(forward=2, trained=2)
+
+
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_a_step_without_values_takes_the_memory_of_a_step_with_them(tiny_config, dtype):
     """The same counting over real tensors, and torch's own saved tensors as the part that must be there."""
     taxonomy = Taxonomy.of([f"class {index}" for index in range(8)])
     net = shape_only(tiny_config.model, 8)
     task = build_task(tiny_config, taxonomy, net)
-    method = build_method(tiny_config, task)
+    method = build_method(tiny_config, task, net)
     raw = blank_micro(task, method, 64, 48, 2, 2)
     found, passes = step_bytes(net, method, task, raw, dtype)
     assert passes == Passes(forward=3, trained=2)
