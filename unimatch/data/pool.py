@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,7 +21,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CHUNK = 4  # items a message between processes
-WORTH = 16  # items for which it pays to start a process
+TRIED = 16  # items done here first, to see how long one takes
+PAYS_S = 5.0  # processes take seconds to start: not for less work than this
 AHEAD = 3  # chunks in work or waiting for each process: what bounds the memory
 
 _work: Callable[[Any], Any]  # of a worker process
@@ -29,13 +31,19 @@ _work: Callable[[Any], Any]  # of a worker process
 def ordered(
     items: Sequence[Item], work: Callable[[Item], Result], workers: int
 ) -> Generator[Result, None, None]:
-    """`work` of each item, in order; in other processes where there are many items, so `work` is picklable.
+    """`work` of each item, in order; in other processes where that is sooner done, so `work` is picklable.
 
     The number of results held is bounded. Raises what `work` raises; DataError: a worker process was killed.
     Worker processes end with this one, however it ends.
     """
-    workers = min(workers, len(items) // WORTH)
-    if workers <= 1:
+    tried, spent_s = min(TRIED, len(items)), 0.0
+    for item in items[:tried]:
+        began = time.perf_counter()
+        result = work(item)
+        spent_s += time.perf_counter() - began
+        yield result
+    items = items[tried:]
+    if workers == 1 or (tried and spent_s / tried * len(items) < PAYS_S):
         yield from map(work, items)
         return
     waiting: deque[Future[list[Result]]] = deque()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.data.tiny_set import HEIGHT, TAXONOMY, WIDTH, image_bytes, label_array
-from unimatch.data import resume, synthetic
+from unimatch.data import pool, resume, synthetic
 from unimatch.data.archive import ShardSet
 from unimatch.data.check import check_set
 from unimatch.data.pack import NewSample, Outcome, Packed, Problem, labeled_sample, write_set
@@ -313,11 +313,14 @@ def pack_scenes(out: Path, workers: int, count: int = 60) -> None:
 
 def in_own_group(out: Path, workers: int) -> None:
     os.setpgrp()
+    if workers > 1:
+        pool.TRIED, pool.PAYS_S = 2, 0.0
     pack_scenes(out, workers)
 
 
-def test_killed_ten_times_at_random(tmp_path: Path) -> None:
+def test_killed_ten_times_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL to the whole process group, at a random moment after a random number of finished shards."""
+    monkeypatch.setattr(pool, "PAYS_S", 0.0)
     pack_scenes(tmp_path / "undisturbed", workers=2)
     expected = every_file(tmp_path / "undisturbed")
     assert sum(name.endswith(".tar") for name in expected) >= 20
@@ -364,6 +367,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
 
 
 def tell_and_wait(folder: Path) -> None:
+    pool.TRIED = 0
     for _ in ordered([folder] * 32, write_pid, 2):
         pass
 
@@ -378,13 +382,28 @@ def die(item: int) -> int:
     return item
 
 
-def test_a_killed_worker_is_an_error() -> None:
+def test_a_killed_worker_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "TRIED", 0)
     with pytest.raises(DataError, match="a worker process was killed.*fewer --workers"):
         list(ordered(range(32), die, 2))
 
 
-def test_results_come_in_order() -> None:
-    assert list(ordered(range(99), abs, 2)) == list(range(99)) == list(ordered(range(99), abs, 1))
+def test_results_come_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(ordered(range(99), abs, 1)) == list(range(99)) == list(ordered(range(99), abs, 2))
+    monkeypatch.setattr(pool, "PAYS_S", 0.0)
+    assert list(ordered(range(99), abs, 2)) == list(range(99))
+    assert list(ordered(range(3), abs, 2)) == list(range(3))
+
+
+def test_processes_are_started_for_long_work_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(ordered([0] * 40, own_pid, 2)) == {os.getpid()}
+    monkeypatch.setattr(pool, "PAYS_S", 1e-9)
+    pids = list(ordered([0] * 40, own_pid, 2))
+    assert set(pids[: pool.TRIED]) == {os.getpid()} and os.getpid() not in pids[pool.TRIED :]
+
+
+def own_pid(item: int) -> int:
+    return os.getpid()
 
 
 def test_any_changed_byte_is_found(tmp_path: Path) -> None:
