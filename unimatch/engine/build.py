@@ -118,6 +118,8 @@ def build_evaluator(
         batch=batch,
         workers=workers,
         timeout_s=timeout_s,
+        decode=task.decode,
+        unit=task.unit,
     )
     return Evaluator(runtime, task, loader, len(rows))
 
@@ -216,6 +218,7 @@ def build_trainer(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[Tr
         pin_memory=runtime.device.type == "cuda",
         num_classes=shards.taxonomy.num_classes,
         skip_ceiling=config.data.skip_ceiling,
+        decode=task.decode,
     )
     evaluator = None
     if config.data.val:

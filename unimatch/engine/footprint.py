@@ -91,7 +91,7 @@ def blank_micro(
 ) -> RawMicro:
     """A micro-batch of black images, as the loader stacks them."""
     transform = task.transform(method.views)
-    image, label = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
+    image, label = task.blank(height, width), np.zeros((height, width), np.uint8)
 
     def stacked(arrays: dict[str, np.ndarray], count: int) -> dict[str, Tensor]:
         tensors = {name: torch.from_numpy(np.stack([array] * count)) for name, array in arrays.items()}
