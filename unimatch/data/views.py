@@ -209,7 +209,7 @@ class NaturalViews:
     def labeled(self, image: np.ndarray, label: np.ndarray, key: int) -> dict[str, np.ndarray]:
         """image uint8 [S, S, 3] and label uint8 [S, S]."""
         geometry = self._geometry(image, key)
-        return {"image": geometry.image(image), "label": geometry.label(label)}
+        return {"image": self.warped(image, geometry), "label": geometry.label(label)}
 
     def unlabeled(
         self, image: np.ndarray, key: int, partner_image: np.ndarray | None = None
@@ -231,16 +231,24 @@ class NaturalViews:
             views.update({f"partner_{name}": value for name, value in partner.items()})
         return views
 
+    def warped(self, image: np.ndarray, geometry: Geometry) -> np.ndarray:
+        """The crop of an image as decoded."""
+        return geometry.image(image)
+
+    def colored(self, weak: np.ndarray, key: int) -> np.ndarray:
+        """A strong view of a weak one; `key` says what is done to the colours."""
+        return draw_colors(Draws(key), self.config).apply(weak)
+
     def _geometry(self, image: np.ndarray, key: int) -> Geometry:
         draws = Draws(keyed.key(key, GEOMETRY))
-        return draw_geometry(draws, self.config, image.shape[1], image.shape[0])
+        height, width = image.shape[-3:-1]
+        return draw_geometry(draws, self.config, width, height)
 
     def _views(self, image: np.ndarray, key: int, wanted: list[bool]) -> dict[str, np.ndarray]:
         """One weak view and a strong one for each of `wanted`, all of one geometry."""
         geometry = self._geometry(image, key)
-        weak = geometry.image(image)
+        weak = self.warped(image, geometry)
         strong = np.empty((len(wanted), *weak.shape), np.uint8)
         for v, want in enumerate(wanted):
-            colors = draw_colors(Draws(keyed.key(key, COLOR, v)), self.config)
-            strong[v] = colors.apply(weak) if want else weak
+            strong[v] = self.colored(weak, keyed.key(key, COLOR, v)) if want else weak
         return {"weak": weak, "strong": strong, "content": np.array(geometry.content, np.int32)}

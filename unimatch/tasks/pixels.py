@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unimatch import losses
 from unimatch.data.sample import Batch, Labeled, Partner, Unlabeled
+from unimatch.metrics import ConfusionMatrix, Metric
 from unimatch.mixing import swap_pairs
 from unimatch.tasks.base import RawMicro, Task
 from unimatch.tasks.masks import draw_masks, valid_pixels
+from unimatch.tasks.prediction import class_ids
 from unimatch.tasks.sheets import Sheets
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
 
 
 class PixelTask(Task):
-    """Batches and pictures of images with any axes between B and C: none, or two dates.
+    """Everything but views and figures, for images with any axes between B and C: none, or two dates.
 
+    config: settings of a task, with `views.crop`, `loss` and `evaluate`.
     mean, std: of the encoder, for values in [0, 1], one number a channel.
     """
 
-    def __init__(self, taxonomy: Taxonomy, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self, config: Any, taxonomy: Taxonomy, mean: tuple[float, ...], std: tuple[float, ...]
+    ) -> None:
+        self.config = config
         self.taxonomy = taxonomy
         self.mean = 255.0 * torch.tensor(mean).view(-1, 1, 1)
         self.std = 255.0 * torch.tensor(std).view(-1, 1, 1)
@@ -88,6 +97,27 @@ class PixelTask(Task):
             mixed_share=tuple(shares[2:]),
         )
         return Batch(labeled, unlabeled)
+
+    def supervised_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy or OHEM, as configured."""
+        return losses.supervised_loss(self.config.loss, logits, labels)
+
+    def consistency_loss(
+        self, logits: Tensor, labels: Tensor, conf: Tensor, valid: Tensor, threshold: float
+    ) -> Tensor:
+        """Cross-entropy against confident pseudo-labels, over the number of valid pixels."""
+        return losses.masked_consistency(logits, labels, conf, valid, threshold)
+
+    def predict(self, net: nn.Module, image: Tensor) -> Tensor:
+        """uint8 [B, H, W]: class ids; IGNORE_INDEX outside the middle in mode "centre".
+
+        image: uint8 [B, ..., H, W, C] as decoded, on the device of `net`.
+        """
+        return class_ids(net, self.normalize(image), self.config.evaluate, self.config.views.crop)
+
+    def metric(self, device: torch.device | str = "cpu") -> Metric:
+        """An empty confusion matrix of the taxonomy's classes."""
+        return ConfusionMatrix(self.taxonomy.num_classes, device)
 
     @torch.no_grad()
     def pictures(self, net: nn.Module, batch: Batch) -> dict[str, np.ndarray]:
