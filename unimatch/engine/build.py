@@ -27,7 +27,7 @@ from unimatch.engine.run_folder import read_config, refuse_changes
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.schedule import total_steps
 from unimatch.engine.trainer import Trainer
-from unimatch.errors import UserError
+from unimatch.errors import ConfigError, UserError
 from unimatch.methods import METHODS
 from unimatch.methods.base import Method
 from unimatch.models.recompute import recompute_activations
@@ -84,10 +84,23 @@ def accumulation_steps(batch: BatchConfig, uses_unlabeled: bool, world: int) -> 
     )
 
 
+def task_class(config: RunConfig) -> type[Task]:
+    """The class of the run's task; ConfigError if the configured network cannot read its images."""
+    cls: type[Task] = TASKS[config.task.name].cls
+    channels = config.model.encoder.in_channels
+    if channels != cls.channels:
+        raise ConfigError(
+            f"model.encoder.in_channels is {channels}, but task {config.task.name} reads images of "
+            f"{cls.channels} channel(s); set it to {cls.channels}"
+        )
+    return cls
+
+
 def build_network(config: RunConfig, taxonomy: Taxonomy, runtime: Runtime) -> Segmentor:
     """The network on this process's device, with the same first weights on every process."""
+    task = task_class(config)
     torch.manual_seed(config.seed)
-    net = build_segmentor(config.model, taxonomy.num_classes)
+    net = build_segmentor(config.model, taxonomy.num_classes, task.dates)
     # The order of the axes in memory that images have already: faster on CPUs and on tensor cores.
     return net.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -108,6 +121,7 @@ def build_evaluator(
 ) -> Evaluator:
     """An evaluator over the samples of a subset or key list."""
     rows = select(shards, name).rows
+    _require_dates(shards, rows, name, task)
     _require_labels(shards, rows, name)
     loader = partial(
         eval_loader,
@@ -134,8 +148,11 @@ def build_trainer(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[Tr
     _check_fields(config, uses_unlabeled)
 
     labeled = select(shards, config.data.labeled)
+    _require_dates(shards, labeled.rows, config.data.labeled, task)
     _require_labels(shards, labeled.rows, config.data.labeled)
     unlabeled = select(shards, config.data.unlabeled) if config.data.unlabeled else None
+    if unlabeled is not None:
+        _require_dates(shards, unlabeled.rows, unlabeled.name, task)
     selections = {"labeled": labeled} | ({"unlabeled": unlabeled} if unlabeled else {})
     if config.data.val:
         selections["val"] = select(shards, config.data.val)
@@ -257,6 +274,18 @@ def _check_fields(config: RunConfig, uses_unlabeled: bool) -> None:
         missing.append("batch.unlabeled")
     if missing:
         raise UserError(f"method {config.method.name} uses unlabelled samples: set {' and '.join(missing)}")
+
+
+def _require_dates(shards: ShardSet, rows: np.ndarray, name: str, task: Task) -> None:
+    dates = 1 + (shards.index["second_size"][rows] > 0)
+    wrong = rows[dates != task.dates]
+    if len(wrong):
+        keys = ", ".join(shards.keys(wrong[:5]))
+        kind = "pairs of images" if task.dates == 1 else "single images"
+        raise UserError(
+            f"{len(wrong)} of the {len(rows)} samples of {name!r} are {kind} (first: {keys}), but the task "
+            f"reads {task.dates} image(s) a sample; pairs are for task change"
+        )
 
 
 def _require_labels(shards: ShardSet, rows: np.ndarray, name: str) -> None:
