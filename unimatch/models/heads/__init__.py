@@ -2,8 +2,10 @@
 
 from unimatch.models.heads.deeplabv3plus import DeepLabV3Plus, DeepLabV3PlusConfig
 from unimatch.models.heads.pspnet import PSPNet, PSPNetConfig
+from unimatch.models.heads.unet import UNetHead, UNetHeadConfig
 from unimatch.registry import Registry
 
 HEADS = Registry("head")
 HEADS.register("deeplabv3plus", DeepLabV3PlusConfig)(DeepLabV3Plus)
 HEADS.register("pspnet", PSPNetConfig)(PSPNet)
+HEADS.register("unet", UNetHeadConfig)(UNetHead)
