@@ -24,9 +24,14 @@ def rgb_pair(record: Record) -> np.ndarray:
         )
     first = decode_rgb(record.image, f"{record.where}, first date")
     second = decode_rgb(record.second, f"{record.where}, second date")
+    return stack_dates(first, second, record.where)
+
+
+def stack_dates(first: np.ndarray, second: np.ndarray, where: str) -> np.ndarray:
+    """uint8 [2, H, W, 3] of two images; DataError if they differ in size."""
     if first.shape != second.shape:
         raise DataError(
-            f"{record.where}: the first date is {first.shape[1]}x{first.shape[0]} pixels, the second "
+            f"{where}: the first date is {first.shape[1]}x{first.shape[0]} pixels, the second "
             f"{second.shape[1]}x{second.shape[0]}; a pair must show the same place pixel by pixel"
         )
     return np.stack([first, second])

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from unimatch.data.archive import Record
+from unimatch.data.picture import as_rgb, overlay
 from unimatch.data.sample import Batch
 from unimatch.metrics import Metric
 from unimatch.registry import Registry
-from unimatch.taxonomy import Taxonomy
+from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
 
 TASKS = Registry("task")
 
@@ -48,6 +49,9 @@ class Task(ABC):
     dates: ClassVar[int] = 1
     """Images a sample: 2 for pairs, which need a network for pairs."""
 
+    background: ClassVar[int | None] = None
+    """The class id over which overlays leave the picture as it is; None: all classes are coloured."""
+
     @staticmethod
     @abstractmethod
     def decode(record: Record) -> np.ndarray:
@@ -65,6 +69,16 @@ class Task(ABC):
         """A black image, as `decode` gives it."""
         shape = (height, width, self.channels)
         return np.zeros(shape if self.dates == 1 else (self.dates, *shape), np.uint8)
+
+    def show(self, image: np.ndarray) -> list[np.ndarray]:
+        """uint8 [H, W, 3]: each date of an image as decoded, for people."""
+        return [as_rgb(date) for date in (image if self.dates > 1 else [image])]
+
+    def paint(self, picture: np.ndarray, label: np.ndarray, alpha: float = 0.5) -> np.ndarray:
+        """uint8 [H, W, 3]: class ids [H, W] over a picture of that size."""
+        if self.background is not None:
+            label = np.where(label == self.background, IGNORE_INDEX, label)
+        return overlay(picture, label, self.taxonomy.colors, alpha)
 
     @abstractmethod
     def transform(self, needs: Needs) -> Any:

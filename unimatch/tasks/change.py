@@ -34,6 +34,7 @@ class ChangeTask(PixelTask):
 
     headline = "iou_changed"
     dates = 2
+    background = 0
     decode = staticmethod(images.rgb_pair)
 
     def __init__(

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unimatch.data.picture import Colors, grid, overlay
+from unimatch.data.picture import grid
 from unimatch.data.sample import Labeled, Unlabeled
 from unimatch.mixing import paste
 from unimatch.taxonomy import IGNORE_INDEX
 
 NUM_PICTURES = 4
 Pictures = list[np.ndarray]  # uint8 [H, W, 3] or [H, W], one an image
+Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Sheets:
     """Makes the sheets of normalised images [B, ..., C, H, W]; axes between (dates) stand side by side.
 
-    mean, std: float [C, 1, 1], of the pixel values 0 to 255. One channel is shown as grey.
+    mean, std: float [C, 1, 1], of the pixel values 0 to 255. One channel is shown as grey, of more than three
+    the first three. paint: puts class ids [H, W] over a picture.
     """
 
-    def __init__(self, mean: Tensor, std: Tensor, colors: Colors) -> None:
+    def __init__(self, mean: Tensor, std: Tensor, paint: Paint) -> None:
         self.mean = mean
         self.std = std
-        self.colors = colors
+        self.paint = paint
 
     @torch.no_grad()
     def labeled(self, net: nn.Module, x: Labeled) -> np.ndarray:
@@ -33,7 +37,7 @@ class Sheets:
         image, label = x.image[:NUM_PICTURES], x.label[:NUM_PICTURES]
         prediction = net(image)["logits"].argmax(dim=1)
         shown = self._shown(image)
-        return _sheet([*shown, self._overlays(shown[-1], label), self._overlays(shown[-1], prediction)])
+        return _sheet([*shown, *self._painted(shown, label), *self._painted(shown, prediction)])
 
     @torch.no_grad()
     def unlabeled(self, net: nn.Module, u: Unlabeled) -> np.ndarray:
@@ -51,7 +55,7 @@ class Sheets:
                 mixed = paste(mixed, u.partner.strong[view], box)
             boxes = box.cpu().numpy()
             columns += [_outlined(column, boxes) for column in self._shown(mixed[:NUM_PICTURES])]
-        columns.append(self._overlays(shown[-1], torch.where(valid, labels, IGNORE_INDEX)))
+        columns += self._painted(shown, torch.where(valid, labels, IGNORE_INDEX))
         columns.append(list((255 * conf * valid).round().to(torch.uint8).cpu().numpy()))
         return _sheet(columns)
 
@@ -63,9 +67,10 @@ class Sheets:
         dates = pixels.unbind(1) if pixels.ndim == 5 else (pixels,)
         return [list(date.contiguous().cpu().numpy()) for date in dates]
 
-    def _overlays(self, rgb: Pictures, labels: Tensor) -> Pictures:
-        pairs = zip(rgb, labels.cpu().numpy(), strict=True)
-        return [overlay(image, label, self.colors) for image, label in pairs]
+    def _painted(self, dates: list[Pictures], labels: Tensor) -> list[Pictures]:
+        """A column of overlays for each date."""
+        ids = labels.cpu().numpy()
+        return [[self.paint(*pair) for pair in zip(date, ids, strict=True)] for date in dates]
 
 
 def _outlined(images: Pictures, boxes: np.ndarray) -> Pictures:
