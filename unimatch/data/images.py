@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unimatch.data.archive import Record
-from unimatch.data.decode import decode_rgb
+from unimatch.data.decode import decode_grey, decode_rgb
 from unimatch.errors import DataError
 
 
@@ -13,6 +13,15 @@ def rgb(record: Record) -> np.ndarray:
     """uint8 [H, W, 3]: one colour image. DataError for a pair and for a file that `decode_rgb` refuses."""
     _refuse_pair(record)
     return decode_rgb(record.image, record.where)
+
+
+def grey(record: Record) -> np.ndarray:
+    """uint16 [H, W, 1]: one greyscale image; 8-bit ones are brought to 16 bits, so that they mix in a batch.
+
+    DataError for a pair and for a file that `decode_grey` refuses.
+    """
+    _refuse_pair(record)
+    return decode_grey(record.image, record.where)[..., None]
 
 
 def rgb_pair(record: Record) -> np.ndarray:
