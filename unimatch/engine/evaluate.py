@@ -16,10 +16,14 @@ from unimatch.errors import DataError
 from unimatch.tasks.base import Task
 
 
-def shown(name: str, value: float | None, task: Task) -> str:
-    """A figure for people: in percent, or in the unit that the task says; "undefined" for None."""
+def shown(name: str, value: float | int | None, task: Task) -> str:
+    """A figure for people: in percent, or in the unit that the task says; counts (int) as they are;
+    "undefined" for None.
+    """
     if value is None:
         return "undefined"
+    if isinstance(value, int):
+        return str(value)
     return f"{value:.2f} {task.units[name]}" if name in task.units else f"{100 * value:.2f}"
 
 

@@ -60,8 +60,7 @@ class Task(ABC):
         DataError if the sample is of another kind.
         """
 
-    @staticmethod
-    def unit(key: str) -> str:
+    def unit(self, key: str) -> str:
         """What a sample is evaluated with: samples of one unit are given to one metric, on one process."""
         return key
 
