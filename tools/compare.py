@@ -6,6 +6,7 @@ python tools/compare.py RUN [RUN ...] --out FOLDER
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,18 @@ import torch
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from unimatch.data.decode import decode_image, decode_label
 from unimatch.data.encode import png
-from unimatch.data.picture import grid, overlay
+from unimatch.data.loader import load_pair
+from unimatch.data.picture import grid
 from unimatch.engine.build import check_taxonomy, open_shards, restore
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.log import read_metrics
+from unimatch.engine.run_folder import read_config
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
+from unimatch.tasks import TASKS
 
-FIGURE = "miou"
+Curves = dict[str, list[dict[str, Any]]]  # by run: its evaluations, one a step
 
 
 def main(args: list[str]) -> None:
@@ -44,9 +47,13 @@ def main(args: list[str]) -> None:
     if len(set(names)) < len(names):
         names = [str(run) for run in options.runs]
     curves = {name: _curve(run) for name, run in zip(names, options.runs, strict=True)}
-    table = _table(curves)
+    headlines = {TASKS[read_config(run).task.name].cls.headline for run in options.runs}
+    if len(headlines) > 1:
+        raise UserError(f"these runs have different tasks, whose figures ({', '.join(headlines)}) differ")
+    headline = headlines.pop()
+    table = _table(curves, headline)
     (options.out / "summary.md").write_text(table)
-    _plot(curves, options.out / "curves.png")
+    _plot(curves, headline, options.out / "curves.png")
     _overlays(options.runs, names, options.images, options.out / "overlays.png")
     print(table)
     for name in ("summary.md", "curves.png", "overlays.png"):
@@ -64,35 +71,48 @@ def _curve(run: Path) -> list[dict[str, Any]]:
     return [line for line in lines if line["network"] == lines[0]["network"]]
 
 
-def _table(curves: dict[str, list[dict[str, Any]]]) -> str:
+def _table(curves: Curves, headline: str) -> str:
     """Markdown, a row a run. The last step is the result; the best one is chosen by hindsight."""
-    classes = list(next(iter(curves.values()))[-1]["iou"])
+    table = _by_class(next(iter(curves.values()))[-1])
     lines = [
-        f"| run | steps | last mIoU | best mIoU (step) | {' | '.join(classes)} |",
-        f"| --- | ---: | ---: | ---: |{' ---: |' * len(classes)}",
+        f"| run | steps | last {headline} | best {headline} (step) | {' | '.join(table)} |",
+        f"| --- | ---: | ---: | ---: |{' ---: |' * len(table)}",
     ]
     for name, curve in curves.items():
-        last, best = curve[-1], max(curve, key=lambda line: line[FIGURE])
-        per_class = [last["iou"].get(c) for c in classes]
-        cells = " | ".join("-" if value is None else f"{100 * value:.1f}" for value in per_class)
+        last, best = curve[-1], max(curve, key=lambda line: _or(line[headline], -1.0))
+        values = _by_class(last)
+        cells = " | ".join(_percent(values.get(c), 1) for c in table)
         lines.append(
-            f"| {name} | {last['step']} | {100 * last[FIGURE]:.2f} "
-            f"| {100 * best[FIGURE]:.2f} ({best['step']}) | {cells} |"
+            f"| {name} | {last['step']} | {_percent(last[headline], 2)} "
+            f"| {_percent(best[headline], 2)} ({best['step']}) | {cells} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def _plot(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
+def _by_class(line: dict[str, Any]) -> dict[str, float | None]:
+    """The first figures by class of an evaluation; the others, where there are more, stay in the log."""
+    return next(value for value in line.values() if isinstance(value, dict))
+
+
+def _or(value: float | None, other: float) -> float:
+    return other if value is None else value
+
+
+def _percent(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{100 * value:.{digits}f}"
+
+
+def _plot(curves: Curves, headline: str, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for name, curve in curves.items():
         axes.plot(
             [line["step"] for line in curve],
-            [100 * line[FIGURE] for line in curve],
+            [100 * _or(line[headline], math.nan) for line in curve],
             marker="o",
             markersize=3,
             label=name,
         )
-    axes.set(xlabel="optimiser steps", ylabel="mIoU, %")
+    axes.set(xlabel="optimiser steps", ylabel=f"{headline}, %")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=130)
@@ -100,7 +120,9 @@ def _plot(curves: dict[str, list[dict[str, Any]]], path: Path) -> None:
 
 
 def _overlays(runs: list[Path], names: list[str], count: int, path: Path) -> None:
-    """Columns: image, truth, then each run's last network; rows: images spread over the evaluation set."""
+    """Columns: image (each date), truth, then each run's last network, both on the last date; rows: images
+    spread over the evaluation set.
+    """
     runtime = Runtime()
     restored = [restore(run, "last", None, runtime) for run in runs]
     first = restored[0]
@@ -110,19 +132,19 @@ def _overlays(runs: list[Path], names: list[str], count: int, path: Path) -> Non
     if first.config.data.val is None:
         raise UserError(f"{runs[0]} has no data.val any more: name another run first")
     rows = shards.rows(first.config.data.val)
-    colors = first.task.taxonomy.colors
+    task = first.task
     pictures = []
     for row in rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]:
-        record = shards.read(row)
-        assert record.label is not None
-        image, label = decode_image(record.image, record.where), decode_label(record.label, record.where)
-        pictures += [image, overlay(image, label, colors)]
+        image, label = load_pair(shards, int(row), shards.taxonomy.num_classes, task.decode)
+        shown = task.show(image)
+        pictures += [*shown, task.paint(shown[-1], label)]
         for one in restored:
             with torch.inference_mode():
                 predicted = one.task.predict(one.net, torch.from_numpy(image)[None].to(runtime.device))[0]
-            pictures.append(overlay(image, predicted.to("cpu", torch.uint8).numpy(), colors))
-    sheet = _titled(grid(pictures, columns=2 + len(runs)), ["image", "truth", *names])
-    path.write_bytes(png(sheet))
+            pictures.append(task.paint(shown[-1], predicted.to("cpu", torch.uint8).numpy()))
+    images = ["image"] if task.dates == 1 else [f"date {number + 1}" for number in range(task.dates)]
+    titles = [*images, "truth", *names]
+    path.write_bytes(png(_titled(grid(pictures, columns=len(titles)), titles)))
 
 
 def _titled(sheet: np.ndarray, titles: list[str]) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unimatch.engine.build import build_evaluator, check_taxonomy, open_shards, restore, select
 from unimatch.engine.entry import Parser, run_entry
+from unimatch.engine.evaluate import report
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
 
@@ -62,11 +63,8 @@ def main(args: list[str]) -> None:
         )
     figures = evaluator(restored.net)
     if runtime.is_main:
-        headline = restored.task.headline
         print(f"{restored.folder} on {name}: {figures['images']} images in {figures['seconds']:.1f} s")
-        for class_name, value in figures["iou"].items():
-            print(f"  {class_name:<24} {'absent' if value is None else f'{100 * value:6.2f}'}")
-        print(f"  {headline:<24} {100 * figures[headline]:6.2f}")
+        print("\n".join(report(figures, restored.task)))
     with runtime.together():
         if options.json and runtime.is_main:
             text = json.dumps({"data": name, "step": restored.state.step, **figures}, indent=1)

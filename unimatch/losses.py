@@ -1,4 +1,5 @@
 """Pixel losses: means over the pixels of the tensors given, in fp32; 0, with a graph, where no pixel counts.
+The Dice losses are ratios of sums over them.
 
 None knows of other micro-batches or processes. A global mean is made outside, by the `share` of a batch.
 """
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from unimatch.errors import ConfigError
 from unimatch.taxonomy import IGNORE_INDEX
+
+DICE_SMOOTH = 1e-5  # as published
 
 
 @dataclass
@@ -86,3 +89,36 @@ def masked_consistency(
     labels = torch.where(kept, labels, IGNORE_INDEX)
     total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="sum")
     return total / valid.sum().clamp(min=1)
+
+
+def dice_loss(logits: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
+    """The mean over all classes of 1 - (2 * sum(p t) + e) / (sum(p^2) + sum(t^2) + e), a scalar.
+
+    p is the softmax, t the one-hot label, e = 1e-5; sums run over the kept pixels of the whole micro-batch,
+    and a class that is in neither counts nearly 0. No kept pixel: 0, with a graph. The sums make it no mean
+    over pixels: unlike cross-entropy it depends on how a global batch is divided over processes and
+    micro-batches, and the figures of parts are averaged (V-Net, Milletari et al., 3DV 2016, in the form that
+    published semi-supervised work on ACDC uses, background included).
+    logits: [B, K, H, W]; labels: int64 [B, H, W], any value where `kept` (bool [B, H, W]) is False.
+    """
+    kept = kept[:, None]
+    probability = logits.float().softmax(dim=1) * kept
+    classes = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1)
+    target = ((labels[:, None] == classes) & kept).float()
+    axes = (0, 2, 3)
+    overlap = (probability * target).sum(axes)
+    total = probability.square().sum(axes) + target.sum(axes)
+    return 1.0 - ((2.0 * overlap + DICE_SMOOTH) / (total + DICE_SMOOTH)).mean()
+
+
+def cross_entropy_and_dice(logits: Tensor, labels: Tensor) -> Tensor:
+    """(cross-entropy + Dice loss) / 2, a scalar; both without pixels of IGNORE_INDEX."""
+    return (cross_entropy(logits, labels) + dice_loss(logits, labels, labels != IGNORE_INDEX)) / 2.0
+
+
+def masked_dice(logits: Tensor, labels: Tensor, conf: Tensor, valid: Tensor, threshold: float) -> Tensor:
+    """The Dice loss against pseudo-labels over valid pixels with conf >= threshold, a scalar.
+
+    Arguments as for masked_consistency. Unlike there, pixels below the threshold are in no denominator.
+    """
+    return dice_loss(logits, labels, valid & (conf >= threshold))

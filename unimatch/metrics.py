@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from unimatch.taxonomy import IGNORE_INDEX
+
+
+class Metric(Protocol):
+    """What an evaluation collects. Each process updates its own; then the sum of the states replaces each."""
+
+    state: Tensor
+    """On the metric's device, of a shape that does not depend on the samples: the sum over processes of the
+    states is the state of the whole set."""
+
+    def update(self, prediction: Tensor, label: Tensor, keys: Sequence[str]) -> None:
+        """Adds samples, integers [B, H, W], by their keys. A unit's samples all come to one process."""
+
+
+def defined(value: float) -> float | None:
+    """`value`, or None for a NaN, which JSON cannot say: a figure that no pixel defines."""
+    return None if math.isnan(value) else value
 
 
 class ConfusionMatrix:
@@ -18,7 +38,15 @@ class ConfusionMatrix:
     def __init__(self, num_classes: int, device: torch.device | str = "cpu") -> None:
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
 
-    def update(self, prediction: Tensor, label: Tensor) -> None:
+    @property
+    def state(self) -> Tensor:
+        return self.counts
+
+    @state.setter
+    def state(self, counts: Tensor) -> None:
+        self.counts = counts
+
+    def update(self, prediction: Tensor, label: Tensor, keys: Sequence[str] = ()) -> None:
         """Adds the pixels of two integer tensors of one shape, except those where either is IGNORE_INDEX.
 
         A prediction is ignored outside the crop of a centre evaluation; elsewhere only labels are.

@@ -17,7 +17,14 @@ from torch import nn
 from unimatch import config as config_io
 from unimatch.data.archive import ShardSet
 from unimatch.data.plan import Plan
-from unimatch.engine.build import accumulation_steps, build_method, build_task, open_shards, select
+from unimatch.engine.build import (
+    accumulation_steps,
+    build_method,
+    build_task,
+    open_shards,
+    select,
+    task_class,
+)
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.log import banner
 from unimatch.engine.run_config import BatchConfig, RunConfig
@@ -59,7 +66,8 @@ def report(
 ) -> str:
     """The whole answer as text. UserError where the run itself would end with one."""
     shards = open_shards(config.data.shards, config.data.cache)
-    net = shape_only(config.model, shards.taxonomy.num_classes)
+    dates = task_class(config).dates
+    net = shape_only(config.model, shards.taxonomy.num_classes, dates=dates)
     task = build_task(config, shards.taxonomy, net)
     method = build_method(config, task, net)
     paired = method.views.unlabeled
@@ -185,7 +193,8 @@ def _activations(
     points = []
     passes = Passes(1, 1)
     for times in (1, 2):
-        net = shape_only(config.model, shards.taxonomy.num_classes, config.activation_checkpointing)
+        num_classes, recompute = shards.taxonomy.num_classes, config.activation_checkpointing
+        net = shape_only(config.model, num_classes, recompute, task_class(config).dates)
         task = build_task(config, shards.taxonomy, net)
         method = build_method(config, task, net)
         counts = (times * unit[0], times * unit[1])

@@ -1,6 +1,7 @@
 """Writes what a trained run sees in a folder of images: class ids, colour masks and overlays as PNG.
 
-`python -m unimatch.predict RUN --images FOLDER --out FOLDER`
+`python -m unimatch.predict RUN --images FOLDER --out FOLDER`; a run of change detection also needs
+`--second FOLDER`, the same file names at the second date, and its overlays show both dates side by side.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from tqdm import tqdm
 
 from unimatch.data.decode import decode_rgb
 from unimatch.data.encode import png
-from unimatch.data.picture import label_colors, overlay
+from unimatch.data.images import stack_dates
+from unimatch.data.index import summary
+from unimatch.data.picture import grid, label_colors
 from unimatch.engine.build import restore
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.runtime import Runtime
@@ -33,6 +36,9 @@ def main(args: list[str]) -> None:
         "--images", type=Path, required=True, metavar="FOLDER", help="images, also in folders below it"
     )
     parser.add_argument(
+        "--second", type=Path, metavar="FOLDER", help="the second date of each image (change detection)"
+    )
+    parser.add_argument(
         "--out", type=Path, required=True, metavar="FOLDER", help="gets ids/, colors/ and overlays/"
     )
     parser.add_argument(
@@ -47,41 +53,68 @@ def main(args: list[str]) -> None:
     options = parser.parse_args(args)
     if not 0 <= options.alpha <= 1:
         parser.error(f"--alpha must be from 0 to 1, found {options.alpha:g}")
-    if not options.images.is_dir():
-        raise UserError(f"--images {options.images} is not a folder")
-    paths = sorted(path for path in options.images.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise UserError(f"no images in {options.images}; looked for {', '.join(SUFFIXES)}")
-
-    options.out.mkdir(parents=True, exist_ok=True)
-
+    names = _names(options.images, "--images")
     runtime = Runtime()
     if runtime.world > 1:
         raise UserError("unimatch.predict runs as one process: start it with python, not with a launcher")
     restored = restore(options.run, options.checkpoint, options.network, runtime)
-    colors = restored.task.taxonomy.colors
+    task = restored.task
+    folders = _dates(options.images, options.second, names, task.dates)
+    options.out.mkdir(parents=True, exist_ok=True)
     problems = []
-    for path in tqdm(paths, unit="image", dynamic_ncols=True, disable=None):
+    for name in tqdm(names, unit="image", dynamic_ncols=True, disable=None):
         try:
-            image = decode_rgb(path.read_bytes(), str(path))
+            dates = [decode_rgb((folder / name).read_bytes(), str(folder / name)) for folder in folders]
+            image = dates[0] if len(dates) == 1 else stack_dates(dates[0], dates[1], str(name))
         except (DataError, OSError) as error:
             problems.append(str(error))
             continue
         with torch.inference_mode():
-            labels = restored.task.predict(restored.net, torch.from_numpy(image)[None].to(runtime.device))[0]
+            labels = task.predict(restored.net, torch.from_numpy(image)[None].to(runtime.device))[0]
         ids = labels.to("cpu", torch.uint8).numpy()
-        relative = path.relative_to(options.images)
-        _write(options.out / "ids" / relative, ids)
-        _write(options.out / "colors" / relative, label_colors(ids, colors))
-        _write(options.out / "overlays" / relative, overlay(image, ids, colors, options.alpha))
+        _write(options.out / "ids" / name, ids)
+        _write(options.out / "colors" / name, label_colors(ids, task.taxonomy.colors))
+        overlays = [task.paint(date, ids, options.alpha) for date in task.show(image)]
+        _write(options.out / "overlays" / name, grid(overlays, columns=len(overlays)))
     print(
-        f"{len(paths) - len(problems)} images predicted with {restored.folder}; "
+        f"{len(names) - len(problems)} images predicted with {restored.folder}; "
         f"see {options.out / 'overlays'}"
     )
     if problems:
         raise UserError(
-            f"{len(problems)} of {len(paths)} images could not be read:\n  " + "\n  ".join(problems)
+            f"{len(problems)} of {len(names)} images could not be read:\n  " + "\n  ".join(problems)
         )
+
+
+def _names(folder: Path, option: str) -> list[Path]:
+    """The images in a folder and those below it, as paths relative to it, sorted."""
+    if not folder.is_dir():
+        raise UserError(f"{option} {folder} is not a folder")
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not names:
+        raise UserError(f"no images in {folder}; looked for {', '.join(SUFFIXES)}")
+    return names
+
+
+def _dates(images: Path, second: Path | None, names: list[Path], dates: int) -> list[Path]:
+    """The folders that hold each date of the images; UserError unless they hold the same names."""
+    if dates == 1:
+        if second is not None:
+            raise UserError("--second is for runs of task change; this run reads single images")
+        return [images]
+    if second is None:
+        raise UserError(
+            "this run compares two dates: name the folder of the first with --images and that of the second, "
+            "with the same file names, with --second"
+        )
+    others = set(_names(second, "--second"))
+    lonely = [f"{images / name} (not in {second})" for name in names if name not in others]
+    lonely += [f"{second / name} (not in {images})" for name in sorted(others - set(names))]
+    if lonely:
+        raise UserError(
+            f"{len(lonely)} image(s) have no partner of the same name at the other date: {summary(lonely, 5)}"
+        )
+    return [images, second]
 
 
 def _write(path: Path, picture: np.ndarray) -> None:

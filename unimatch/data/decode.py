@@ -26,6 +26,7 @@ JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_SCAN = 0xDA
 # EXIF rotation is ignored: labels are drawn on the stored pixels.
 READ_IMAGE = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+READ_GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 class Header(NamedTuple):
@@ -124,6 +125,23 @@ def decode_rgb(data: bytes, where: str) -> np.ndarray:
             f"{where}: a 16-bit greyscale image, but this task reads 8 bits; convert it to 8 bits"
         )
     return image
+
+
+def decode_grey(data: bytes, where: str) -> np.ndarray:
+    """uint16 [H, W] of a greyscale image of at most 16 bits; from 8 bits 0 to 255 become 0 to 65535.
+
+    DataError for a colour or palette image, and as `decode_image`.
+    """
+    header = whole_image(data, where)
+    if header.channels != 1:
+        kind = "a palette" if header.channels == 0 else "a colour"
+        raise DataError(
+            f"{where}: {kind} image ({header.format.upper()}), but this task reads greyscale; convert it to "
+            "greyscale PNG of 8 or 16 bits and pack it again"
+        )
+    image = _decode(data, READ_GREY, where, "image")
+    # 257 * 255 = 65535, so the fraction of the largest value stays exactly what it was.
+    return image if image.dtype == np.uint16 else image.astype(np.uint16) * np.uint16(257)
 
 
 def whole_image(data: bytes, where: str) -> Header:

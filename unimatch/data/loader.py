@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from unimatch.data.archive import Record, ShardSet
-from unimatch.data.decode import check_label, decode_label, decode_rgb
+from unimatch.data.decode import check_label, decode_label
+from unimatch.data.images import rgb
 from unimatch.data.index import summary
 from unimatch.data.plan import MicroPlan, Plan, Slots
 from unimatch.data.workers import ahead
@@ -26,6 +27,8 @@ Sample = TypeVar("Sample")
 EXPECT_STEPS = 100  # so long before it is read is a shard behind a URL fetched, if there is room for it
 EXPECT_SAMPLES = 1000  # the same in evaluation
 Arrays = dict[str, np.ndarray]
+Decode = Callable[[Record], np.ndarray]
+"""From a sample's bytes to its image, [..., H, W, C], see data.images. Picklable."""
 
 
 class Transform(Protocol):
@@ -44,13 +47,15 @@ class RawMicro(TypedDict):
     skipped: int  # unreadable samples that were replaced in it
 
 
-def load_image(shards: ShardSet, row: int) -> np.ndarray:
-    """uint8 [H, W, 3]: the image of a sample; its label is not read. DataError names shard and key."""
-    return _image(shards.read(row, with_label=False))
+def load_image(shards: ShardSet, row: int, decode: Decode = rgb) -> np.ndarray:
+    """[..., H, W, C]: the image of a sample; its label is not read. DataError names shard and key."""
+    return _image(shards.read(row, with_label=False), decode)
 
 
-def load_pair(shards: ShardSet, row: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [H, W, 3] and uint8 [H, W]: image and label of a sample.
+def load_pair(
+    shards: ShardSet, row: int, num_classes: int, decode: Decode = rgb
+) -> tuple[np.ndarray, np.ndarray]:
+    """[..., H, W, C] and uint8 [H, W]: image and label of a sample.
 
     DataError if they do not fit each other, the index or the classes, or if there is no label.
     """
@@ -59,25 +64,23 @@ def load_pair(shards: ShardSet, row: int, num_classes: int) -> tuple[np.ndarray,
         raise DataError(
             f"{record.where}: has no label, but the split uses it as a labelled sample; remove its key"
         )
-    image, label = _image(record), decode_label(record.label, record.where)
-    if label.shape != image.shape[:2]:
+    image, label = _image(record, decode), decode_label(record.label, record.where)
+    height, width = image.shape[-3:-1]
+    if label.shape != (height, width):
         raise DataError(
             f"{record.where}: the label is {label.shape[1]}x{label.shape[0]} pixels, the image "
-            f"{image.shape[1]}x{image.shape[0]}; pack the right pair again"
+            f"{width}x{height}; pack the right pair again"
         )
     check_label(label, num_classes, record.where)
     return image, label
 
 
-def _image(record: Record) -> np.ndarray:
-    if record.second is not None:
+def _image(record: Record, decode: Decode) -> np.ndarray:
+    image = decode(record)
+    height, width = image.shape[-3:-1]
+    if (height, width) != (record.height, record.width):
         raise DataError(
-            f"{record.where}: holds a pair of images (change detection), this task reads single ones"
-        )
-    image = decode_rgb(record.image, record.where)
-    if image.shape[:2] != (record.height, record.width):
-        raise DataError(
-            f"{record.where}: the image is {image.shape[1]}x{image.shape[0]} pixels, the index says "
+            f"{record.where}: the image is {width}x{height} pixels, the index says "
             f"{record.width}x{record.height}; pack the data again"
         )
     return image
@@ -109,6 +112,7 @@ class _TrainingStep:
     accumulation: int
     num_classes: int
     skip_ceiling: int
+    decode: Decode
 
     def __call__(self, step: int) -> list[dict[str, Any]]:
         if self.shards.is_remote:
@@ -133,7 +137,10 @@ class _TrainingStep:
     def _labeled(self, slots: Slots, skipped: dict[int, str]) -> Iterator[Arrays]:
         for ordinal, key in zip(slots.ordinals.tolist(), slots.view_keys, strict=True):
             image, label = self._readable(
-                self.rows_labeled, ordinal, skipped, lambda row: load_pair(self.shards, row, self.num_classes)
+                self.rows_labeled,
+                ordinal,
+                skipped,
+                lambda row: load_pair(self.shards, row, self.num_classes, self.decode),
             )
             yield self.transform.labeled(image, label, key)
 
@@ -145,7 +152,10 @@ class _TrainingStep:
                 None
                 if place is None
                 else self._readable(
-                    self.rows_unlabeled, place, skipped, lambda row: load_image(self.shards, row)
+                    self.rows_unlabeled,
+                    place,
+                    skipped,
+                    lambda row: load_image(self.shards, row, self.decode),
                 )
                 for place in (ordinal, other)
             )
@@ -209,6 +219,7 @@ def train_loader(
     pin_memory: bool = False,
     num_classes: int,
     skip_ceiling: int = 0,
+    decode: Decode = rgb,
 ) -> Iterator[tuple[int, list[RawMicro]]]:
     """(step, this rank's micro-batches) for each step in [start_step, stop_step).
 
@@ -232,6 +243,7 @@ def train_loader(
         accumulation,
         num_classes,
         skip_ceiling,
+        decode,
     )
     steps = range(start_step, stop_step)
     results = ahead(
@@ -274,7 +286,7 @@ def _counted(
 class EvalBatch(TypedDict):
     """Images of one size."""
 
-    image: torch.Tensor  # uint8 [B, H, W, 3]
+    image: torch.Tensor  # [B, ..., H, W, C], as decoded
     label: torch.Tensor | None  # uint8 [B, H, W]; None for mask-free samples
     keys: list[str]
 
@@ -287,6 +299,7 @@ class _EvalBatch:
 
     shards: ShardSet
     all_rows: np.ndarray
+    decode: Decode
 
     def __call__(self, rows: np.ndarray) -> dict[str, Any]:
         if self.shards.is_remote:
@@ -295,11 +308,12 @@ class _EvalBatch:
         keys = self.shards.keys(rows)
         if self.shards.index["label_size"][rows[0]] == 0:
             return {
-                "image": np.stack([load_image(self.shards, int(row)) for row in rows]),
+                "image": np.stack([load_image(self.shards, int(row), self.decode) for row in rows]),
                 "label": None,
                 "keys": keys,
             }
-        pairs = [load_pair(self.shards, int(row), self.shards.taxonomy.num_classes) for row in rows]
+        num_classes = self.shards.taxonomy.num_classes
+        pairs = [load_pair(self.shards, int(row), num_classes, self.decode) for row in rows]
         images, labels = zip(*pairs, strict=True)
         return {"image": np.stack(images), "label": np.stack(labels), "keys": keys}
 
@@ -317,13 +331,16 @@ def eval_loader(
     batch: int,
     prefetch: int = 2,
     timeout_s: float = 120.0,
+    decode: Decode = rgb,
+    unit: Callable[[str], str] | None = None,
 ) -> Iterator[EvalBatch]:
     """This rank's share of `rows`, each image once, in batches of at most `batch` images of one size.
 
-    Ranks get different numbers of batches, and none if there are more ranks than images.
+    Keys of which `unit` says the same (the slices of a volume) go to one rank; None: each is its own unit.
+    Ranks get different numbers of batches, and none if there are more ranks than units.
     """
-    mine = rows[rank::world]
-    prepare = _EvalBatch(shards, mine)
+    mine = rows[_units(shards, rows, unit) % world == rank]
+    prepare = _EvalBatch(shards, mine, decode)
     for result in ahead(
         prepare,
         _equal_batches(shards, mine, batch),
@@ -338,6 +355,14 @@ def eval_loader(
             "label": None if label is None else torch.from_numpy(label),
             "keys": result["keys"],
         }
+
+
+def _units(shards: ShardSet, rows: np.ndarray, unit: Callable[[str], str] | None) -> np.ndarray:
+    """int64, for each row: the number of its unit, in the order in which the units first occur."""
+    if unit is None:
+        return np.arange(len(rows))
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(unit(key), len(numbers)) for key in shards.keys(rows)], np.int64)
 
 
 def _equal_batches(shards: ShardSet, rows: np.ndarray, batch: int) -> list[np.ndarray]:

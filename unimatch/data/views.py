@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import permutations
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -193,28 +194,41 @@ def draw_box(draws: Draws, config: BoxConfig, crop: int) -> ops.Rect:
             return (x, y, x + width, y + height) if width and height else EMPTY_BOX
 
 
-class NaturalViews:
+class Placement(Protocol):
+    """Where the pixels of a crop come from."""
+
+    @property
+    def content(self) -> ops.Rect: ...
+
+    def image(self, image: np.ndarray) -> np.ndarray: ...
+
+    def label(self, label: np.ndarray) -> np.ndarray: ...
+
+
+class Views:
     """Makes a sample's views from its decoded image and its key. Picklable; holds no state.
 
-    `partner` says what is pasted into the boxes: "same" another crop of the same image, "shuffled" a crop of
-    another image, "batch" or None nothing that this class has to make.
+    What is drawn and done is a subclass's affair; `config` has at least `crop` and `box`. `partner` says what
+    is pasted into the boxes: "same" another crop of the same image, "shuffled" a crop of another image,
+    "batch" or None nothing that this class has to make.
     """
 
-    def __init__(self, config: ViewConfig, num_strong: int, partner: str | None) -> None:
+    def __init__(self, config: Any, num_strong: int, partner: str | None) -> None:
         assert num_strong >= 0 and partner in ("same", "shuffled", "batch", None), (num_strong, partner)
         self.config = config
         self.num_strong = num_strong
         self.partner = partner
 
     def labeled(self, image: np.ndarray, label: np.ndarray, key: int) -> dict[str, np.ndarray]:
-        """image uint8 [S, S, 3] and label uint8 [S, S]."""
-        geometry = self._geometry(image, key)
-        return {"image": geometry.image(image), "label": geometry.label(label)}
+        """image [..., S, S, C] as decoded and label uint8 [S, S]."""
+        placement = self.placement(image, Draws(keyed.key(key, GEOMETRY)))
+        return {"image": self.warped(image, placement), "label": placement.label(label)}
 
     def unlabeled(
         self, image: np.ndarray, key: int, partner_image: np.ndarray | None = None
     ) -> dict[str, np.ndarray]:
-        """weak uint8 [S, S, 3], strong uint8 [V, S, S, 3], rectangles content int32 [4], boxes int32 [V, 4].
+        """weak [..., S, S, C] as decoded, strong [V, ..., S, S, C], rectangles content int32 [4], boxes int32
+        [V, 4].
 
         With a partner of its own also partner_weak, partner_strong and partner_content. Where a box is empty
         nobody sees the partner's strong view, and its weak one stands there.
@@ -231,16 +245,34 @@ class NaturalViews:
             views.update({f"partner_{name}": value for name, value in partner.items()})
         return views
 
-    def _geometry(self, image: np.ndarray, key: int) -> Geometry:
-        draws = Draws(keyed.key(key, GEOMETRY))
-        return draw_geometry(draws, self.config, image.shape[1], image.shape[0])
+    def placement(self, image: np.ndarray, draws: Draws) -> Placement:
+        """Draws the geometry that all views of an image share."""
+        raise NotImplementedError
+
+    def warped(self, image: np.ndarray, placement: Any) -> np.ndarray:
+        """The crop of an image as decoded."""
+        return placement.image(image)
+
+    def colored(self, weak: np.ndarray, key: int) -> np.ndarray:
+        """A strong view of a weak one; `key` says what is done to the colours."""
+        raise NotImplementedError
 
     def _views(self, image: np.ndarray, key: int, wanted: list[bool]) -> dict[str, np.ndarray]:
         """One weak view and a strong one for each of `wanted`, all of one geometry."""
-        geometry = self._geometry(image, key)
-        weak = geometry.image(image)
-        strong = np.empty((len(wanted), *weak.shape), np.uint8)
+        placement = self.placement(image, Draws(keyed.key(key, GEOMETRY)))
+        weak = self.warped(image, placement)
+        strong = np.empty((len(wanted), *weak.shape), weak.dtype)
         for v, want in enumerate(wanted):
-            colors = draw_colors(Draws(keyed.key(key, COLOR, v)), self.config)
-            strong[v] = colors.apply(weak) if want else weak
-        return {"weak": weak, "strong": strong, "content": np.array(geometry.content, np.int32)}
+            strong[v] = self.colored(weak, keyed.key(key, COLOR, v)) if want else weak
+        return {"weak": weak, "strong": strong, "content": np.array(placement.content, np.int32)}
+
+
+class NaturalViews(Views):
+    """Views of uint8 [H, W, 3]; settings: ViewConfig."""
+
+    def placement(self, image: np.ndarray, draws: Draws) -> Geometry:
+        height, width = image.shape[-3:-1]
+        return draw_geometry(draws, self.config, width, height)
+
+    def colored(self, weak: np.ndarray, key: int) -> np.ndarray:
+        return draw_colors(Draws(key), self.config).apply(weak)

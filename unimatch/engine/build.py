@@ -27,7 +27,7 @@ from unimatch.engine.run_folder import read_config, refuse_changes
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.schedule import total_steps
 from unimatch.engine.trainer import Trainer
-from unimatch.errors import UserError
+from unimatch.errors import ConfigError, UserError
 from unimatch.methods import METHODS
 from unimatch.methods.base import Method
 from unimatch.models.recompute import recompute_activations
@@ -99,10 +99,23 @@ def accumulation_steps(batch: BatchConfig, uses_unlabeled: bool, world: int) -> 
     )
 
 
+def task_class(config: RunConfig) -> type[Task]:
+    """The class of the run's task; ConfigError if the configured network cannot read its images."""
+    cls: type[Task] = TASKS[config.task.name].cls
+    channels = config.model.encoder.in_channels
+    if channels != cls.channels:
+        raise ConfigError(
+            f"model.encoder.in_channels is {channels}, but task {config.task.name} reads images of "
+            f"{cls.channels} channel(s); set it to {cls.channels}"
+        )
+    return cls
+
+
 def build_network(config: RunConfig, taxonomy: Taxonomy, runtime: Runtime) -> Segmentor:
     """The network on this process's device, with the same first weights on every process."""
+    task = task_class(config)
     torch.manual_seed(config.seed)
-    net = build_segmentor(config.model, taxonomy.num_classes)
+    net = build_segmentor(config.model, taxonomy.num_classes, task.dates)
     # The order of the axes in memory that images have already: faster on CPUs and on tensor cores.
     return net.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -131,6 +144,7 @@ def build_evaluator(
     timeout_s: float,
 ) -> Evaluator:
     """An evaluator over selected samples."""
+    _require_dates(shards, selection, task)
     _require_labels(shards, selection)
     loader = partial(
         eval_loader,
@@ -141,6 +155,8 @@ def build_evaluator(
         batch=batch,
         workers=workers,
         timeout_s=timeout_s,
+        decode=task.decode,
+        unit=task.unit,
     )
     return Evaluator(runtime, task, loader, len(selection.rows))
 
@@ -155,6 +171,9 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
     _check_fields(config, uses_unlabeled)
 
     labeled, unlabeled = selections["labeled"], selections.get("unlabeled")
+    for selection in (labeled, unlabeled):
+        if selection is not None:
+            _require_dates(shards, selection, task)
     _require_labels(shards, labeled)
     if "val" in selections:
         _refuse_overlap(shards, selections)
@@ -237,6 +256,7 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
         pin_memory=runtime.device.type == "cuda",
         num_classes=shards.taxonomy.num_classes,
         skip_ceiling=config.data.skip_ceiling,
+        decode=task.decode,
     )
     evaluator = None
     if "val" in selections:
@@ -275,6 +295,19 @@ def _check_fields(config: RunConfig, uses_unlabeled: bool) -> None:
         missing.append("batch.unlabeled")
     if missing:
         raise UserError(f"method {config.method.name} uses unlabelled samples: set {' and '.join(missing)}")
+
+
+def _require_dates(shards: ShardSet, selection: Selection, task: Task) -> None:
+    rows = selection.rows
+    dates = 1 + (shards.index["second_size"][rows] > 0)
+    wrong = rows[dates != task.dates]
+    if len(wrong):
+        keys = ", ".join(shards.keys(wrong[:5]))
+        kind = "pairs of images" if task.dates == 1 else "single images"
+        raise UserError(
+            f"{len(wrong)} of the {len(rows)} samples of {selection.name!r} are {kind} (first: {keys}), but the "
+            f"task reads {task.dates} image(s) a sample; pairs are for task change"
+        )
 
 
 def _require_labels(shards: ShardSet, selection: Selection) -> None:

@@ -16,6 +16,34 @@ from unimatch.errors import DataError
 from unimatch.tasks.base import Task
 
 
+def shown(name: str, value: float | int | None, task: Task) -> str:
+    """A figure for people: in percent, or in the unit that the task says; counts (int) as they are;
+    "undefined" for None.
+    """
+    if value is None:
+        return "undefined"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.2f} {task.units[name]}" if name in task.units else f"{100 * value:.2f}"
+
+
+def report(figures: dict[str, Any], task: Task) -> list[str]:
+    """A line for every class with its figures, then one for every other figure, the headline last."""
+    single = {name: value for name, value in figures.items() if not isinstance(value, dict)}
+    single[task.headline] = single.pop(task.headline)
+    by_class = {name: value for name, value in figures.items() if isinstance(value, dict)}
+    lines = [f"  {'':<24}" + "".join(f" {name:>10}" for name in by_class)] if by_class else []
+    for label in next(iter(by_class.values()), {}):
+        cells = [shown(name, values[label], task) for name, values in by_class.items()]
+        lines.append(f"  {label:<24}" + "".join(f" {cell:>10}" for cell in cells))
+    lines += [
+        f"  {name:<24} {shown(name, value, task):>10}"
+        for name, value in single.items()
+        if name not in ("images", "seconds")
+    ]
+    return lines
+
+
 @dataclass
 class Evaluator:
     """Calling it with a network gives the figures of one set of samples, the same on every process."""
@@ -39,14 +67,14 @@ class Evaluator:
                     with self.runtime.autocast():
                         predicted = self.task.predict(net, batch["image"].to(self.runtime.device))
                     assert batch["label"] is not None, "build_evaluator takes labelled samples only"
-                    metric.update(predicted, batch["label"].to(self.runtime.device))
+                    metric.update(predicted, batch["label"].to(self.runtime.device), batch["keys"])
                     seen += len(batch["image"])
         except DataError as error:
             problem = error
         with self.runtime.together():
             if problem:
                 raise problem
-        metric.counts = self.runtime.sum_on_device(metric.counts)
+        metric.state = self.runtime.sum_on_device(metric.state)
         total = int(self.runtime.sum_on_host(torch.tensor([seen])).item())
         assert total == self.num_images, f"evaluated {total} images of {self.num_images}"
         return {**self.task.figures(metric), "images": total, "seconds": time.perf_counter() - began}

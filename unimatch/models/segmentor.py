@@ -1,13 +1,15 @@
-"""The network that every method trains: an encoder, an optional perturbation of its features, a head."""
+"""The networks that methods train: an encoder, an optional perturbation of its features, a head."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unimatch.config import Section
-from unimatch.models.encoders import Encoder, EncoderConfig, build_encoder
+from unimatch.models.base import Encoder
+from unimatch.models.encoders import EncoderConfig, build_encoder
 from unimatch.models.heads import HEADS
 
 Perturb = Callable[[list[Tensor]], list[Tensor]]
@@ -38,16 +40,42 @@ class Segmentor(nn.Module):
         `perturb` maps the features, each [B, c, h, w], to those that the head decodes. It may return more
         images than it was given (clean and perturbed ones, decoded in one batch); B' is their number.
         """
-        features = self.encoder(image)
+        features = self.features(image)
         if perturb is not None:
             features = perturb(features)
         logits = self.head(features)
         logits = F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=True)
         return {"logits": logits}
 
+    def features(self, image: Tensor) -> list[Tensor]:
+        """What the head decodes, finest first, each [B, c, h, w]."""
+        return self.encoder(image)
 
-def build_segmentor(config: ModelConfig, num_classes: int) -> Segmentor:
-    """The network that `config` describes. What is random comes from torch's global generator."""
+
+class BitemporalSegmentor(Segmentor):
+    """A logit for every class and pixel of a place seen at two dates: image [B, 2, C, H, W].
+
+    One encoder reads both dates; the head decodes the absolute difference of each feature level (UniMatch,
+    section 5, change detection), so exchanging the dates changes nothing but the order in which batch-norms
+    record them. Two things the paper leaves open are as in the released code: a perturbation acts on the
+    differences, hence on both dates alike, and the dates are encoded one after the other, so that in training
+    batch-norms normalise each date by its own statistics, which takes away what light and season change
+    everywhere.
+    """
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        first, second = (
+            self.encoder(date.contiguous(memory_format=torch.channels_last)) for date in image.unbind(1)
+        )
+        return [(a - b).abs() for a, b in zip(first, second, strict=True)]
+
+
+def build_segmentor(config: ModelConfig, num_classes: int, dates: int = 1) -> Segmentor:
+    """The network that `config` describes. What is random comes from torch's global generator.
+
+    dates: images a sample, 1 or 2, as the task has them.
+    """
+    assert dates in (1, 2), dates
     encoder = build_encoder(config.encoder)
     head = HEADS[config.head.name].cls(config.head.config, encoder.channels, encoder.strides, num_classes)
-    return Segmentor(encoder, head)
+    return (Segmentor if dates == 1 else BitemporalSegmentor)(encoder, head)

@@ -56,16 +56,16 @@ class LiveBytes(TorchDispatchMode):
         return result
 
 
-def shape_only(config: ModelConfig, num_classes: int, recompute: bool = False) -> Segmentor:
+def shape_only(config: ModelConfig, num_classes: int, recompute: bool = False, dates: int = 1) -> Segmentor:
     """The network of a configuration without memory for its parameters (torch's meta device).
 
-    recompute: its encoder's blocks keep inputs only (activation_checkpointing).
+    dates: images a sample. recompute: its encoder's blocks keep inputs only (activation_checkpointing).
     """
     encoder = config.encoder
     weights, encoder.weights = encoder.weights, "none"  # values do not matter, and need not be there
     try:
         with torch.device("meta"):
-            net = build_segmentor(config, num_classes)
+            net = build_segmentor(config, num_classes, dates)
             if recompute:
                 recompute_activations(net.encoder)
             return net.to(memory_format=torch.channels_last)
@@ -91,7 +91,7 @@ def blank_micro(
 ) -> RawMicro:
     """A micro-batch of black images, as the loader stacks them."""
     transform = task.transform(method.views)
-    image, label = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
+    image, label = task.blank(height, width), np.zeros((height, width), np.uint8)
 
     def stacked(arrays: dict[str, np.ndarray], count: int) -> dict[str, Tensor]:
         tensors = {name: torch.from_numpy(np.stack([array] * count)) for name, array in arrays.items()}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unimatch.engine.build import build_method, build_task, open_shards
+from unimatch.engine.build import build_method, build_task, open_shards, task_class
 from unimatch.engine.log import read_metrics
 from unimatch.engine.run_config import RunConfig
 from unimatch.errors import UserError
@@ -132,7 +132,7 @@ def time_messages(count: int, timeout_s: float) -> list[Exchange]:
 def work_of(config: RunConfig) -> Work:
     """Parameters, norms and passes of the run; its times are still to be measured."""
     taxonomy = open_shards(config.data.shards, config.data.cache).taxonomy
-    net = shape_only(config.model, taxonomy.num_classes)
+    net = shape_only(config.model, taxonomy.num_classes, dates=task_class(config).dates)
     task = build_task(config, taxonomy, net)
     method = build_method(config, task, net)
     size = sum(p.numel() for p in net.parameters()) * FP32

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unimatch.data.archive import Record
+from unimatch.data.picture import as_rgb, overlay
 from unimatch.data.sample import Batch
-from unimatch.metrics import ConfusionMatrix
+from unimatch.metrics import Metric
 from unimatch.registry import Registry
-from unimatch.taxonomy import Taxonomy
+from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
 
 TASKS = Registry("task")
 
@@ -36,7 +38,46 @@ class Task(ABC):
 
     taxonomy: Taxonomy
     headline: str
-    """The metric's figure by which runs are compared."""
+    """The metric's figure by which runs are compared: a fraction, of which more is better."""
+
+    units: ClassVar[Mapping[str, str]] = {}
+    """The unit of each figure that is no fraction; all others are shown in percent."""
+
+    channels: ClassVar[int] = 3
+    """Channels of the images, which the encoder must take."""
+
+    dates: ClassVar[int] = 1
+    """Images a sample: 2 for pairs, which need a network for pairs."""
+
+    background: ClassVar[int | None] = None
+    """The class id over which overlays leave the picture as it is; None: all classes are coloured."""
+
+    @staticmethod
+    @abstractmethod
+    def decode(record: Record) -> np.ndarray:
+        """[H, W, C], or [dates, H, W, C] of more than one date: a sample's image, see data.images.
+
+        DataError if the sample is of another kind.
+        """
+
+    def unit(self, key: str) -> str:
+        """What a sample is evaluated with: samples of one unit are given to one metric, on one process."""
+        return key
+
+    def blank(self, height: int, width: int) -> np.ndarray:
+        """A black image, as `decode` gives it."""
+        shape = (height, width, self.channels)
+        return np.zeros(shape if self.dates == 1 else (self.dates, *shape), np.uint8)
+
+    def show(self, image: np.ndarray) -> list[np.ndarray]:
+        """uint8 [H, W, 3]: each date of an image as decoded, for people."""
+        return [as_rgb(date) for date in (image if self.dates > 1 else [image])]
+
+    def paint(self, picture: np.ndarray, label: np.ndarray, alpha: float = 0.5) -> np.ndarray:
+        """uint8 [H, W, 3]: class ids [H, W] over a picture of that size."""
+        if self.background is not None:
+            label = np.where(label == self.background, IGNORE_INDEX, label)
+        return overlay(picture, label, self.taxonomy.colors, alpha)
 
     @abstractmethod
     def transform(self, needs: Needs) -> Any:
@@ -70,12 +111,14 @@ class Task(ABC):
         """uint8 [B, H, W]: class ids of images as decoded. Leaves `net` in eval mode."""
 
     @abstractmethod
-    def metric(self, device: torch.device | str = "cpu") -> ConfusionMatrix:
+    def metric(self, device: torch.device | str = "cpu") -> Metric:
         """An empty metric for this task's classes."""
 
     @abstractmethod
-    def figures(self, metric: ConfusionMatrix) -> dict[str, Any]:
-        """What a metric says, ready for JSON: `headline`, and figures by class name (None: absent)."""
+    def figures(self, metric: Any) -> dict[str, Any]:
+        """What a metric of this task says, for JSON: single figures, `headline` among them, and tables of
+        figures by class name, all with the same classes. None: nothing defines it (an absent class).
+        """
 
     @abstractmethod
     def pictures(self, net: nn.Module, batch: Batch) -> dict[str, np.ndarray]:

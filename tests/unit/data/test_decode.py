@@ -13,7 +13,14 @@ import zstandard
 from PIL import Image
 
 from tests.unit.data.tiny_set import image_bytes, label_array, label_bytes
-from unimatch.data.decode import check_label, decode_image, decode_label, decode_rgb, image_header
+from unimatch.data.decode import (
+    check_label,
+    decode_grey,
+    decode_image,
+    decode_label,
+    decode_rgb,
+    image_header,
+)
 from unimatch.data.encode import LabelFormat, encode_label, png
 from unimatch.data.index import LABEL_EXTENSIONS
 from unimatch.errors import DataError
@@ -257,3 +264,33 @@ def test_label_check_lists_the_values() -> None:
     with pytest.raises(DataError, match=r"value\(s\) 37, 40,"):
         check_label(np.array([[0, 40, 255, 37]], np.uint8), 11, "x")
     check_label(np.zeros((0, 0), np.uint8), 11, "x")
+
+
+@pytest.mark.parametrize("ext", ["png", "jpg"])
+def test_grey_of_8_bits_becomes_16(ext: str) -> None:
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    done, data = cv2.imencode(f".{ext}", values, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    found = decode_grey(data.tobytes(), "here")
+    assert done and found.dtype == np.uint16 and found.shape == (16, 16)
+    assert (found % 257 == 0).all()
+    np.testing.assert_allclose(found / 65535, values / 255, atol=0 if ext == "png" else 0.02)
+
+
+def test_grey_of_16_bits_stays() -> None:
+    values = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16) + np.uint16(3)
+    data = cv2.imencode(".png", values)[1].tobytes()
+    np.testing.assert_array_equal(decode_grey(data, "here"), values)
+
+
+def test_colours_are_no_grey() -> None:
+    data = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
+    with pytest.raises(
+        DataError, match=r"here: a colour image \(PNG\), but this task reads greyscale; convert"
+    ):
+        decode_grey(data, "here")
+    buffer = io.BytesIO()
+    Image.new("P", (4, 4)).save(buffer, "PNG")
+    with pytest.raises(DataError, match="here: a palette image"):
+        decode_grey(buffer.getvalue(), "here")
+    with pytest.raises(DataError, match="cut short"):
+        decode_grey(cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes()[:-14], "here")

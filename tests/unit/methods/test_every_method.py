@@ -302,7 +302,7 @@ def test_the_unsupervised_weight_moves_between_the_two_losses(name, make_net, ma
     for weight in (0.0, 0.25, 1.0):
         method = build(name, threshold=0.0, unsupervised_weight=weight)
         loss, logs = method.step(make_net(), make_batch(views=VIEWS[name]), START)
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[0] == float(logs["loss_x"])
     assert losses[1] == pytest.approx(0.75 * losses[0] + 0.25 * losses[2])
     assert losses[2] != pytest.approx(losses[0])

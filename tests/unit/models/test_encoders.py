@@ -263,3 +263,26 @@ def test_hub_without_weights_is_an_error(hub: list[str], monkeypatch: pytest.Mon
     with pytest.raises(UserError, match=f"timm has no weights for '{SMALL}'"):
         build_encoder(EncoderConfig(SMALL, "hub"))
     assert hub == []
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 13])
+@pytest.mark.parametrize(("name", "stem"), [("resnet50s", "conv1.0"), (LITE, "conv_stem")])
+def test_file_weights_fit_any_number_of_channels(
+    no_network: None, tmp_path: Path, name: str, stem: str, channels: int
+) -> None:
+    """Deep stems (three convolutions) and plain ones: the first kernel is summed for 1, repeated for more."""
+    state = timm.create_model(name).state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    kernel = state[f"{stem}.weight"]
+    encoder: Any = build_encoder(EncoderConfig(name, f"file:{tmp_path / 'w.pth'}", in_channels=channels))
+    found = encoder.net.state_dict()
+    expected = kernel.sum(1, keepdim=True)
+    if channels > 1:
+        expected = torch.stack([kernel[:, index % 3] for index in range(channels)], 1) * 3 / channels
+    torch.testing.assert_close(found[f"{stem}.weight"], expected)
+    others = [key for key in found if key != f"{stem}.weight" and key in state]
+    assert len(others) > 200 and all(torch.equal(found[key], state[key]) for key in others)
+    with torch.no_grad():
+        low, high = encoder.eval()(torch.randn(1, channels, 32, 32))
+    assert low.shape[-1] == 8 and high.shape[-1] == 2
+    assert len(encoder.mean) == len(encoder.std) == channels

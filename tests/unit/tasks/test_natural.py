@@ -11,7 +11,8 @@ from unimatch.data.views import ViewConfig
 from unimatch.errors import ConfigError
 from unimatch.losses import LossConfig
 from unimatch.tasks import TASKS, NaturalTask, NaturalTaskConfig
-from unimatch.tasks.natural import EvaluateConfig, rectangle_mask
+from unimatch.tasks.masks import rectangle_mask
+from unimatch.tasks.prediction import EvaluateConfig
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

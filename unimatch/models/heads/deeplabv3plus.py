@@ -1,13 +1,13 @@
 """The DeepLabv3+ decoder of the published systems (Chen et al., ECCV 2018), for encoders of any width."""
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unimatch.errors import ConfigError, UserError
+from unimatch.errors import ConfigError
+from unimatch.models.heads.layers import conv_norm_relu, refuse_one_image
 
 MIN_ASPP_CHANNELS = 32
 
@@ -33,16 +33,6 @@ class DeepLabV3PlusConfig:
             raise ConfigError(f"head low_channels and channels are {found}; each must be at least 1")
 
 
-def conv_norm_relu(in_channels: int, out_channels: int, kernel: int, dilation: int = 1) -> nn.Sequential:
-    """Convolution without bias that keeps the size, batch-norm, ReLU."""
-    padding = dilation * (kernel // 2)
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
-
-
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling: a 1x1, three atrous 3x3 and a global branch, joined and projected."""
 
@@ -55,13 +45,7 @@ class ASPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, in_channels, h, w] -> [B, out_channels, h, w]."""
-        norm = cast(nn.BatchNorm2d, self.pool[1])
-        # Subclasses are left to themselves: a synchronised norm sees the other processes' images as well.
-        if len(x) == 1 and norm.training and type(norm) is nn.BatchNorm2d:
-            raise UserError(
-                "DeepLabv3+ cannot train on one image at a time: batch-norm in its global branch needs two "
-                "values a channel. Use two images or more per process and micro-batch, or synchronised norms"
-            )
+        refuse_one_image(x, self.pool[1], "DeepLabv3+")
         pooled = self.pool(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
         branches = [self.point(x), *(branch(x) for branch in self.atrous), pooled]
         return self.project(torch.cat(branches, dim=1))

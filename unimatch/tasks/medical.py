@@ -1,0 +1,121 @@
+"""Medical volumes: networks see greyscale slices of one size, figures are those of whole volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unimatch import losses
+from unimatch.data import images
+from unimatch.data.medical_views import MedicalViewConfig, MedicalViews
+from unimatch.tasks.base import TASKS, Needs
+from unimatch.tasks.pixels import PixelTask
+from unimatch.tasks.volume_metric import VolumeMetric
+
+BACKGROUND = 0
+
+
+@dataclass
+class MedicalEvaluateConfig:
+    """What figures are taken over.
+
+    per: "volume": samples with the keys VOLUME/000, VOLUME/001 ... together, any other sample by itself;
+        "image": every sample by itself, for sets of single images whose names are numbers.
+    """
+
+    per: Literal["volume", "image"] = "volume"
+
+
+@dataclass
+class MedicalTaskConfig:
+    """The views that slices are turned into, and the evaluation. The losses have no settings."""
+
+    views: MedicalViewConfig
+    evaluate: MedicalEvaluateConfig = field(default_factory=MedicalEvaluateConfig)
+
+
+@TASKS.register("medical", MedicalTaskConfig)
+class MedicalTask(PixelTask):
+    """Class 0 of the taxonomy is the background: it is learnt, and has no figures.
+
+    mean, std: of the encoder, for grey values in [0, 1]; 0 and 1 for the UNet of the published runs.
+    """
+
+    headline = "mean_dice"
+    units = dict.fromkeys(("mean_hd95", "mean_asd", "hd95", "asd"), "vox")
+    channels = 1
+    background = BACKGROUND
+    decode = staticmethod(images.grey)
+
+    def unit(self, key: str) -> str:
+        """The volume of a slice's key; the key itself of any other sample, and where images are evaluated."""
+        volume, _, name = key.rpartition("/")
+        return volume if volume and name.isdigit() and self.config.evaluate.per == "volume" else key
+
+    def blank(self, height: int, width: int) -> np.ndarray:
+        return super().blank(height, width).astype(np.uint16)
+
+    def transform(self, needs: Needs) -> MedicalViews:
+        """The weak and strong views that a method needs."""
+        return MedicalViews(self.config.views, needs.num_strong, needs.partner)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """float32 [B, 1, H, W] of uint16 [B, H, W, 1], whose largest value 65535 is white."""
+        return super().normalize(image.to(torch.float32) / 257.0)
+
+    def supervised_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean of cross-entropy and Dice loss."""
+        return losses.cross_entropy_and_dice(logits, labels)
+
+    def consistency_loss(
+        self, logits: Tensor, labels: Tensor, conf: Tensor, valid: Tensor, threshold: float
+    ) -> Tensor:
+        """The Dice loss against confident pseudo-labels."""
+        return losses.masked_dice(logits, labels, conf, valid, threshold)
+
+    @torch.no_grad()
+    def predict(self, net: nn.Module, image: Tensor) -> Tensor:
+        """uint8 [B, H, W]: class ids of slices uint16 [B, H, W, 1] of any size. Leaves `net` in eval mode.
+
+        Slices are resized to the crop and their logits back, both bilinear without aligned corners, as the
+        code released with UniMatch does; other code on ACDC takes the nearest pixel both ways.
+        """
+        net.eval()
+        values = self.normalize(image)
+        size, crop = values.shape[-2:], (self.config.views.crop,) * 2
+        logits = net(_resized(values, crop))["logits"].float()
+        return _resized(logits, size).argmax(dim=1).to(torch.uint8)
+
+    def metric(self, device: torch.device | str = "cpu") -> VolumeMetric:
+        """An empty metric of the taxonomy's classes."""
+        return VolumeMetric(self.taxonomy.num_classes, self.unit, device)
+
+    def figures(self, metric: Any) -> dict[str, Any]:
+        """Dice, HD95 and ASD of each class but the background, means over volumes, and their means over
+        classes; distances in voxels. `undefined`: volumes with a Dice, of 0, but no distances.
+
+        None: no volume defines it. A mean over classes leaves out those without a figure.
+        """
+        tables = {"dice": metric.dice(), "hd95": metric.hd95(), "asd": metric.asd()}
+        names = self.taxonomy.names[BACKGROUND + 1 :]
+        figures: dict[str, Any] = {f"mean_{name}": _mean(values) for name, values in tables.items()}
+        for name, values in {**tables, "undefined": metric.undefined()}.items():
+            figures[name] = dict(zip(names, values, strict=True))
+        return figures
+
+
+def _resized(values: Tensor, size: Sequence[int]) -> Tensor:
+    if tuple(values.shape[-2:]) == tuple(size):
+        return values
+    return F.interpolate(values, tuple(size), mode="bilinear", align_corners=False)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,129 @@
+"""What tasks have in common whose views are uint8 arrays and rectangles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unimatch import losses
+from unimatch.data.sample import Batch, Labeled, Partner, Unlabeled
+from unimatch.metrics import ConfusionMatrix, Metric
+from unimatch.mixing import swap_pairs
+from unimatch.tasks.base import RawMicro, Task
+from unimatch.tasks.masks import draw_masks, valid_pixels
+from unimatch.tasks.prediction import class_ids
+from unimatch.tasks.sheets import Sheets
+from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
+
+
+class PixelTask(Task):
+    """Everything but views and figures, for images with any axes between B and C: none, or two dates.
+
+    config: settings of a task, with `views.crop`, `loss` and `evaluate`.
+    mean, std: of the encoder, for values in [0, 1], one number a channel.
+    """
+
+    def __init__(
+        self, config: Any, taxonomy: Taxonomy, mean: tuple[float, ...], std: tuple[float, ...]
+    ) -> None:
+        self.config = config
+        self.taxonomy = taxonomy
+        self.mean = 255.0 * torch.tensor(mean).view(-1, 1, 1)
+        self.std = 255.0 * torch.tensor(std).view(-1, 1, 1)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """float32 [B, ..., C, H, W]: uint8 [B, ..., H, W, C] minus the mean, over the deviation.
+
+        Each image has the axes in memory that it came with (channels_last).
+        """
+        flat = image.flatten(0, -4).permute(0, 3, 1, 2)
+        values = flat.to(torch.float32, memory_format=torch.channels_last)
+        values.sub_(self.mean.to(image.device)).div_(self.std.to(image.device))
+        return values.unflatten(0, image.shape[:-3])
+
+    def pixel_counts(self, raw: RawMicro) -> Tensor:
+        """int64 [n]: labelled pixels, then, if any, valid ones of the weak and of each mixed strong view."""
+        counts = [(raw["labeled"]["label"] != IGNORE_INDEX).sum()]
+        if raw["unlabeled"] is not None:
+            counts += valid_pixels(raw["unlabeled"])
+        return torch.stack(counts)
+
+    def to_device(self, raw: RawMicro, device: torch.device, shares: Tensor | None = None) -> Batch:
+        """The micro-batch that methods see; images cross to the device as uint8 and masks as rectangles."""
+
+        def move(values: Tensor) -> Tensor:
+            return values.to(device, non_blocking=True)
+
+        arrays = raw["labeled"]
+        label = move(arrays["label"])
+        masks = None if raw["unlabeled"] is None else draw_masks(raw["unlabeled"], device)
+        shares = torch.ones(len(self.pixel_counts(raw))) if shares is None else shares
+        shares = move(shares.float())
+        labeled = Labeled(
+            image=self.normalize(move(arrays["image"])),
+            label=label.long(),
+            noise_key=move(arrays["noise_key"]),
+            share=shares[0],
+        )
+        if masks is None:
+            return Batch(labeled, None)
+
+        arrays = raw["unlabeled"]
+        weak = self.normalize(move(arrays["weak"]))
+        strong = tuple(self.normalize(view) for view in move(arrays["strong"]).unbind(1))
+        in_batch = "partner_weak" not in arrays
+        if in_batch:
+            partner = Partner(
+                swap_pairs(weak), tuple(swap_pairs(view) for view in strong), masks.partner_valid
+            )
+        else:
+            partner_strong = tuple(self.normalize(view) for view in move(arrays["partner_strong"]).unbind(1))
+            partner = Partner(
+                self.normalize(move(arrays["partner_weak"])), partner_strong, masks.partner_valid
+            )
+        unlabeled = Unlabeled(
+            weak=weak,
+            strong=strong,
+            valid=masks.valid,
+            boxes=masks.boxes,
+            partner=partner,
+            partner_in_batch=in_batch,
+            mixed_valid=masks.mixed_valid,
+            noise_key=move(arrays["noise_key"]),
+            share=shares[1],
+            mixed_share=tuple(shares[2:]),
+        )
+        return Batch(labeled, unlabeled)
+
+    def supervised_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy or OHEM, as configured."""
+        return losses.supervised_loss(self.config.loss, logits, labels)
+
+    def consistency_loss(
+        self, logits: Tensor, labels: Tensor, conf: Tensor, valid: Tensor, threshold: float
+    ) -> Tensor:
+        """Cross-entropy against confident pseudo-labels, over the number of valid pixels."""
+        return losses.masked_consistency(logits, labels, conf, valid, threshold)
+
+    def predict(self, net: nn.Module, image: Tensor) -> Tensor:
+        """uint8 [B, H, W]: class ids; IGNORE_INDEX outside the middle in mode "centre".
+
+        image: uint8 [B, ..., H, W, C] as decoded, on the device of `net`.
+        """
+        return class_ids(net, self.normalize(image), self.config.evaluate, self.config.views.crop)
+
+    def metric(self, device: torch.device | str = "cpu") -> Metric:
+        """An empty confusion matrix of the taxonomy's classes."""
+        return ConfusionMatrix(self.taxonomy.num_classes, device)
+
+    @torch.no_grad()
+    def pictures(self, net: nn.Module, batch: Batch) -> dict[str, np.ndarray]:
+        """Contact sheets "labeled" and "unlabeled" of the first images of a batch, see Sheets."""
+        sheets = Sheets(self.mean, self.std, self.paint)
+        found = {"labeled": sheets.labeled(net, batch.labeled)}
+        if batch.unlabeled is not None:
+            found["unlabeled"] = sheets.unlabeled(net, batch.unlabeled)
+        return found
