@@ -305,8 +305,8 @@ def _require_dates(shards: ShardSet, selection: Selection, task: Task) -> None:
         keys = ", ".join(shards.keys(wrong[:5]))
         kind = "pairs of images" if task.dates == 1 else "single images"
         raise UserError(
-            f"{len(wrong)} of the {len(rows)} samples of {selection.name!r} are {kind} (first: {keys}), but the "
-            f"task reads {task.dates} image(s) a sample; pairs are for task change"
+            f"{len(wrong)} of the {len(rows)} samples of {selection.name!r} are {kind} (first: {keys}), but "
+            f"the task reads {task.dates} image(s) a sample; pairs are for task change"
         )
 
 
