@@ -173,12 +173,12 @@ def test_a_process_that_sees_no_data_or_is_not_ready_is_named(config: Path, reco
     assert "error: rank 1: /nowhere: no such folder" in ended[0].err
 
     late = Run(config, "late")
-    change = "import unimatch.engine.preflight as p; p.open_shards = lambda *_: time.sleep(600)"
+    change = "import unimatch.engine.preflight as p; p.open_data = lambda *_: time.sleep(600)"
     with Processes(2, [*changed(change, late), "--timeout", f"{TIMEOUT_S}"]) as processes:
         ended = wait_and_record(processes, time.monotonic(), record_property)
     assert ended[0].code == 1 and f"not all processes were ready within {TIMEOUT_S} s" in ended[0].err
     assert "Ranks 1 failed" in ended[0].err
-    assert ended[1].code == -signal.SIGKILL and "in _data" in ended[1].err
+    assert ended[1].code == -signal.SIGKILL and "in _report" in ended[1].err
 
 
 def test_processes_that_never_come_end_the_wait(config: Path):
