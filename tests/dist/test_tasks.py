@@ -12,6 +12,7 @@ import pytest
 
 from tests.change_set import write_change_run
 from tests.conftest import ROOT, TINY_RUN
+from tests.medical_set import write_medical_run
 from tests.processes import succeed
 from unimatch import evaluate
 from unimatch.config import dump, load
@@ -42,7 +43,16 @@ def change_run(folder: Path) -> Path:
     return write_change_run(folder, train=12, val=7)
 
 
-SETS: dict[str, Callable[[Path], Path]] = {"natural": natural_run, "change": change_run}
+def medical_run(folder: Path) -> Path:
+    """Tiny scans; five volumes for validation."""
+    return write_medical_run(folder, train=12, val=5)
+
+
+SETS: dict[str, Callable[[Path], Path]] = {
+    "natural": natural_run,
+    "change": change_run,
+    "medical": medical_run,
+}
 PAIRS = list(product(METHODS.names(), SETS))
 
 
