@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.change_set import CHANGES, pair, write_change_run
-from tools import compare
+from tests.change_set import CHANGE_RUN, CHANGES, pair, write_change_run
+from tests.conftest import ROOT
+from tools import compare, make_shards
 from unimatch import evaluate, plan, predict, train
 from unimatch.engine.log import read_metrics
 from unimatch.errors import UserError
@@ -104,6 +105,32 @@ def test_compare_shows_both_dates(finished, tmp_path):
 
 
 def test_plan_knows_the_network_for_pairs(finished, capsys):
-    """Twice the encoder's activations of a network for single images, at the same number of parameters."""
     plan.main(["--config", str(finished / "config.yaml"), "--devices", "2", "--device-memory", "8GB"])
-    assert "parameters" in capsys.readouterr().out
+    assert "a step runs it 3 times, 2 of them with gradients" in capsys.readouterr().out
+
+
+def test_pairs_of_levir_train_and_give_overlays(real_data, tmp_path):
+    """The data set as it is: packed by its recipe, two steps, and a prediction of every pair."""
+    source, shards = real_data / "levir", tmp_path / "shards"
+    make_shards.main(
+        ["--recipe", str(ROOT / "shards/recipes/levir.yaml"), "--source", str(source), "--out", str(shards)]
+    )
+    path = tmp_path / "run.yaml"
+    path.write_text(CHANGE_RUN.format(out=tmp_path / "run", shards=shards, split=tmp_path))
+    settings = ["data.labeled=train", "data.unlabeled=test", "schedule.steps=2"]
+    settings += ["batch={labeled: 2, unlabeled: 2}"]
+    train.main(["--config", str(path), *(part for setting in settings for part in ("--set", setting))])
+    folders = ("--images", str(source / "A"), "--second", str(source / "B"), "--out", str(tmp_path / "out"))
+    predict.main([str(tmp_path / "run"), *folders])
+    names = sorted(path.name for path in (source / "A").iterdir())
+    written = {kind: sorted((tmp_path / "out" / kind).iterdir()) for kind in ("ids", "colors", "overlays")}
+    assert all([path.name for path in paths] == [f"{n}.png" for n in names] for paths in written.values())
+    evaluation = read_metrics(tmp_path / "run", "eval")[-1]
+    name = "val_27_0000_0256.png"
+    truth = cv2.imread(str(source / "label" / name), cv2.IMREAD_GRAYSCALE) == 255
+    said = cv2.imread(str(tmp_path / "out" / "ids" / f"{name}.png"), cv2.IMREAD_GRAYSCALE) == 1
+    assert evaluation["images"] == 1
+    assert evaluation["accuracy"] == pytest.approx((truth == said).mean())
+    assert evaluation["iou_changed"] == pytest.approx((truth & said).sum() / (truth | said).sum())
+    overlay = cv2.imread(str(tmp_path / "out" / "overlays" / f"{names[0]}.png"))
+    assert overlay.shape == (256, 2 * 256 + 2, 3)
