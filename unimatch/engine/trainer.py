@@ -281,7 +281,9 @@ class Trainer:
         """How the run ended, in one line."""
         text = f"finished after step {self.state.step}"
         if self.state.best is not None:
-            last = f"{100 * self._headline:.2f}" if self._headline is not None else "not evaluated"
+            last = "undefined" if self.evaluator else "not evaluated"
+            if self._headline is not None:
+                last = f"{100 * self._headline:.2f}"
             best = f"{100 * self.state.best:.2f} (step {self.state.best_step})"
             text += f"; {self.state.headline}: last {last}, best {best}"
         if self.state.skipped:

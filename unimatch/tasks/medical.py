@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from unimatch import losses
 from unimatch.data import images
 from unimatch.data.medical_views import MedicalViewConfig, MedicalViews
+from unimatch.data.picture import as_rgb
 from unimatch.tasks.base import TASKS, Needs
 from unimatch.tasks.pixels import PixelTask
 from unimatch.tasks.volume_metric import VolumeMetric
@@ -60,6 +61,9 @@ class MedicalTask(PixelTask):
 
     def blank(self, height: int, width: int) -> np.ndarray:
         return super().blank(height, width).astype(np.uint16)
+
+    def show(self, image: np.ndarray) -> list[np.ndarray]:
+        return [as_rgb(image[..., 0])]
 
     def transform(self, needs: Needs) -> MedicalViews:
         """The weak and strong views that a method needs."""

@@ -38,7 +38,7 @@ class VolumeMetric:
 
     @property
     def state(self) -> Tensor:
-        """int64 [5, num_classes], with the volume that was arriving: to be asked for at the end."""
+        """int64 [5, num_classes]. To ask for it, or for a figure, ends the volume that was arriving."""
         self._close()
         return torch.from_numpy(self._sums.copy()).to(self.device)
 
@@ -102,8 +102,10 @@ class VolumeMetric:
 
     def undefined(self) -> list[int]:
         """For each class but the background: volumes with a Dice (0) but no distances."""
+        self._close()
         return (self._sums[VOLUMES] - self._sums[MEASURED])[1:].tolist()
 
     def _means(self, total: int, count: int) -> list[float | None]:
+        self._close()
         pairs = zip(self._sums[total, 1:].tolist(), self._sums[count, 1:].tolist(), strict=True)
         return [total / STEPS / count if count else None for total, count in pairs]

@@ -126,7 +126,6 @@ def test_figures_are_means_over_volumes_not_over_voxels_or_slices(batch: int) ->
     metric = VolumeMetric(4, volume_of)
     for name, prediction, truth in volumes():
         feed(metric, name, prediction, truth, batch)
-    _ = metric.state
     for label in (1, 2):
         dices = [literal_dice(p, t, label) for _, p, t in volumes()]
         distances = [literal_distances(p == label, t == label) for _, p, t in volumes()]
@@ -154,7 +153,6 @@ def test_ignored_voxels_count_neither_as_hits_nor_as_misses() -> None:
     truth[:, 3:] = IGNORE_INDEX
     metric = VolumeMetric(2, volume_of)
     feed(metric, "v", prediction, truth)
-    _ = metric.state
     assert metric.dice() == [1.0] and metric.hd95() == [0.0]
 
 
