@@ -103,6 +103,9 @@ class Recipe:
     label_format: LabelFormat = "zst"
     # PNG images: kept as they are, or stored as lossless WebP (smaller) or as JPEG (much smaller, not exact).
     png: PngStorage = "keep"
+    # Images are stored, without a change to any pixel, so that a part can be decoded without the rest: JPEG
+    # with restart markers, PNG as TIFF of compressed tiles (larger files, several times faster).
+    fast_decode: bool = False
     shard_mb: int = 256  # largest size of a shard in MiB
     seed: int = 0  # of the order in which samples are packed
 
