@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import permutations
+from typing import Literal
 
 import numpy as np
 
@@ -25,6 +26,10 @@ ORDERS = tuple(permutations(ops.JITTER))
 EMPTY_BOX = (0, 0, 0, 0)
 # Rejection sampling of boxes takes below a thousand tries on average up to this fraction of the crop.
 MAX_BOX_AREA = 0.8
+# A strong view's colours as numbers: four codes and four factors in the order of use, gray, sigma.
+JITTER_CODES = {name: code for code, name in enumerate(ops.JITTER)}
+NO_JITTER = -1
+COLOR_ROW = 2 * len(JITTER_CODES) + 2
 # Beyond it the 8-bit taps of ops.gaussian_kernel become too coarse.
 MAX_SIGMA = 8.0
 
@@ -88,7 +93,12 @@ class BoxConfig:
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """Weak and strong views of natural images; the defaults are the published ones."""
+    """Weak and strong views of natural images; the defaults are the published ones.
+
+    device: who makes the strong views from the weak one: "cpu" the data workers; "accelerator" the device
+        that trains, from the same random numbers, so that the workers make and hand over weak views only;
+        "auto" the device if it is a GPU, else the workers.
+    """
 
     crop: int  # side of the square crop, in pixels
     scale: tuple[float, float] = (0.5, 2.0)  # resized long side, uniform in this range times the image's own
@@ -97,6 +107,7 @@ class ViewConfig:
     gray: float = 0.2  # probability that a strong view loses its colour
     blur: BlurConfig = field(default_factory=BlurConfig)  # Gaussian blur of strong views
     box: BoxConfig = field(default_factory=BoxConfig)  # CutMix boxes
+    device: Literal["cpu", "accelerator", "auto"] = "auto"  # who makes the strong views
 
     def __post_init__(self) -> None:
         _check(self.crop >= 1, "crop", self.crop, "1 or more")
@@ -146,6 +157,20 @@ class Colors:
         if self.gray:
             image = ops.grayscale(image)
         return image if self.sigma is None else ops.gaussian_blur(image, self.sigma)
+
+    def row(self) -> np.ndarray:
+        """float64 [COLOR_ROW]: the same as numbers, from which a device makes the view.
+
+        For each place in the order a code of JITTER_CODES (NO_JITTER: nothing), then for each its factor,
+        then 1 for gray or 0, then sigma, 0 for no blur. Doubles, so that nothing is rounded on the way.
+        """
+        codes, factors = np.full(len(JITTER_CODES), NO_JITTER, np.float64), np.zeros(len(JITTER_CODES))
+        for place, (name, factor) in enumerate(self.jitter):
+            codes[place], factors[place] = JITTER_CODES[name], factor
+        return np.concatenate([codes, factors, [float(self.gray), self.sigma or 0.0]])
+
+
+UNCHANGED = Colors((), False, None)
 
 
 def draw_geometry(draws: Draws, config: ViewConfig, width: int, height: int) -> Geometry:
@@ -197,14 +222,18 @@ class NaturalViews:
     """Makes a sample's views from its decoded image and its key. Picklable; holds no state.
 
     `partner` says what is pasted into the boxes: "same" another crop of the same image, "shuffled" a crop of
-    another image, "batch" or None nothing that this class has to make.
+    another image, "batch" or None nothing that this class has to make. `on_device`: the strong views are left
+    to the device, which gets their colours as numbers.
     """
 
-    def __init__(self, config: ViewConfig, num_strong: int, partner: str | None) -> None:
+    def __init__(
+        self, config: ViewConfig, num_strong: int, partner: str | None, on_device: bool = False
+    ) -> None:
         assert num_strong >= 0 and partner in ("same", "shuffled", "batch", None), (num_strong, partner)
         self.config = config
         self.num_strong = num_strong
         self.partner = partner
+        self.on_device = on_device
 
     def labeled(self, image: np.ndarray, label: np.ndarray, key: int) -> dict[str, np.ndarray]:
         """image uint8 [S, S, 3] and label uint8 [S, S]."""
@@ -217,7 +246,8 @@ class NaturalViews:
         """weak uint8 [S, S, 3], strong uint8 [V, S, S, 3], rectangles content int32 [4], boxes int32 [V, 4].
 
         With a partner of its own also partner_weak, partner_strong and partner_content. Where a box is empty
-        nobody sees the partner's strong view, and its weak one stands there.
+        nobody sees the partner's strong view, and its weak one stands there. With `on_device`, in place of
+        each "strong" stands "colors" float64 [V, COLOR_ROW].
         """
         draws = [Draws(keyed.key(key, BOX, v)) for v in range(self.num_strong)]
         boxes = np.array([draw_box(d, self.config.box, self.config.crop) for d in draws], np.int32)
@@ -236,11 +266,18 @@ class NaturalViews:
         return draw_geometry(draws, self.config, image.shape[1], image.shape[0])
 
     def _views(self, image: np.ndarray, key: int, wanted: list[bool]) -> dict[str, np.ndarray]:
-        """One weak view and a strong one for each of `wanted`, all of one geometry."""
+        """One weak view and, for each of `wanted`, a strong one or its colours, all of one geometry."""
         geometry = self._geometry(image, key)
         weak = geometry.image(image)
-        strong = np.empty((len(wanted), *weak.shape), np.uint8)
-        for v, want in enumerate(wanted):
-            colors = draw_colors(Draws(keyed.key(key, COLOR, v)), self.config)
-            strong[v] = colors.apply(weak) if want else weak
-        return {"weak": weak, "strong": strong, "content": np.array(geometry.content, np.int32)}
+        views = {"weak": weak, "content": np.array(geometry.content, np.int32)}
+        drawn = [
+            draw_colors(Draws(keyed.key(key, COLOR, v)), self.config) if want else UNCHANGED
+            for v, want in enumerate(wanted)
+        ]
+        if self.on_device:
+            rows = [colors.row() for colors in drawn]
+            return {**views, "colors": np.array(rows, np.float64).reshape(len(rows), COLOR_ROW)}
+        strong = np.empty((len(drawn), *weak.shape), np.uint8)
+        for v, colors in enumerate(drawn):
+            strong[v] = colors.apply(weak)
+        return {**views, "strong": strong}

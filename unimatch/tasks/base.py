@@ -38,9 +38,16 @@ class Task(ABC):
     headline: str
     """The metric's figure by which runs are compared."""
 
+    def views_on_device(self, has_accelerator: bool) -> bool:
+        """Whether the configuration leaves strong views to `to_device`, in a run on an accelerator or not."""
+        return False
+
     @abstractmethod
-    def transform(self, needs: Needs) -> Any:
-        """The picklable object that turns decoded samples into the arrays that `to_device` takes."""
+    def transform(self, needs: Needs, on_device: bool = False) -> Any:
+        """The picklable object that turns decoded samples into the arrays that `to_device` takes.
+
+        on_device: as `views_on_device` said; False for a task that cannot.
+        """
 
     @abstractmethod
     def pixel_counts(self, raw: RawMicro) -> Tensor:

@@ -18,6 +18,7 @@ from unimatch.losses import LossConfig
 from unimatch.metrics import ConfusionMatrix
 from unimatch.mixing import paste, swap_pairs
 from unimatch.tasks.base import TASKS, Needs, RawMicro, Task
+from unimatch.tasks.device_views import blur_radius, strong_views
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
 
 WINDOWS_PER_PASS = 4  # bounds the memory of a sliding evaluation; the result does not depend on it
@@ -120,15 +121,28 @@ class NaturalTask(Task):
         self.taxonomy = taxonomy
         self.mean = 255.0 * torch.tensor(mean).view(-1, 1, 1)
         self.std = 255.0 * torch.tensor(std).view(-1, 1, 1)
+        blur = config.views.blur
+        self._blur_radius = blur_radius(blur.sigma[1]) if blur.p else 0
 
-    def transform(self, needs: Needs) -> NaturalViews:
+    def views_on_device(self, has_accelerator: bool) -> bool:
+        """Whether `views.device` leaves strong views to `to_device` in such a run."""
+        device = self.config.views.device
+        return device == "accelerator" or (device == "auto" and has_accelerator)
+
+    def transform(self, needs: Needs, on_device: bool = False) -> NaturalViews:
         """The weak and strong views that a method needs."""
-        return NaturalViews(self.config.views, needs.num_strong, needs.partner)
+        return NaturalViews(self.config.views, needs.num_strong, needs.partner, on_device)
 
     def normalize(self, image: Tensor) -> Tensor:
         """float32 [B, 3, H, W], channels_last: uint8 RGB [B, H, W, 3] minus the mean, over the deviation."""
-        values = image.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.channels_last)
-        return values.sub_(self.mean.to(image.device)).div_(self.std.to(image.device))
+        return self._scale(image.permute(0, 3, 1, 2))
+
+    def _scale(self, values: Tensor) -> Tensor:
+        """The same of [B, 3, H, W], in new memory."""
+        # A blocking copy would wait for all that the device still has to do.
+        mean, std = (constant.to(values.device, non_blocking=True) for constant in (self.mean, self.std))
+        values = values.to(torch.float32, memory_format=torch.channels_last, copy=True)
+        return values.sub_(mean).div_(std)
 
     def pixel_counts(self, raw: RawMicro) -> Tensor:
         """int64 [n]: labelled pixels, then, if any, valid ones of the weak and of each mixed strong view.
@@ -148,7 +162,10 @@ class NaturalTask(Task):
         return torch.stack(counts)
 
     def to_device(self, raw: RawMicro, device: torch.device, shares: Tensor | None = None) -> Batch:
-        """The micro-batch that methods see; images cross to the device as uint8 and masks as rectangles."""
+        """The micro-batch that methods see; images cross to the device as uint8 and masks as rectangles.
+
+        Strong views that come as colours are made here, see tasks.device_views.
+        """
 
         def move(values: Tensor) -> Tensor:
             return values.to(device, non_blocking=True)
@@ -166,19 +183,24 @@ class NaturalTask(Task):
         if masks is None:
             return Batch(labeled, None)
 
+        def views(prefix: str) -> tuple[Tensor, tuple[Tensor, ...]]:
+            weak = move(arrays[f"{prefix}weak"])
+            if f"{prefix}colors" in arrays:
+                colors = move(arrays[f"{prefix}colors"])
+                made = strong_views(weak, colors, self._blur_radius)
+                return self.normalize(weak), tuple(self._scale(view) for view in made)
+            made = move(arrays[f"{prefix}strong"]).unbind(1)
+            return self.normalize(weak), tuple(self.normalize(view) for view in made)
+
         arrays = raw["unlabeled"]
-        weak = self.normalize(move(arrays["weak"]))
-        strong = tuple(self.normalize(view) for view in move(arrays["strong"]).unbind(1))
+        weak, strong = views("")
         in_batch = "partner_weak" not in arrays
         if in_batch:
             partner = Partner(
                 swap_pairs(weak), tuple(swap_pairs(view) for view in strong), masks.partner_valid
             )
         else:
-            partner_strong = tuple(self.normalize(view) for view in move(arrays["partner_strong"]).unbind(1))
-            partner = Partner(
-                self.normalize(move(arrays["partner_weak"])), partner_strong, masks.partner_valid
-            )
+            partner = Partner(*views("partner_"), masks.partner_valid)
         unlabeled = Unlabeled(
             weak=weak,
             strong=strong,
