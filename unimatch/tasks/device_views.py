@@ -77,7 +77,7 @@ def _blended(image: Tensor, codes: Tensor, factors: Tensor) -> Tensor:
     rest = 1.0 - own
     to_mean = rest * (codes == JITTER_CODES["contrast"])
     to_gray = rest * (codes == JITTER_CODES["saturation"])
-    constant = TRUNCATE * used
+    constant = TRUNCATE * used.double()
     for k in range(codes.shape[1]):
         gray = _luma(image)
         mean = torch.floor(gray.mean((1, 2, 3), dtype=torch.float64) + 0.5)
