@@ -24,6 +24,7 @@ from benchmarks.literal_input import literal_epoch
 from benchmarks.timing import in_turns, table
 from unimatch.data import folder, synthetic
 from unimatch.data.archive import ShardSet
+from unimatch.data.decode import decode_image
 from unimatch.data.encode import jpeg, png
 from unimatch.data.loader import train_loader
 from unimatch.data.plan import Plan
@@ -61,9 +62,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=Path, help="folder of JPEG or PNG files, instead of synthetic scenes"
     )
-    parser.add_argument(
-        "--count", type=int, default=256, help="images a case and round, roughly (%(default)s)"
-    )
+    parser.add_argument("--count", type=int, default=256, help="images a case and round (about %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="times each case is measured (%(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="worker processes (%(default)s)")
     parser.add_argument("--crop", type=int, help="side of the crop, instead of the setting's own")
@@ -125,19 +124,19 @@ def _make_files(target: Path, setting: Setting, source: Path | None) -> list[tup
     """Images and masks as files."""
     (target / "image").mkdir(parents=True)
     (target / "mask").mkdir()
-    if source is None:
-        found: list[Path | None] = [None] * setting.images
-    else:
-        found = [path for ext in ("jpg", "png") for path in sorted(source.rglob(f"*.{ext}"))]
-        found = [path for path in found if path is not None and path.stat().st_size][: setting.images]
+    found: list[Path | None] = [None] * setting.images
+    if source is not None:
+        paths = [path for ext in ("jpg", "png") for path in sorted(source.rglob(f"*.{ext}"))]
+        found = [*paths[: setting.images]]
         if not found:
             raise DataError(f"{source}: no *.jpg or *.png below this folder")
     pairs = []
     for seed, path in enumerate(tqdm(found, desc="making images", disable=None)):
+        image: np.ndarray
         if path is None:
             image, label = synthetic.render(seed, setting.height, setting.width)
         else:
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+            image = decode_image(path.read_bytes(), str(path))
             label = synthetic.render(seed, *image.shape[:2])[1]
         names = target / "image" / f"{seed:04d}.{setting.ext}", target / "mask" / f"{seed:04d}.png"
         kept = path is not None and path.suffix == f".{setting.ext}"

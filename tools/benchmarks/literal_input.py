@@ -102,7 +102,7 @@ def literal_epoch(
 
     workers: of torch's DataLoader; 0: everything in this process, without any transport.
     """
-    samples = (pairs * (1 + steps * unlabeled // len(pairs)))[: steps * unlabeled]
+    samples = (list(pairs) * (1 + steps * unlabeled // len(pairs)))[: steps * unlabeled]
     loaders = [
         DataLoader(LiteralImages(samples[:steps], crop, True), 1, num_workers=workers),
         DataLoader(LiteralImages(samples, crop, False), unlabeled, num_workers=workers, shuffle=True),

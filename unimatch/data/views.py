@@ -8,6 +8,7 @@ applying are separate functions, so that the law of each parameter and the pixel
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Literal
@@ -16,6 +17,7 @@ import numpy as np
 
 from unimatch import keyed
 from unimatch.data import ops
+from unimatch.data.part import Part, Rect, around, as_part
 from unimatch.errors import ConfigError
 from unimatch.keyed import Draws
 from unimatch.taxonomy import IGNORE_INDEX
@@ -23,6 +25,8 @@ from unimatch.taxonomy import IGNORE_INDEX
 # What a sample's key is extended with, one stream of numbers each.
 GEOMETRY, COLOR, BOX, PARTNER = range(4)
 ORDERS = tuple(permutations(ops.JITTER))
+Arrays = dict[str, np.ndarray]
+Role = Literal["labeled", "unlabeled", "partner"]
 EMPTY_BOX = (0, 0, 0, 0)
 # Rejection sampling of boxes takes below a thousand tries on average up to this fraction of the crop.
 MAX_BOX_AREA = 0.8
@@ -122,19 +126,26 @@ class Geometry:
 
     crop: int
     size: tuple[int, int]  # width, height of the whole resized image
-    region: ops.Rect  # in the resized image
+    region: Rect  # in the resized image
     flip: bool
 
     @property
-    def content(self) -> ops.Rect:
+    def content(self) -> Rect:
         """The pixels of the crop that show image rather than padding."""
         width, height = self.region[2] - self.region[0], self.region[3] - self.region[1]
         left = self.crop - width if self.flip else 0
         return left, 0, left + width, height
 
-    def image(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [crop, crop, 3] of uint8 [H, W, 3]; padding is 0."""
-        return ops.pad_flip(ops.resize_crop(image, self.size, self.region), self.crop, 0, self.flip)
+    def source(self, width: int, height: int) -> Rect:
+        """The pixels that are read of an image of this size."""
+        return ops.source(width, height, self.size, self.region)
+
+    def image(self, image: Part | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """uint8 [crop, crop, 3], `out` if it is given, of an image or what `source` says of it; padding is 0.
+        """
+        out = np.empty((self.crop, self.crop, 3), np.uint8) if out is None else out
+        ops.crop_into(out, image, self.size, self.region, self.flip)
+        return out
 
     def label(self, label: np.ndarray) -> np.ndarray:
         """uint8 [crop, crop] of uint8 [H, W]; padding is IGNORE_INDEX."""
@@ -150,13 +161,23 @@ class Colors:
     gray: bool
     sigma: float | None  # of the blur; None for no blur
 
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] of the same; `image` itself where nothing is to be done."""
-        for name, factor in self.jitter:
-            image = ops.JITTER[name](image, factor)
+    def apply(self, image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """uint8 [H, W, 3] of the same, written to `out` if it is given; `image` itself where there is nothing
+        to do and no `out`.
+        """
+        steps: list[tuple[Callable[..., np.ndarray], tuple[float, ...]]] = [
+            (ops.JITTER[name], (factor,)) for name, factor in self.jitter
+        ]
         if self.gray:
-            image = ops.grayscale(image)
-        return image if self.sigma is None else ops.gaussian_blur(image, self.sigma)
+            steps.append((ops.grayscale, ()))
+        if self.sigma is not None:
+            steps.append((ops.gaussian_blur, (self.sigma,)))
+        for number, (step, numbers) in enumerate(steps, 1):
+            image = step(image, *numbers, out if number == len(steps) else None)
+        if steps or out is None:
+            return image
+        out[...] = image
+        return out
 
     def row(self) -> np.ndarray:
         """float64 [COLOR_ROW]: the same as numbers, from which a device makes the view.
@@ -200,7 +221,7 @@ def draw_colors(draws: Draws, config: ViewConfig) -> Colors:
     return Colors(jitter, gray, sigma)
 
 
-def draw_box(draws: Draws, config: BoxConfig, crop: int) -> ops.Rect:
+def draw_box(draws: Draws, config: BoxConfig, crop: int) -> Rect:
     """A CutMix box that lies inside the crop, EMPTY_BOX with probability 1 - p.
 
     The area is drawn once; aspect and corner are drawn again until the box fits, as in the reference. So the
@@ -235,49 +256,70 @@ class NaturalViews:
         self.partner = partner
         self.on_device = on_device
 
-    def labeled(self, image: np.ndarray, label: np.ndarray, key: int) -> dict[str, np.ndarray]:
-        """image uint8 [S, S, 3] and label uint8 [S, S]."""
-        geometry = self._geometry(image, key)
-        return {"image": geometry.image(image), "label": geometry.label(label)}
+    def region(self, width: int, height: int, key: int, role: Role) -> Rect:
+        """The pixels that are read of an image of this size: as a labelled sample, as an unlabelled one, or
+        as the partner of the unlabelled one with this key.
+        """
+        if role == "partner":
+            return self._geometry(width, height, keyed.key(key, PARTNER)).source(width, height)
+        own = self._geometry(width, height, key).source(width, height)
+        if role == "unlabeled" and self.partner == "same":
+            return around(own, self.region(width, height, key, "partner"))
+        return own
+
+    def labeled(
+        self, image: Part | np.ndarray, label: np.ndarray, key: int, out: Arrays | None = None
+    ) -> Arrays:
+        """image uint8 [S, S, 3] and label uint8 [S, S]; written to the arrays of `out` that have these names.
+        """
+        part, out = as_part(image), out or {}
+        geometry = self._geometry(part.width, part.height, key)
+        return {"image": geometry.image(part, out.get("image")), "label": geometry.label(label)}
 
     def unlabeled(
-        self, image: np.ndarray, key: int, partner_image: np.ndarray | None = None
-    ) -> dict[str, np.ndarray]:
+        self,
+        image: Part | np.ndarray,
+        key: int,
+        partner_image: Part | np.ndarray | None = None,
+        out: Arrays | None = None,
+    ) -> Arrays:
         """weak uint8 [S, S, 3], strong uint8 [V, S, S, 3], rectangles content int32 [4], boxes int32 [V, 4].
 
         With a partner of its own also partner_weak, partner_strong and partner_content. Where a box is empty
         nobody sees the partner's strong view, and its weak one stands there. With `on_device`, in place of
-        each "strong" stands "colors" float64 [V, COLOR_ROW].
+        each "strong" stands "colors" float64 [V, COLOR_ROW]. Images are written to the arrays of `out` that
+        have these names.
         """
         draws = [Draws(keyed.key(key, BOX, v)) for v in range(self.num_strong)]
         boxes = np.array([draw_box(d, self.config.box, self.config.crop) for d in draws], np.int32)
-        views = self._views(image, key, [True] * self.num_strong)
+        out = out or {}
+        views = self._views(as_part(image), key, [True] * self.num_strong, out, "")
         views["boxes"] = boxes.reshape(self.num_strong, 4)
         if self.partner in ("same", "shuffled"):
             source = image if self.partner == "same" else partner_image
             assert source is not None, "the loader gives a partner image where the plan has shuffled partners"
             seen = [bool(box.any()) for box in boxes]
-            partner = self._views(source, keyed.key(key, PARTNER), seen)
-            views.update({f"partner_{name}": value for name, value in partner.items()})
+            views |= self._views(as_part(source), keyed.key(key, PARTNER), seen, out, "partner_")
         return views
 
-    def _geometry(self, image: np.ndarray, key: int) -> Geometry:
-        draws = Draws(keyed.key(key, GEOMETRY))
-        return draw_geometry(draws, self.config, image.shape[1], image.shape[0])
+    def _geometry(self, width: int, height: int, key: int) -> Geometry:
+        return draw_geometry(Draws(keyed.key(key, GEOMETRY)), self.config, width, height)
 
-    def _views(self, image: np.ndarray, key: int, wanted: list[bool]) -> dict[str, np.ndarray]:
+    def _views(self, image: Part, key: int, wanted: list[bool], out: Arrays, prefix: str) -> Arrays:
         """One weak view and, for each of `wanted`, a strong one or its colours, all of one geometry."""
-        geometry = self._geometry(image, key)
-        weak = geometry.image(image)
-        views = {"weak": weak, "content": np.array(geometry.content, np.int32)}
+        geometry = self._geometry(image.width, image.height, key)
+        weak = geometry.image(image, out.get(f"{prefix}weak"))
+        views = {f"{prefix}weak": weak, f"{prefix}content": np.array(geometry.content, np.int32)}
         drawn = [
             draw_colors(Draws(keyed.key(key, COLOR, v)), self.config) if want else UNCHANGED
             for v, want in enumerate(wanted)
         ]
         if self.on_device:
             rows = [colors.row() for colors in drawn]
-            return {**views, "colors": np.array(rows, np.float64).reshape(len(rows), COLOR_ROW)}
-        strong = np.empty((len(drawn), *weak.shape), np.uint8)
+            return {**views, f"{prefix}colors": np.array(rows, np.float64).reshape(len(rows), COLOR_ROW)}
+        strong = out.get(f"{prefix}strong")
+        if strong is None:
+            strong = np.empty((len(drawn), *weak.shape), np.uint8)
         for v, colors in enumerate(drawn):
-            strong[v] = colors.apply(weak)
-        return {**views, "strong": strong}
+            colors.apply(weak, strong[v])
+        return {**views, f"{prefix}strong": strong}

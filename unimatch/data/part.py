@@ -1,0 +1,44 @@
+"""A rectangle of an image's pixels, and where in the image it lies: what views are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Rect = tuple[int, int, int, int]  # x0, y0, x1, y1 with x1 and y1 exclusive
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pixels of an image: uint8 [h, w, 3], whose first is (left, top) of the whole of width x height."""
+
+    pixels: np.ndarray
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @classmethod
+    def whole(cls, pixels: np.ndarray) -> Part:
+        return cls(pixels, 0, 0, pixels.shape[1], pixels.shape[0])
+
+    def covers(self, rect: Rect) -> bool:
+        height, width = self.pixels.shape[:2]
+        return (
+            self.left <= rect[0]
+            and self.top <= rect[1]
+            and rect[2] <= self.left + width
+            and rect[3] <= self.top + height
+        )
+
+
+def as_part(image: Part | np.ndarray) -> Part:
+    """`image` itself, or all pixels of an array."""
+    return image if isinstance(image, Part) else Part.whole(image)
+
+
+def around(first: Rect, second: Rect) -> Rect:
+    """The smallest rectangle that holds both."""
+    low = min(first[0], second[0]), min(first[1], second[1])
+    return *low, max(first[2], second[2]), max(first[3], second[3])
