@@ -2,6 +2,7 @@
 
 python tools/bench.py shards --count 1000
 python tools/bench.py index --samples 1000000
+python tools/bench.py input --settings voc-321
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import index, shards
+from benchmarks import index, input, shards
 
 from unimatch.errors import UserError
 
-BENCHMARKS = {"shards": shards, "index": index}
+BENCHMARKS = {"shards": shards, "index": index, "input": input}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -135,7 +135,8 @@ def _overlays(runs: list[Path], names: list[str], count: int, path: Path) -> Non
     task = first.task
     pictures = []
     for row in rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]:
-        image, label = load_pair(shards, int(row), shards.taxonomy.num_classes, task.decode)
+        part, label = load_pair(shards, int(row), shards.taxonomy.num_classes, task.decode)
+        image = part.pixels
         shown = task.show(image)
         pictures += [*shown, task.paint(shown[-1], label)]
         for one in restored:

@@ -28,5 +28,4 @@ def swap_pairs(values: Tensor) -> Tensor:
     of processes; a partner taken by reversing or rolling the batch would.
     """
     order = torch.arange(len(values), device=values.device) ^ 1
-    order[order >= len(values)] = len(values) - 1
-    return values[order]
+    return values[order.clamp_(max=len(values) - 1)]

@@ -198,7 +198,7 @@ def _activations(
         task = build_task(config, shards.taxonomy, net)
         method = build_method(config, task, net)
         counts = (times * unit[0], times * unit[1])
-        raw = blank_micro(task, method, int(row["width"]), int(row["height"]), *counts)
+        raw = blank_micro(task, method, int(row["width"]), int(row["height"]), *counts, has_accelerator=True)
         found, passes = step_bytes(net, method, task, raw, dtype)
         points.append((sum(counts), float(found)))
     text = " and ".join(f"{count} samples ({human(size)})" for count, size in points)

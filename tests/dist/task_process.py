@@ -6,7 +6,7 @@ One start of the group serves all of them: it takes longer than twenty steps of 
 import sys
 
 from unimatch import config as config_io
-from unimatch.engine.build import build_trainer
+from unimatch.engine.build import build_trainer, open_data
 from unimatch.engine.log import RunLog
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_folder import start_run_folder
@@ -16,7 +16,7 @@ if __name__ == "__main__":
     runtime = Runtime()
     for path in sys.argv[1:]:
         config = config_io.load(path, RunConfig)
-        trainer, _ = build_trainer(config, runtime, resume=False)
+        trainer, _ = build_trainer(config, open_data(config), runtime, resume=False)
         if runtime.is_main:
             start_run_folder(config, resume=False)
         runtime.barrier()

@@ -110,6 +110,25 @@ def test_accumulated_micro_batches_are_the_gradient_of_two_processes(config: Pat
     assert one.losses == pytest.approx(two.losses, rel=1e-4)
 
 
+def test_strong_views_made_by_the_device(config: Path):
+    """Two processes draw the curve of one, and a killed run continues to the last bit."""
+    settings = (
+        "task.views.device=accelerator",
+        "method.threshold=0",  # the strong views' losses count from the first step on
+        "schedule.steps=6",
+        "checkpoint.every_steps=3",
+        "data.val=null",
+    )
+    one = Run(config, "by_device", *settings)
+    assert "made by cpu, in batches" in succeed(1, *one.args)[0].out
+    two = Run(config, "by_device2", *settings).train(2)
+    assert len(two.losses) == 6 and two.losses == pytest.approx(one.losses, rel=1e-4)
+    killed = Run(config, "by_device_killed", *settings)
+    killed.stop(1, 4, signal.SIGKILL)
+    killed.train(1, "--resume")
+    assert killed.lines() == one.lines()
+
+
 def test_killed_and_resumed_equals_never_stopped_to_the_last_bit(config: Path, double: Run):
     """kill -9 of both processes and their workers after step 13; checkpoints are at 10 and 20."""
     killed = Run(config, "killed")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from unimatch import keyed
-from unimatch.data.views import Geometry, NaturalViews, ViewConfig, draw_colors
-from unimatch.keyed import Draws
+from unimatch.data.part import Part
+from unimatch.data.views import Geometry, NaturalViews, ViewConfig
+
+DATES = 2
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,17 @@ class ChangeViews(NaturalViews):
     change. Colours and blur are drawn for each date by its own key.
     """
 
-    def warped(self, image: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return np.stack([geometry.image(date) for date in image])
+    def warped(self, image: Part, placement: Geometry, out: np.ndarray | None) -> np.ndarray:
+        crop = self.config.crop
+        out = np.empty((len(image.pixels), crop, crop, 3), np.uint8) if out is None else out
+        for date, pixels in enumerate(image.pixels):
+            placement.image(replace(image, pixels=pixels), out[date])
+        return out
 
-    def colored(self, weak: np.ndarray, key: int) -> np.ndarray:
-        colors = [draw_colors(Draws(keyed.key(key, date)), self.config) for date in range(len(weak))]
-        return np.stack([one.apply(date) for one, date in zip(colors, weak, strict=True)])
+    def colored(self, weak: np.ndarray, key: int, out: np.ndarray) -> None:
+        for date, pixels in enumerate(weak):
+            super().colored(pixels, keyed.key(key, date), out[date])
+
+    def color_row(self, key: int, wanted: bool) -> np.ndarray:
+        row = super().color_row
+        return np.stack([row(keyed.key(key, date), wanted) for date in range(DATES)])

@@ -1,49 +1,69 @@
-"""What a task takes a sample's image for: one function a kind of sample, from its bytes to an array."""
+"""What a task takes a sample's image for: one function a kind of sample, from its bytes to pixels.
+
+Each gives at least the pixels of `rect`, without it all, of the record's size if the index is right.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from unimatch.data.archive import Record
-from unimatch.data.decode import decode_grey, decode_rgb
+from unimatch.data.decode import decode_grey
+from unimatch.data.part import Part, Rect
+from unimatch.data.region import decode_part
 from unimatch.errors import DataError
 
 
-def rgb(record: Record) -> np.ndarray:
-    """uint8 [H, W, 3]: one colour image. DataError for a pair and for a file that `decode_rgb` refuses."""
+def rgb(record: Record, rect: Rect | None = None) -> Part:
+    """uint8 [h, w, 3]: of one colour image. DataError for a pair and for a file that `decode_rgb` refuses."""
     _refuse_pair(record)
-    return decode_rgb(record.image, record.where)
+    return decode_part(record.image, rect or _all(record), record.where)
 
 
-def grey(record: Record) -> np.ndarray:
-    """uint16 [H, W, 1]: one greyscale image; 8-bit ones are brought to 16 bits, so that they mix in a batch.
+def grey(record: Record, rect: Rect | None = None) -> Part:
+    """uint16 [H, W, 1]: one greyscale image, whole; 8-bit ones are brought to 16 bits, to mix in a batch.
 
     DataError for a pair and for a file that `decode_grey` refuses.
     """
     _refuse_pair(record)
-    return decode_grey(record.image, record.where)[..., None]
+    return Part.whole(decode_grey(record.image, record.where)[..., None])
 
 
-def rgb_pair(record: Record) -> np.ndarray:
-    """uint8 [2, H, W, 3]: a place at two dates. DataError for a single image, and for dates of two sizes."""
+def rgb_pair(record: Record, rect: Rect | None = None) -> Part:
+    """uint8 [2, h, w, 3]: a place at two dates. DataError for a single image, and for dates of two sizes."""
     if record.second is None:
         raise DataError(
             f"{record.where}: holds a single image, but change detection reads pairs; pack the data with a "
             "recipe that has `second`"
         )
-    first = decode_rgb(record.image, f"{record.where}, first date")
-    second = decode_rgb(record.second, f"{record.where}, second date")
-    return stack_dates(first, second, record.where)
+    rect = rect or _all(record)
+    first = decode_part(record.image, rect, f"{record.where}, first date")
+    second = decode_part(record.second, rect, f"{record.where}, second date")
+    _refuse_sizes((first.width, first.height), (second.width, second.height), record.where)
+    if first.covers(rect) and second.covers(rect):  # files differ in how much around it they have to decode
+        first, second = first.cut(rect), second.cut(rect)
+    return replace(first, pixels=np.stack([first.pixels, second.pixels]))
 
 
 def stack_dates(first: np.ndarray, second: np.ndarray, where: str) -> np.ndarray:
     """uint8 [2, H, W, 3] of two images; DataError if they differ in size."""
-    if first.shape != second.shape:
-        raise DataError(
-            f"{where}: the first date is {first.shape[1]}x{first.shape[0]} pixels, the second "
-            f"{second.shape[1]}x{second.shape[0]}; a pair must show the same place pixel by pixel"
-        )
+    _refuse_sizes(first.shape[1::-1], second.shape[1::-1], where)
     return np.stack([first, second])
+
+
+def _all(record: Record) -> Rect:
+    return 0, 0, record.width, record.height
+
+
+def _refuse_sizes(first: Sequence[int], second: Sequence[int], where: str) -> None:
+    if tuple(first) != tuple(second):
+        raise DataError(
+            f"{where}: the first date is {first[0]}x{first[1]} pixels, the second {second[0]}x{second[1]}; "
+            "a pair must show the same place pixel by pixel"
+        )
 
 
 def _refuse_pair(record: Record) -> None:

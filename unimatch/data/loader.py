@@ -9,17 +9,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypedDict, TypeVar
 
 import numpy as np
 import torch
 
+from unimatch.data import compiled, resize
 from unimatch.data.archive import Record, ShardSet
 from unimatch.data.decode import check_label, decode_label
 from unimatch.data.images import rgb
 from unimatch.data.index import summary
+from unimatch.data.part import Part, Rect
 from unimatch.data.plan import MicroPlan, Plan, Slots
-from unimatch.data.workers import ahead
+from unimatch.data.stages import Monitor, stage
+from unimatch.data.views import Role
+from unimatch.data.workers import ahead, shared_empty
 from unimatch.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -27,16 +32,23 @@ Sample = TypeVar("Sample")
 EXPECT_STEPS = 100  # so long before it is read is a shard behind a URL fetched, if there is room for it
 EXPECT_SAMPLES = 1000  # the same in evaluation
 Arrays = dict[str, np.ndarray]
-Decode = Callable[[Record], np.ndarray]
-"""From a sample's bytes to its image, [..., H, W, C], see data.images. Picklable."""
+Make = Callable[..., Arrays]  # a transform's method that only waits for `out`
 
 
 class Transform(Protocol):
-    """Makes the views of one sample; all randomness comes from `key`. Picklable."""
+    """Makes the views of one sample; all randomness comes from `key`. Picklable.
 
-    def labeled(self, image: np.ndarray, label: np.ndarray, key: int) -> Arrays: ...
+    `region` says which pixels of an image of a size are read, and only these are given. Results may be
+    written to the arrays of `out`, which are of their names, shapes and types.
+    """
 
-    def unlabeled(self, image: np.ndarray, key: int, partner_image: np.ndarray | None = None) -> Arrays: ...
+    def region(self, width: int, height: int, key: int, role: Role) -> Rect: ...
+
+    def labeled(self, image: Part, label: np.ndarray, key: int, out: Arrays | None = None) -> Arrays: ...
+
+    def unlabeled(
+        self, image: Part, key: int, partner_image: Part | None = None, out: Arrays | None = None
+    ) -> Arrays: ...
 
 
 class RawMicro(TypedDict):
@@ -47,40 +59,53 @@ class RawMicro(TypedDict):
     skipped: int  # unreadable samples that were replaced in it
 
 
-def load_image(shards: ShardSet, row: int, decode: Decode = rgb) -> np.ndarray:
-    """[..., H, W, C]: the image of a sample; its label is not read. DataError names shard and key."""
-    return _image(shards.read(row, with_label=False), decode)
+Decode = Callable[[Record, Rect], Part]
+"""From a sample's bytes to at least the pixels [..., h, w, C] of a rectangle, see data.images. Picklable."""
+Choose = Callable[[int, int], Rect]
+"""From width and height of an image to the pixels that are needed of it."""
+
+
+def all_of(width: int, height: int) -> Rect:
+    return 0, 0, width, height
+
+
+def load_image(shards: ShardSet, row: int, decode: Decode = rgb, choose: Choose = all_of) -> Part:
+    """The needed pixels of a sample's image; its label is not read. DataError names shard and key."""
+    with stage("read"):
+        record = shards.read(row, with_label=False)
+    with stage("decode"):
+        return _image(record, decode, choose)
 
 
 def load_pair(
-    shards: ShardSet, row: int, num_classes: int, decode: Decode = rgb
-) -> tuple[np.ndarray, np.ndarray]:
-    """[..., H, W, C] and uint8 [H, W]: image and label of a sample.
+    shards: ShardSet, row: int, num_classes: int, decode: Decode = rgb, choose: Choose = all_of
+) -> tuple[Part, np.ndarray]:
+    """The needed pixels of a sample's image, or more, and its label, uint8 [H, W].
 
     DataError if they do not fit each other, the index or the classes, or if there is no label.
     """
-    record = shards.read(row)
+    with stage("read"):
+        record = shards.read(row)
     if record.label is None:
         raise DataError(
             f"{record.where}: has no label, but the split uses it as a labelled sample; remove its key"
         )
-    image, label = _image(record, decode), decode_label(record.label, record.where)
-    height, width = image.shape[-3:-1]
-    if label.shape != (height, width):
+    with stage("decode"):
+        image, label = _image(record, decode, choose), decode_label(record.label, record.where)
+    if label.shape != (image.height, image.width):
         raise DataError(
             f"{record.where}: the label is {label.shape[1]}x{label.shape[0]} pixels, the image "
-            f"{width}x{height}; pack the right pair again"
+            f"{image.width}x{image.height}; pack the right pair again"
         )
     check_label(label, num_classes, record.where)
     return image, label
 
 
-def _image(record: Record, decode: Decode) -> np.ndarray:
-    image = decode(record)
-    height, width = image.shape[-3:-1]
-    if (height, width) != (record.height, record.width):
+def _image(record: Record, decode: Decode, choose: Choose) -> Part:
+    image = decode(record, choose(record.width, record.height))
+    if (image.width, image.height) != (record.width, record.height):
         raise DataError(
-            f"{record.where}: the image is {width}x{height} pixels, the index says "
+            f"{record.where}: the image is {image.width}x{image.height} pixels, the index says "
             f"{record.width}x{record.height}; pack the data again"
         )
     return image
@@ -134,33 +159,27 @@ class _TrainingStep:
             result["unlabeled"] = self._stack(unlabeled, self._unlabeled(unlabeled, skipped))
         return {**result, "skipped": skipped}
 
-    def _labeled(self, slots: Slots, skipped: dict[int, str]) -> Iterator[Arrays]:
+    def _labeled(self, slots: Slots, skipped: dict[int, str]) -> Iterator[Make]:
         for ordinal, key in zip(slots.ordinals.tolist(), slots.view_keys, strict=True):
-            image, label = self._readable(
-                self.rows_labeled,
-                ordinal,
-                skipped,
-                lambda row: load_pair(self.shards, row, self.num_classes, self.decode),
+            choose = partial(self.transform.region, key=key, role="labeled")
+            load = partial(
+                load_pair, self.shards, num_classes=self.num_classes, decode=self.decode, choose=choose
             )
-            yield self.transform.labeled(image, label, key)
+            image, label = self._readable(self.rows_labeled, ordinal, skipped, load)
+            yield partial(self.transform.labeled, image, label, key)
 
-    def _unlabeled(self, slots: Slots, skipped: dict[int, str]) -> Iterator[Arrays]:
+    def _unlabeled(self, slots: Slots, skipped: dict[int, str]) -> Iterator[Make]:
         assert self.rows_unlabeled is not None
         partners = [None] * len(slots.ordinals) if slots.partners is None else slots.partners.tolist()
         for ordinal, key, other in zip(slots.ordinals.tolist(), slots.view_keys, partners, strict=True):
-            image, partner = (
-                None
-                if place is None
-                else self._readable(
-                    self.rows_unlabeled,
-                    place,
-                    skipped,
-                    lambda row: load_image(self.shards, row, self.decode),
-                )
-                for place in (ordinal, other)
-            )
-            assert image is not None
-            yield self.transform.unlabeled(image, key, partner)
+            images = []
+            wanted: tuple[tuple[int | None, Role], ...] = ((ordinal, "unlabeled"), (other, "partner"))
+            for place, role in wanted:
+                if place is not None:
+                    choose = partial(self.transform.region, key=key, role=role)
+                    load = partial(load_image, self.shards, decode=self.decode, choose=choose)
+                    images.append(self._readable(self.rows_unlabeled, place, skipped, load))
+            yield partial(self.transform.unlabeled, images[0], key, images[1] if len(images) > 1 else None)
 
     def _readable(
         self, rows: np.ndarray, ordinal: int, skipped: dict[int, str], load: Callable[[int], Sample]
@@ -180,9 +199,20 @@ class _TrainingStep:
         raise DataError(f"no sample of the split can be read; {summary(skipped.values(), 1)}")
 
     @staticmethod
-    def _stack(slots: Slots, samples: Iterator[Arrays]) -> Arrays:
-        listed = list(samples)
-        stacked = {name: np.stack([sample[name] for sample in listed]) for name in listed[0]}
+    def _stack(slots: Slots, samples: Iterator[Make]) -> Arrays:
+        """The arrays of all samples, stacked: from the second sample on they are made where they will lie."""
+        count = len(slots.ordinals)
+        stacked: Arrays = {}
+        for place, make in enumerate(samples):
+            out = {name: array[place] for name, array in stacked.items()}
+            with stage("views"):
+                made = make(out=out)
+            if not stacked:
+                stacked = {name: shared_empty((count, *a.shape), a.dtype) for name, a in made.items()}
+                out = {name: array[place] for name, array in stacked.items()}
+            for name, array in made.items():
+                if array is not out[name]:
+                    out[name][...] = array
         return {**stacked, "noise_key": slots.noise_keys}
 
     def describe(self, step: int) -> str:
@@ -220,15 +250,20 @@ def train_loader(
     num_classes: int,
     skip_ceiling: int = 0,
     decode: Decode = rgb,
+    threads: bool = False,
+    monitor: Monitor | None = None,
 ) -> Iterator[tuple[int, list[RawMicro]]]:
     """(step, this rank's micro-batches) for each step in [start_step, stop_step).
 
     `skip_ceiling`: how many different unreadable samples this rank may replace by the next readable one of
     the split before it is a DataError; each is logged once. The count starts anew when a run is resumed.
+    Workers are processes, or `threads` of this one: the batches are the same.
     ConfigError: the plan's batches do not divide over ranks and micro-batches. While iterating: DataError for
     data that cannot be used and for dead or slow workers.
     """
     plan.check(world, accumulation)
+    if compiled.AVAILABLE:
+        resize.prepare()
     assert len(rows_labeled) == plan.num_labeled, "the plan was made for another labelled split"
     num_unlabeled = 0 if rows_unlabeled is None else len(rows_unlabeled)
     assert num_unlabeled == plan.num_unlabeled, "the plan was made for another unlabelled split"
@@ -253,6 +288,8 @@ def train_loader(
         prefetch=prefetch,
         timeout_s=timeout_s,
         describe=prepare.describe,
+        threads=threads,
+        monitor=monitor,
     )
     return _counted(steps, results, skip_ceiling, pin_memory)
 
@@ -308,14 +345,18 @@ class _EvalBatch:
         keys = self.shards.keys(rows)
         if self.shards.index["label_size"][rows[0]] == 0:
             return {
-                "image": np.stack([load_image(self.shards, int(row), self.decode) for row in rows]),
+                "image": np.stack([load_image(self.shards, int(row), self.decode).pixels for row in rows]),
                 "label": None,
                 "keys": keys,
             }
         num_classes = self.shards.taxonomy.num_classes
         pairs = [load_pair(self.shards, int(row), num_classes, self.decode) for row in rows]
         images, labels = zip(*pairs, strict=True)
-        return {"image": np.stack(images), "label": np.stack(labels), "keys": keys}
+        return {
+            "image": np.stack([image.pixels for image in images]),
+            "label": np.stack(labels),
+            "keys": keys,
+        }
 
     def describe(self, rows: np.ndarray) -> str:
         return f"an evaluation batch (samples {summary(self.shards.keys(rows), 8)})"

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from unimatch.data import ops
+from unimatch.data.part import Part, Rect
 from unimatch.data.views import BlurConfig, BoxConfig, Views
 from unimatch.errors import ConfigError
 from unimatch.keyed import Draws
@@ -63,9 +64,13 @@ class SlicePlacement:
     degrees: int = 0  # counter-clockwise
 
     @property
-    def content(self) -> ops.Rect:
+    def content(self) -> Rect:
         """The whole crop: what a rotation leaves empty is black background, as published."""
         return 0, 0, self.crop, self.crop
+
+    def source(self, width: int, height: int) -> Rect:
+        """All pixels: a rotation takes them from anywhere."""
+        return 0, 0, width, height
 
     def image(self, image: np.ndarray) -> np.ndarray:
         """[crop, crop, 1] of [H, W, 1]; 0 where a rotation leaves nothing."""
@@ -165,8 +170,15 @@ class MedicalViews(Views):
     The released code cuts unlabelled slices to 8 bits first; here all keep their 16.
     """
 
-    def placement(self, image: np.ndarray, draws: Draws) -> SlicePlacement:
+    def placement(self, width: int, height: int, draws: Draws) -> SlicePlacement:
         return draw_placement(draws, self.config)
 
-    def colored(self, weak: np.ndarray, key: int) -> np.ndarray:
-        return draw_greys(Draws(key), self.config).apply(weak)
+    def warped(self, image: Part, placement: SlicePlacement, out: np.ndarray | None) -> np.ndarray:
+        slice_ = placement.image(image.pixels)
+        if out is None:
+            return slice_
+        out[...] = slice_
+        return out
+
+    def colored(self, weak: np.ndarray, key: int, out: np.ndarray) -> None:
+        out[...] = draw_greys(Draws(key), self.config).apply(weak)

@@ -1,8 +1,9 @@
 """Image operations of the views, on uint8 [H, W, 3] RGB arrays and uint8 [H, W] label arrays.
 
-Nothing here draws a random number: every function is told exactly what to do. The definitions are those of
-PIL (which torchvision calls for PIL images), because the published numbers were made with them; OpenCV does
-the work because it is several times faster. No function changes its input.
+Nothing here draws a random number: every function is told exactly what to do, and returns its result, which
+is `out` where that is given. The definitions are those of PIL (which torchvision calls for PIL images),
+because the published numbers were made with them; OpenCV does the work because it is several times faster. No
+function changes its input.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-Rect = tuple[int, int, int, int]  # x0, y0, x1, y1 with x1 and y1 exclusive
+from unimatch.data import compiled, resize
+from unimatch.data.part import Part, Rect, as_part
+
+Out = np.ndarray | None  # where to write the result, of its shape and type: not the input
 
 # PIL's blends truncate, OpenCV rounds. A little less than a half, so that an integer result stays what it is.
 TRUNCATE = -0.499
@@ -32,7 +36,34 @@ def _span(start: int, stop: int, step: float, size: int) -> tuple[int, int]:
     return max(math.floor(start * step - reach), 0), min(math.ceil(stop * step + reach), size)
 
 
-def resize_crop(image: np.ndarray, size: tuple[int, int], region: Rect) -> np.ndarray:
+def source(width: int, height: int, size: tuple[int, int], region: Rect) -> Rect:
+    """The pixels of a width x height image that `region` of it resized to `size` = (width, height) is made
+    of, and one more on each side.
+    """
+    left, right = _span(region[0], region[2], width / size[0], width)
+    top, bottom = _span(region[1], region[3], height / size[1], height)
+    return left, top, right, bottom
+
+
+def crop_into(
+    out: np.ndarray, image: Part | np.ndarray, size: tuple[int, int], region: Rect, flip: bool
+) -> None:
+    """Fill uint8 [S, S, 3] with `region` of `image` resized to `size`, at the top left, and 0 elsewhere; then
+    mirror it if asked. By `resize.resize_into` where it is compiled, else by `resize_crop`: both are at most
+    one level off from Pillow.
+    """
+    part = as_part(image)
+    if not compiled.AVAILABLE:
+        out[...] = pad_flip(resize_crop(part, size, region), out.shape[1], 0, flip)
+        return
+    width, height = region[2] - region[0], region[3] - region[1]
+    if (height, width) != out.shape[:2]:
+        out[...] = 0
+    whole = part.width, part.height
+    resize.resize_into(out, part.pixels, (part.left, part.top), whole, size, region, flip)
+
+
+def resize_crop(image: Part | np.ndarray, size: tuple[int, int], region: Rect) -> np.ndarray:
     """uint8 [y1-y0, x1-x0, 3]: `region` of `image` resized to `size` = (width, height), at most one level off
     from PIL's bilinear resize of the whole image followed by the crop.
 
@@ -41,18 +72,18 @@ def resize_crop(image: np.ndarray, size: tuple[int, int], region: Rect) -> np.nd
     shrinks the filter is plain bilinear interpolation, which OpenCV 5 computes at exact positions in half the
     time (OpenCV 4 rounds positions to 1/32 pixel; cv2.INTER_AREA is another filter).
     """
-    height, width = image.shape[:2]
+    part = as_part(image)
     x0, y0, x1, y1 = region
-    step_x, step_y = width / size[0], height / size[1]
-    left, right = _span(x0, x1, step_x, width)
-    top, bottom = _span(y0, y1, step_y, height)
-    source = image[top:bottom, left:right]
+    step_x, step_y = part.width / size[0], part.height / size[1]
+    left, top, right, bottom = rect = source(part.width, part.height, size, region)
+    assert part.covers(rect), "the part does not hold what the region needs"
+    pixels = part.pixels[top - part.top : bottom - part.top, left - part.left : right - part.left]
     if step_x <= 1.0 and step_y <= 1.0:
         to_source = np.array(
             [[step_x, 0.0, (x0 + 0.5) * step_x - 0.5 - left], [0.0, step_y, (y0 + 0.5) * step_y - 0.5 - top]]
         )
         return cv2.warpAffine(
-            source,
+            pixels,
             to_source,
             (x1 - x0, y1 - y0),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
@@ -65,7 +96,7 @@ def resize_crop(image: np.ndarray, size: tuple[int, int], region: Rect) -> np.nd
         min(x1 * step_x - left, float(right - left)),
         min(y1 * step_y - top, float(bottom - top)),
     )
-    resized = Image.fromarray(source).resize((x1 - x0, y1 - y0), Image.Resampling.BILINEAR, box=box)
+    resized = Image.fromarray(pixels).resize((x1 - x0, y1 - y0), Image.Resampling.BILINEAR, box=box)
     return np.asarray(resized)
 
 
@@ -92,27 +123,27 @@ def pad_flip(array: np.ndarray, crop: int, fill: int, flip: bool) -> np.ndarray:
     return cv2.flip(padded, 1) if flip else padded
 
 
-def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
+def adjust_brightness(image: np.ndarray, factor: float, out: Out = None) -> np.ndarray:
     """Blend with black: factor * image, clipped."""
-    return cv2.addWeighted(image, factor, image, 0.0, TRUNCATE)
+    return cv2.addWeighted(image, factor, image, 0.0, TRUNCATE, out)
 
 
-def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
+def adjust_contrast(image: np.ndarray, factor: float, out: Out = None) -> np.ndarray:
     """Blend with the rounded mean of the grey image."""
     mean = int(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0] + 0.5)
-    return cv2.addWeighted(image, factor, image, 0.0, (1.0 - factor) * mean + TRUNCATE)
+    return cv2.addWeighted(image, factor, image, 0.0, (1.0 - factor) * mean + TRUNCATE, out)
 
 
-def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
+def adjust_saturation(image: np.ndarray, factor: float, out: Out = None) -> np.ndarray:
     """Blend with the grey image."""
-    return cv2.addWeighted(image, factor, grayscale(image), 1.0 - factor, TRUNCATE)
+    return cv2.addWeighted(image, factor, grayscale(image), 1.0 - factor, TRUNCATE, out)
 
 
-def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
+def adjust_hue(image: np.ndarray, shift: float, out: Out = None) -> np.ndarray:
     """Hue turned by `shift` of a full circle, in 8-bit HSV with 256 hues; grey pixels stay as they are."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
     hsv[..., 0] += np.uint8(round(shift * 256) % 256)  # wraps around
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL, out)
 
 
 JITTER = {
@@ -123,9 +154,9 @@ JITTER = {
 }
 
 
-def grayscale(image: np.ndarray) -> np.ndarray:
+def grayscale(image: np.ndarray, out: Out = None) -> np.ndarray:
     """uint8 [H, W, 3]: luma (0.299, 0.587, 0.114) three times."""
-    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB, out)
 
 
 def gaussian_kernel(sigma: float) -> np.ndarray:
@@ -145,7 +176,7 @@ def gaussian_kernel(sigma: float) -> np.ndarray:
     return (kernel / 256.0).astype(np.float32)
 
 
-def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
+def gaussian_blur(image: np.ndarray, sigma: float, out: Out = None) -> np.ndarray:
     """Gaussian blur with the border pixels repeated outwards, as PIL repeats them."""
     kernel = gaussian_kernel(sigma)
-    return cv2.sepFilter2D(image, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+    return cv2.sepFilter2D(image, -1, kernel, kernel, out, borderType=cv2.BORDER_REPLICATE)

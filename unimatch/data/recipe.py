@@ -103,12 +103,17 @@ class Recipe:
     label_format: LabelFormat = "zst"
     # PNG images: kept as they are, or stored as lossless WebP (smaller) or as JPEG (much smaller, not exact).
     png: PngStorage = "keep"
+    # Images are stored, without a change to any pixel, so that a part can be decoded without the rest: JPEG
+    # with restart markers, PNG as TIFF of compressed tiles (larger files, several times faster).
+    fast_decode: bool = False
     shard_mb: int = 256  # largest size of a shard in MiB
     seed: int = 0  # of the order in which samples are packed
 
     def __post_init__(self) -> None:
         self._check_subsets()
         self._check_classes()
+        if self.fast_decode and self.png == "webp":
+            raise ConfigError("fast_decode stores PNG as TIFF; leave png at keep, or take jpeg")
         for name, low in (("downscale", 1), ("shard_mb", 1), ("first_id", 0)):
             if getattr(self, name) < low:
                 raise ConfigError(f"{name} must be at least {low}, found {getattr(self, name)}")

@@ -8,14 +8,16 @@ applying are separate functions, so that the law of each parameter and the pixel
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import permutations
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from unimatch import keyed
 from unimatch.data import ops
+from unimatch.data.part import Part, Rect, around, as_part
 from unimatch.errors import ConfigError
 from unimatch.keyed import Draws
 from unimatch.taxonomy import IGNORE_INDEX
@@ -23,9 +25,15 @@ from unimatch.taxonomy import IGNORE_INDEX
 # What a sample's key is extended with, one stream of numbers each.
 GEOMETRY, COLOR, BOX, PARTNER = range(4)
 ORDERS = tuple(permutations(ops.JITTER))
+Arrays = dict[str, np.ndarray]
+Role = Literal["labeled", "unlabeled", "partner"]
 EMPTY_BOX = (0, 0, 0, 0)
 # Rejection sampling of boxes takes below a thousand tries on average up to this fraction of the crop.
 MAX_BOX_AREA = 0.8
+# A strong view's colours as numbers: four codes and four factors in the order of use, gray, sigma.
+JITTER_CODES = {name: code for code, name in enumerate(ops.JITTER)}
+NO_JITTER = -1
+COLOR_ROW = 2 * len(JITTER_CODES) + 2
 # Beyond it the 8-bit taps of ops.gaussian_kernel become too coarse.
 MAX_SIGMA = 8.0
 
@@ -89,7 +97,12 @@ class BoxConfig:
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """Weak and strong views of natural images; the defaults are the published ones."""
+    """Weak and strong views of natural images; the defaults are the published ones.
+
+    device: who makes the strong views from the weak one: "cpu" the data workers; "accelerator" the device
+        that trains, from the same random numbers, so that the workers make and hand over weak views only;
+        "auto" the device if it is a GPU, else the workers.
+    """
 
     crop: int  # side of the square crop, in pixels
     scale: tuple[float, float] = (0.5, 2.0)  # resized long side, uniform in this range times the image's own
@@ -98,12 +111,17 @@ class ViewConfig:
     gray: float = 0.2  # probability that a strong view loses its colour
     blur: BlurConfig = field(default_factory=BlurConfig)  # Gaussian blur of strong views
     box: BoxConfig = field(default_factory=BoxConfig)  # CutMix boxes
+    device: Literal["cpu", "accelerator", "auto"] = "auto"  # who makes the strong views
 
     def __post_init__(self) -> None:
         _check(self.crop >= 1, "crop", self.crop, "1 or more")
         _check(0 < self.scale[0] <= self.scale[1], "scale", self.scale, "0 < low <= high")
         _check_p("flip", self.flip)
         _check_p("gray", self.gray)
+
+    def on_device(self, has_accelerator: bool) -> bool:
+        """Whether the device makes the strong views of a run that has an accelerator, or has none."""
+        return self.device == "accelerator" or (self.device == "auto" and has_accelerator)
 
 
 @dataclass(frozen=True)
@@ -112,19 +130,25 @@ class Geometry:
 
     crop: int
     size: tuple[int, int]  # width, height of the whole resized image
-    region: ops.Rect  # in the resized image
+    region: Rect  # in the resized image
     flip: bool
 
     @property
-    def content(self) -> ops.Rect:
+    def content(self) -> Rect:
         """The pixels of the crop that show image rather than padding."""
         width, height = self.region[2] - self.region[0], self.region[3] - self.region[1]
         left = self.crop - width if self.flip else 0
         return left, 0, left + width, height
 
-    def image(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [crop, crop, 3] of uint8 [H, W, 3]; padding is 0."""
-        return ops.pad_flip(ops.resize_crop(image, self.size, self.region), self.crop, 0, self.flip)
+    def source(self, width: int, height: int) -> Rect:
+        """The pixels that are read of an image of this size."""
+        return ops.source(width, height, self.size, self.region)
+
+    def image(self, image: Part | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """uint8 [crop, crop, 3], `out` if given, of an image or what `source` says of it; padding is 0."""
+        out = np.empty((self.crop, self.crop, 3), np.uint8) if out is None else out
+        ops.crop_into(out, image, self.size, self.region, self.flip)
+        return out
 
     def label(self, label: np.ndarray) -> np.ndarray:
         """uint8 [crop, crop] of uint8 [H, W]; padding is IGNORE_INDEX."""
@@ -140,13 +164,37 @@ class Colors:
     gray: bool
     sigma: float | None  # of the blur; None for no blur
 
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] of the same; `image` itself where nothing is to be done."""
-        for name, factor in self.jitter:
-            image = ops.JITTER[name](image, factor)
+    def apply(self, image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """uint8 [H, W, 3] of the same, written to `out` if it is given; `image` itself where there is nothing
+        to do and no `out`.
+        """
+        steps: list[tuple[Callable[..., np.ndarray], tuple[float, ...]]] = [
+            (ops.JITTER[name], (factor,)) for name, factor in self.jitter
+        ]
         if self.gray:
-            image = ops.grayscale(image)
-        return image if self.sigma is None else ops.gaussian_blur(image, self.sigma)
+            steps.append((ops.grayscale, ()))
+        if self.sigma is not None:
+            steps.append((ops.gaussian_blur, (self.sigma,)))
+        for number, (step, numbers) in enumerate(steps, 1):
+            image = step(image, *numbers, out if number == len(steps) else None)
+        if steps or out is None:
+            return image
+        out[...] = image
+        return out
+
+    def row(self) -> np.ndarray:
+        """float64 [COLOR_ROW]: the same as numbers, from which a device makes the view.
+
+        For each place in the order a code of JITTER_CODES (NO_JITTER: nothing), then for each its factor,
+        then 1 for gray or 0, then sigma, 0 for no blur. Doubles, so that nothing is rounded on the way.
+        """
+        codes, factors = np.full(len(JITTER_CODES), NO_JITTER, np.float64), np.zeros(len(JITTER_CODES))
+        for place, (name, factor) in enumerate(self.jitter):
+            codes[place], factors[place] = JITTER_CODES[name], factor
+        return np.concatenate([codes, factors, [float(self.gray), self.sigma or 0.0]])
+
+
+UNCHANGED = Colors((), False, None)
 
 
 def draw_geometry(draws: Draws, config: ViewConfig, width: int, height: int) -> Geometry:
@@ -176,7 +224,7 @@ def draw_colors(draws: Draws, config: ViewConfig) -> Colors:
     return Colors(jitter, gray, sigma)
 
 
-def draw_box(draws: Draws, config: BoxConfig, crop: int) -> ops.Rect:
+def draw_box(draws: Draws, config: BoxConfig, crop: int) -> Rect:
     """A CutMix box that lies inside the crop, EMPTY_BOX with probability 1 - p.
 
     The area is drawn once; aspect and corner are drawn again until the box fits, as in the reference. So the
@@ -198,9 +246,9 @@ class Placement(Protocol):
     """Where the pixels of a crop come from."""
 
     @property
-    def content(self) -> ops.Rect: ...
+    def content(self) -> Rect: ...
 
-    def image(self, image: np.ndarray) -> np.ndarray: ...
+    def source(self, width: int, height: int) -> Rect: ...
 
     def label(self, label: np.ndarray) -> np.ndarray: ...
 
@@ -210,69 +258,115 @@ class Views:
 
     What is drawn and done is a subclass's affair; `config` has at least `crop` and `box`. `partner` says what
     is pasted into the boxes: "same" another crop of the same image, "shuffled" a crop of another image,
-    "batch" or None nothing that this class has to make.
+    "batch" or None nothing that this class has to make. `on_device`: the strong views are left to the device,
+    which gets their colours as numbers; for subclasses with `color_row`.
     """
 
-    def __init__(self, config: Any, num_strong: int, partner: str | None) -> None:
+    def __init__(self, config: Any, num_strong: int, partner: str | None, on_device: bool = False) -> None:
         assert num_strong >= 0 and partner in ("same", "shuffled", "batch", None), (num_strong, partner)
         self.config = config
         self.num_strong = num_strong
         self.partner = partner
+        self.on_device = on_device
 
-    def labeled(self, image: np.ndarray, label: np.ndarray, key: int) -> dict[str, np.ndarray]:
-        """image [..., S, S, C] as decoded and label uint8 [S, S]."""
-        placement = self.placement(image, Draws(keyed.key(key, GEOMETRY)))
-        return {"image": self.warped(image, placement), "label": placement.label(label)}
+    def region(self, width: int, height: int, key: int, role: Role) -> Rect:
+        """The pixels that are read of an image of this size: as a labelled sample, as an unlabelled one, or
+        as the partner of the unlabelled one with this key.
+        """
+        if role == "partner":
+            return self._placed(width, height, keyed.key(key, PARTNER)).source(width, height)
+        own = self._placed(width, height, key).source(width, height)
+        if role == "unlabeled" and self.partner == "same":
+            return around(own, self.region(width, height, key, "partner"))
+        return own
+
+    def labeled(
+        self, image: Part | np.ndarray, label: np.ndarray, key: int, out: Arrays | None = None
+    ) -> Arrays:
+        """image [..., S, S, C] as decoded, written to the array of `out` with this name, and label uint8
+        [S, S].
+        """
+        part, out = as_part(image), out or {}
+        placement = self._placed(part.width, part.height, key)
+        return {"image": self.warped(part, placement, out.get("image")), "label": placement.label(label)}
 
     def unlabeled(
-        self, image: np.ndarray, key: int, partner_image: np.ndarray | None = None
-    ) -> dict[str, np.ndarray]:
+        self,
+        image: Part | np.ndarray,
+        key: int,
+        partner_image: Part | np.ndarray | None = None,
+        out: Arrays | None = None,
+    ) -> Arrays:
         """weak [..., S, S, C] as decoded, strong [V, ..., S, S, C], rectangles content int32 [4], boxes int32
         [V, 4].
 
         With a partner of its own also partner_weak, partner_strong and partner_content. Where a box is empty
-        nobody sees the partner's strong view, and its weak one stands there.
+        nobody sees the partner's strong view, and its weak one stands there. With `on_device`, in place of
+        each "strong" stands "colors" float64 [V, ..., COLOR_ROW]. Images are written to the arrays of `out`
+        that have these names.
         """
         draws = [Draws(keyed.key(key, BOX, v)) for v in range(self.num_strong)]
         boxes = np.array([draw_box(d, self.config.box, self.config.crop) for d in draws], np.int32)
-        views = self._views(image, key, [True] * self.num_strong)
+        out = out or {}
+        views = self._views(as_part(image), key, [True] * self.num_strong, out, "")
         views["boxes"] = boxes.reshape(self.num_strong, 4)
         if self.partner in ("same", "shuffled"):
             source = image if self.partner == "same" else partner_image
             assert source is not None, "the loader gives a partner image where the plan has shuffled partners"
             seen = [bool(box.any()) for box in boxes]
-            partner = self._views(source, keyed.key(key, PARTNER), seen)
-            views.update({f"partner_{name}": value for name, value in partner.items()})
+            views |= self._views(as_part(source), keyed.key(key, PARTNER), seen, out, "partner_")
         return views
 
-    def placement(self, image: np.ndarray, draws: Draws) -> Placement:
-        """Draws the geometry that all views of an image share."""
+    def placement(self, width: int, height: int, draws: Draws) -> Placement:
+        """Draws the geometry that all views of an image of this size share."""
         raise NotImplementedError
 
-    def warped(self, image: np.ndarray, placement: Any) -> np.ndarray:
-        """The crop of an image as decoded."""
-        return placement.image(image)
-
-    def colored(self, weak: np.ndarray, key: int) -> np.ndarray:
-        """A strong view of a weak one; `key` says what is done to the colours."""
+    def warped(self, image: Part, placement: Any, out: np.ndarray | None) -> np.ndarray:
+        """The crop of an image as decoded, written to `out` if it is given."""
         raise NotImplementedError
 
-    def _views(self, image: np.ndarray, key: int, wanted: list[bool]) -> dict[str, np.ndarray]:
-        """One weak view and a strong one for each of `wanted`, all of one geometry."""
-        placement = self.placement(image, Draws(keyed.key(key, GEOMETRY)))
-        weak = self.warped(image, placement)
-        strong = np.empty((len(wanted), *weak.shape), weak.dtype)
+    def colored(self, weak: np.ndarray, key: int, out: np.ndarray) -> None:
+        """Writes a strong view of a weak one to `out`; `key` says what is done to the colours."""
+        raise NotImplementedError
+
+    def color_row(self, key: int, wanted: bool) -> np.ndarray:
+        """float64 [..., COLOR_ROW]: what `colored` does, as numbers; of no change unless it is `wanted`."""
+        raise NotImplementedError
+
+    def _placed(self, width: int, height: int, key: int) -> Placement:
+        return self.placement(width, height, Draws(keyed.key(key, GEOMETRY)))
+
+    def _views(self, image: Part, key: int, wanted: list[bool], out: Arrays, prefix: str) -> Arrays:
+        """One weak view and, for each of `wanted`, a strong one or its colours, all of one geometry."""
+        placement = self._placed(image.width, image.height, key)
+        weak = self.warped(image, placement, out.get(f"{prefix}weak"))
+        views = {f"{prefix}weak": weak, f"{prefix}content": np.array(placement.content, np.int32)}
+        colors = [keyed.key(key, COLOR, v) for v in range(len(wanted))]
+        if self.on_device:
+            rows = [self.color_row(*pair) for pair in zip(colors, wanted, strict=True)]
+            return {**views, f"{prefix}colors": np.stack(rows) if rows else np.empty((0, COLOR_ROW))}
+        strong = out.get(f"{prefix}strong")
+        if strong is None:
+            strong = np.empty((len(wanted), *weak.shape), weak.dtype)
         for v, want in enumerate(wanted):
-            strong[v] = self.colored(weak, keyed.key(key, COLOR, v)) if want else weak
-        return {"weak": weak, "strong": strong, "content": np.array(placement.content, np.int32)}
+            if want:
+                self.colored(weak, colors[v], strong[v])
+            else:
+                strong[v] = weak
+        return {**views, f"{prefix}strong": strong}
 
 
 class NaturalViews(Views):
     """Views of uint8 [H, W, 3]; settings: ViewConfig."""
 
-    def placement(self, image: np.ndarray, draws: Draws) -> Geometry:
-        height, width = image.shape[-3:-1]
+    def placement(self, width: int, height: int, draws: Draws) -> Geometry:
         return draw_geometry(draws, self.config, width, height)
 
-    def colored(self, weak: np.ndarray, key: int) -> np.ndarray:
-        return draw_colors(Draws(key), self.config).apply(weak)
+    def warped(self, image: Part, placement: Geometry, out: np.ndarray | None) -> np.ndarray:
+        return placement.image(image, out)
+
+    def colored(self, weak: np.ndarray, key: int, out: np.ndarray) -> None:
+        draw_colors(Draws(key), self.config).apply(weak, out)
+
+    def color_row(self, key: int, wanted: bool) -> np.ndarray:
+        return (draw_colors(Draws(key), self.config) if wanted else UNCHANGED).row()

@@ -239,12 +239,13 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
         # Not the whole network: the perturbation between the two is another function in every step.
         for part in (net.encoder, net.head):
             part.compile(backend=config.compile)
+    on_device = task.views_on_device(runtime.device.type != "cpu")
     loader = train_loader(
         shards,
         labeled.rows,
         unlabeled.rows if unlabeled is not None and uses_unlabeled else None,
         plan,
-        task.transform(method.views),
+        task.transform(method.views, on_device),
         rank=runtime.rank,
         world=runtime.world,
         accumulation=accumulation,
@@ -284,7 +285,7 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
         plan.steps_per_epoch,
         engine or None,
     )
-    return trainer, _banner(trainer, selections, accumulation, last)
+    return trainer, _banner(trainer, selections, accumulation, last, on_device)
 
 
 def _check_fields(config: RunConfig, uses_unlabeled: bool) -> None:
@@ -381,7 +382,13 @@ def restore(run: Path, which: str, network: str | None, runtime: Runtime) -> Res
     return Restored(config, net.eval(), task, folder, state)
 
 
-def _banner(trainer: Trainer, selections: dict[str, Selection], accumulation: int, last: Path | None) -> str:
+def _banner(
+    trainer: Trainer,
+    selections: dict[str, Selection],
+    accumulation: int,
+    last: Path | None,
+    views_on_device: bool,
+) -> str:
     config, world = trainer.config, trainer.runtime.world
     uses_unlabeled = trainer.method.views.unlabeled
     sizes = {"labelled": config.batch.labeled}
@@ -411,6 +418,9 @@ def _banner(trainer: Trainer, selections: dict[str, Selection], accumulation: in
         "weights": net.encoder.loaded if last is None else str(last),
         "run folder": str(config.out),
     }
+    if trainer.method.views.num_strong:
+        maker = f"{trainer.runtime.device.type}, in batches" if views_on_device else "the data workers"
+        rows["strong views"] = f"made by {maker}"
     if last is not None:
         rows["resumed"] = f"after step {trainer.state.step}"
     return banner(f"unimatch {unimatch.__version__}", rows)

@@ -87,10 +87,16 @@ def network_of(net: nn.Module, moments: int, copies: int) -> Network:
 
 
 def blank_micro(
-    task: Task, method: Method, width: int, height: int, labeled: int, unlabeled: int
+    task: Task,
+    method: Method,
+    width: int,
+    height: int,
+    labeled: int,
+    unlabeled: int,
+    has_accelerator: bool = False,
 ) -> RawMicro:
-    """A micro-batch of black images, as the loader stacks them."""
-    transform = task.transform(method.views)
+    """A micro-batch of black images, as the loader stacks them in a run on an accelerator or not."""
+    transform = task.transform(method.views, task.views_on_device(has_accelerator))
     image, label = task.blank(height, width), np.zeros((height, width), np.uint8)
 
     def stacked(arrays: dict[str, np.ndarray], count: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unimatch.data.archive import Record
+from unimatch.data.part import Part, Rect
 from unimatch.data.picture import as_rgb, overlay
 from unimatch.data.sample import Batch
 from unimatch.metrics import Metric
@@ -54,8 +55,9 @@ class Task(ABC):
 
     @staticmethod
     @abstractmethod
-    def decode(record: Record) -> np.ndarray:
-        """[H, W, C], or [dates, H, W, C] of more than one date: a sample's image, see data.images.
+    def decode(record: Record, rect: Rect | None = None) -> Part:
+        """Pixels [h, w, C], or [dates, h, w, C] of more than one date: at least those of `rect` of a sample's
+        image, without it all; see data.images.
 
         DataError if the sample is of another kind.
         """
@@ -79,9 +81,16 @@ class Task(ABC):
             label = np.where(label == self.background, IGNORE_INDEX, label)
         return overlay(picture, label, self.taxonomy.colors, alpha)
 
+    def views_on_device(self, has_accelerator: bool) -> bool:
+        """Whether the configuration leaves strong views to `to_device`, in a run on an accelerator or not."""
+        return False
+
     @abstractmethod
-    def transform(self, needs: Needs) -> Any:
-        """The picklable object that turns decoded samples into the arrays that `to_device` takes."""
+    def transform(self, needs: Needs, on_device: bool = False) -> Any:
+        """The picklable object that turns decoded samples into the arrays that `to_device` takes.
+
+        on_device: as `views_on_device` said; False for a task that cannot.
+        """
 
     @abstractmethod
     def pixel_counts(self, raw: RawMicro) -> Tensor:

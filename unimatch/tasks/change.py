@@ -47,9 +47,12 @@ class ChangeTask(PixelTask):
             )
         super().__init__(config, taxonomy, mean, std)
 
-    def transform(self, needs: Needs) -> ChangeViews:
+    def views_on_device(self, has_accelerator: bool) -> bool:
+        return bool(self.config.views.on_device(has_accelerator))
+
+    def transform(self, needs: Needs, on_device: bool = False) -> ChangeViews:
         """The weak and strong views that a method needs."""
-        return ChangeViews(self.config.views, needs.num_strong, needs.partner)
+        return ChangeViews(self.config.views, needs.num_strong, needs.partner, on_device)
 
     def figures(self, metric: ConfusionMatrix) -> dict[str, Any]:
         """IoU, F1, precision and recall of changed pixels and the accuracy of all, over the whole set.

@@ -65,8 +65,8 @@ class MedicalTask(PixelTask):
     def show(self, image: np.ndarray) -> list[np.ndarray]:
         return [as_rgb(image[..., 0])]
 
-    def transform(self, needs: Needs) -> MedicalViews:
-        """The weak and strong views that a method needs."""
+    def transform(self, needs: Needs, on_device: bool = False) -> MedicalViews:
+        """The weak and strong views that a method needs; workers make both."""
         return MedicalViews(self.config.views, needs.num_strong, needs.partner)
 
     def normalize(self, image: Tensor) -> Tensor:

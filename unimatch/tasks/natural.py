@@ -28,9 +28,12 @@ class NaturalTask(PixelTask):
     headline = "miou"
     decode = staticmethod(images.rgb)
 
-    def transform(self, needs: Needs) -> NaturalViews:
+    def views_on_device(self, has_accelerator: bool) -> bool:
+        return bool(self.config.views.on_device(has_accelerator))
+
+    def transform(self, needs: Needs, on_device: bool = False) -> NaturalViews:
         """The weak and strong views that a method needs."""
-        return NaturalViews(self.config.views, needs.num_strong, needs.partner)
+        return NaturalViews(self.config.views, needs.num_strong, needs.partner, on_device)
 
     def figures(self, metric: ConfusionMatrix) -> dict[str, Any]:
         """{"miou", "accuracy", "iou": {class: value}}; None for what no pixel defines."""

@@ -13,6 +13,7 @@ from unimatch.data.sample import Batch, Labeled, Partner, Unlabeled
 from unimatch.metrics import ConfusionMatrix, Metric
 from unimatch.mixing import swap_pairs
 from unimatch.tasks.base import RawMicro, Task
+from unimatch.tasks.device_views import blur_radius, strong_views
 from unimatch.tasks.masks import draw_masks, valid_pixels
 from unimatch.tasks.prediction import class_ids
 from unimatch.tasks.sheets import Sheets
@@ -33,16 +34,22 @@ class PixelTask(Task):
         self.taxonomy = taxonomy
         self.mean = 255.0 * torch.tensor(mean).view(-1, 1, 1)
         self.std = 255.0 * torch.tensor(std).view(-1, 1, 1)
+        blur = config.views.blur
+        self._blur_radius = blur_radius(blur.sigma[1]) if blur.p else 0
 
     def normalize(self, image: Tensor) -> Tensor:
         """float32 [B, ..., C, H, W]: uint8 [B, ..., H, W, C] minus the mean, over the deviation.
 
         Each image has the axes in memory that it came with (channels_last).
         """
-        flat = image.flatten(0, -4).permute(0, 3, 1, 2)
-        values = flat.to(torch.float32, memory_format=torch.channels_last)
-        values.sub_(self.mean.to(image.device)).div_(self.std.to(image.device))
-        return values.unflatten(0, image.shape[:-3])
+        return self._scaled(image.flatten(0, -4).permute(0, 3, 1, 2)).unflatten(0, image.shape[:-3])
+
+    def _scaled(self, values: Tensor) -> Tensor:
+        """The same of [N, C, H, W], in new memory."""
+        # A blocking copy would wait for all that the device still has to do.
+        mean, std = (constant.to(values.device, non_blocking=True) for constant in (self.mean, self.std))
+        values = values.to(torch.float32, memory_format=torch.channels_last, copy=True)
+        return values.sub_(mean).div_(std)
 
     def pixel_counts(self, raw: RawMicro) -> Tensor:
         """int64 [n]: labelled pixels, then, if any, valid ones of the weak and of each mixed strong view."""
@@ -52,7 +59,10 @@ class PixelTask(Task):
         return torch.stack(counts)
 
     def to_device(self, raw: RawMicro, device: torch.device, shares: Tensor | None = None) -> Batch:
-        """The micro-batch that methods see; images cross to the device as uint8 and masks as rectangles."""
+        """The micro-batch that methods see; images cross to the device as uint8 and masks as rectangles.
+
+        Strong views that come as colours are made here, see tasks.device_views.
+        """
 
         def move(values: Tensor) -> Tensor:
             return values.to(device, non_blocking=True)
@@ -71,19 +81,26 @@ class PixelTask(Task):
         if masks is None:
             return Batch(labeled, None)
 
+        def views(prefix: str) -> tuple[Tensor, tuple[Tensor, ...]]:
+            weak = move(arrays[f"{prefix}weak"])
+            if f"{prefix}colors" in arrays:
+                # Each date is an image of its own.
+                colors = move(arrays[f"{prefix}colors"]).movedim(1, -2).flatten(0, -3)
+                made = strong_views(weak.flatten(0, -4), colors, self._blur_radius)
+                strong = tuple(self._scaled(view).unflatten(0, weak.shape[:-3]) for view in made)
+            else:
+                strong = tuple(self.normalize(view) for view in move(arrays[f"{prefix}strong"]).unbind(1))
+            return self.normalize(weak), strong
+
         arrays = raw["unlabeled"]
-        weak = self.normalize(move(arrays["weak"]))
-        strong = tuple(self.normalize(view) for view in move(arrays["strong"]).unbind(1))
+        weak, strong = views("")
         in_batch = "partner_weak" not in arrays
         if in_batch:
             partner = Partner(
                 swap_pairs(weak), tuple(swap_pairs(view) for view in strong), masks.partner_valid
             )
         else:
-            partner_strong = tuple(self.normalize(view) for view in move(arrays["partner_strong"]).unbind(1))
-            partner = Partner(
-                self.normalize(move(arrays["partner_weak"])), partner_strong, masks.partner_valid
-            )
+            partner = Partner(*views("partner_"), masks.partner_valid)
         unlabeled = Unlabeled(
             weak=weak,
             strong=strong,

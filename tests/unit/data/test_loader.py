@@ -129,9 +129,9 @@ def test_supervised_batches_have_no_unlabelled_part(root: Path) -> None:
 
 
 class Sleepy(TinyTransform):
-    def labeled(self, image: np.ndarray, label: np.ndarray, key: int) -> dict[str, np.ndarray]:
+    def labeled(self, *args: Any, **options: Any) -> dict[str, np.ndarray]:
         time.sleep(60)
-        return super().labeled(image, label, key)
+        return super().labeled(*args, **options)
 
 
 def test_a_slow_worker_names_step_and_samples(root: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_slow_worker_names_step_and_samples(root: Path) -> None:
 
 
 class Deadly(TinyTransform):
-    def labeled(self, image: np.ndarray, label: np.ndarray, key: int) -> dict[str, np.ndarray]:
+    def labeled(self, *args: Any, **options: Any) -> dict[str, np.ndarray]:
         os.kill(os.getpid(), 9)
         return {}
 

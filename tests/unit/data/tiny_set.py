@@ -11,6 +11,7 @@ import numpy as np
 from unimatch import keyed
 from unimatch.data.archive import ShardSet, ShardWriter, finish_set
 from unimatch.data.pack import NewSample
+from unimatch.data.part import Part, Rect, as_part
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
 
 TAXONOMY = Taxonomy.of(["road", "tree", "car"])
@@ -104,15 +105,25 @@ def damage(root: Path, key: str, member: str = "image") -> None:
 class TinyTransform:
     """Whole images, with noise from the key added, so that keys, orders and partners show in the result."""
 
-    def labeled(self, image: np.ndarray, label: np.ndarray, key: int) -> dict[str, np.ndarray]:
-        return {"image": self._noisy(image, key), "label": label}
+    def region(self, width: int, height: int, key: int, role: str) -> Rect:
+        return 0, 0, width, height
+
+    def labeled(
+        self, image: Part | np.ndarray, label: np.ndarray, key: int, out: dict[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        return {"image": self._noisy(as_part(image).pixels, key), "label": label}
 
     def unlabeled(
-        self, image: np.ndarray, key: int, partner_image: np.ndarray | None = None
+        self,
+        image: Part | np.ndarray,
+        key: int,
+        partner_image: Part | np.ndarray | None = None,
+        out: dict[str, np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
-        views = {"weak": image, "strong": np.stack([self._noisy(image, key), self._noisy(image, key + 1)])}
+        pixels = as_part(image).pixels
+        views = {"weak": pixels, "strong": np.stack([self._noisy(pixels, key), self._noisy(pixels, key + 1)])}
         if partner_image is not None:
-            views["partner_weak"] = partner_image
+            views["partner_weak"] = as_part(partner_image).pixels
         return views
 
     def _noisy(self, image: np.ndarray, key: int) -> np.ndarray:

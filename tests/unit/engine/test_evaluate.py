@@ -192,12 +192,16 @@ class Log:
         return lambda *_: None
 
 
+def built(config):
+    return build.build_trainer(config, build.open_data(config), Runtime(), resume=False)
+
+
 def test_no_pass_inherits_the_mode_of_the_one_before(run):
     """Steps, evaluations and pictures take turns: whatever has gradients is in train mode, the rest is not,
     but for the pseudo-labels of the partner, which are made in eval mode too.
     """
     options = ("schedule.steps=3", "evaluation.every_steps=1", "log.pictures_every_steps=1")
-    trainer, _ = build.build_trainer(settings(run, *options), Runtime(), resume=False)
+    trainer, _ = built(settings(run, *options))
     passes = []
     trainer.net.register_forward_pre_hook(
         lambda net, _: passes.append((torch.is_grad_enabled(), net.training, net.encoder.training))
@@ -213,7 +217,7 @@ def test_no_pass_inherits_the_mode_of_the_one_before(run):
 
 def test_training_goes_on_where_the_headline_is_undefined(run):
     """A validation set without change, in which the network sees none: 0/0."""
-    trainer, _ = build.build_trainer(settings(run), Runtime(), resume=False)
+    trainer, _ = built(settings(run))
     trainer.evaluator = lambda net: {"iou_changed": None, "images": 3, "seconds": 0.0}
     log = Log()
     trainer._evaluate(log)
@@ -229,13 +233,13 @@ def test_training_goes_on_where_the_headline_is_undefined(run):
 
 def test_task_network_and_samples_must_fit(run, tiny_shards, tiny_run):
     with pytest.raises(ConfigError, match="in_channels is 1, but task change reads images of 3 channel"):
-        build.build_trainer(settings(run, "model.encoder.in_channels=1"), Runtime(), resume=False)
+        built(settings(run, "model.encoder.in_channels=1"))
     natural = "task={name: natural, views: {crop: 48}}"
     with pytest.raises(UserError, match="5 of the 5 samples .* are pairs of images .*for task change"):
-        build.build_trainer(settings(run, natural), Runtime(), resume=False)
+        built(settings(run, natural))
     single = settings(tiny_run, "task={name: change, views: {crop: 48}}")
     with pytest.raises(ConfigError, match="two classes apart"):
-        build.build_trainer(single, Runtime(), resume=False)
+        built(single)
 
 
 def test_a_damaged_second_date_names_shard_key_and_date(tmp_path):

@@ -16,7 +16,7 @@ from unimatch import losses
 from unimatch.data.archive import ShardSet
 from unimatch.data.loader import eval_loader
 from unimatch.data.medical_views import MedicalViewConfig
-from unimatch.engine.build import build_network, build_task, build_trainer
+from unimatch.engine.build import build_network, build_task, build_trainer, open_data
 from unimatch.engine.evaluate import report
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.runtime import Runtime
@@ -231,7 +231,7 @@ def test_a_network_for_colours_is_refused_before_training(tmp_path: Any) -> None
     path = write_medical_run(tmp_path)
     config = config_io.load(path, RunConfig, ["model.encoder.in_channels=3"])
     with pytest.raises(ConfigError, match="in_channels is 3, but task medical reads images of 1 channel"):
-        build_trainer(config, Runtime(), resume=False)
+        build_trainer(config, open_data(config), Runtime(), resume=False)
 
 
 def test_colour_images_are_refused_by_shard_and_key(tiny_shards: Any) -> None:

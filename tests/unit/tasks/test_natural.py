@@ -32,10 +32,10 @@ def make_task(crop: int = SIDE, loss: LossConfig | None = None, **evaluate) -> N
     return NaturalTask(config, TAXONOMY, MEAN, STD)
 
 
-def raw_micro(partner: str | None, size: int = 4, views: int = 2) -> dict:
+def raw_micro(partner: str | None, size: int = 4, views: int = 2, on_device: bool = False) -> dict:
     """What the loader would give: views of random images, some smaller than the crop."""
     generator = np.random.default_rng(0)
-    transform = make_task().transform(Needs(views, partner))
+    transform = make_task().transform(Needs(views, partner), on_device)
     labeled, unlabeled = [], []
     for key in range(size):
         image, other = generator.integers(0, 256, (2, 14 + key, 20, 3), np.uint8)

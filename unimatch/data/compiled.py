@@ -1,0 +1,30 @@
+"""Loops that are compiled where the optional package numba is installed, and plain Python where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+numba: Any
+try:
+    import numba
+except ImportError:  # pip install unimatch[fast]
+    numba = None
+
+AVAILABLE = numba is not None
+
+
+def compiled(function: Function) -> Function:
+    """`function` as machine code, kept on disk for the next process where a folder for it can be written.
+
+    Integers wrap around and indices are not checked, as in C: callers pass what fits. Runs outside the
+    interpreter lock.
+    """
+    if not AVAILABLE:
+        return function
+    try:
+        made = numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no folder for the cache
+        made = numba.njit(nogil=True)(function)
+    return cast(Function, made)
