@@ -23,7 +23,7 @@ from unimatch.losses import LossConfig, masked_consistency, supervised_loss
 from unimatch.methods import METHODS, Progress
 from unimatch.methods.ops import keyed_uniform
 from unimatch.mixing import paste, swap_pairs
-from unimatch.tasks.natural import rectangle_mask
+from unimatch.tasks.masks import rectangle_mask
 from unimatch.taxonomy import IGNORE_INDEX
 
 SEED, BATCH, CLASSES, SIDE = 7, 2, 4, 12

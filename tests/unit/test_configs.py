@@ -7,8 +7,12 @@ import pytest
 
 from unimatch.config import Section, dump, from_text, load
 from unimatch.data.change_views import ChangeViewConfig
+from unimatch.data.medical_views import MedicalViewConfig
+from unimatch.engine.optim import OptimizerConfig
 from unimatch.engine.run_config import RunConfig
 from unimatch.models.heads.deeplabv3plus import DeepLabV3PlusConfig
+from unimatch.models.heads.unet import UNetHeadConfig
+from unimatch.tasks import MedicalTaskConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # Files in base/ are parts that runs include; they are incomplete by themselves.
@@ -57,3 +61,22 @@ def test_change_detection_has_the_published_settings():
         assert (method.threshold, method.mix_partner, method.feature_dropout) == (0.95, "same", 0.5)
         baseline = load(CONFIGS / folder / "supervised_10.yaml", RunConfig)
         assert baseline.batch.labeled == 16 and baseline.data.unlabeled is None
+
+
+def test_acdc_has_the_published_settings():
+    config = load(CONFIGS / "acdc" / "unimatch_3.yaml", RunConfig)
+    assert (config.batch.labeled, config.batch.unlabeled, config.schedule.epochs) == (12, 12, 300)
+    optimizer = OptimizerConfig(lr=0.01, name="sgd", momentum=0.9, weight_decay=1e-4, head_lr_multiplier=1)
+    assert config.optimizer == optimizer
+    assert (config.model.encoder.name, config.model.encoder.in_channels) == ("unet", 1)
+    assert config.model.head == Section("unet", UNetHeadConfig("bilinear"))
+    assert config.task == Section("medical", MedicalTaskConfig(MedicalViewConfig(crop=256)))
+    method = config.method.config
+    assert (method.threshold, method.mix_partner, method.feature_dropout) == (0.95, "shuffled", 0.5)
+    baseline = load(CONFIGS / "acdc" / "supervised_3.yaml", RunConfig)
+    assert baseline.batch.labeled == 24 and baseline.data.unlabeled is None
+    short, plain = (
+        load(CONFIGS / "acdc" / f"cpu_{name}_7.yaml", RunConfig) for name in ("unimatch", "supervised")
+    )
+    assert short.schedule == plain.schedule and short.optimizer == plain.optimizer
+    assert plain.batch.labeled == short.batch.labeled + short.batch.unlabeled

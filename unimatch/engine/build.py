@@ -302,13 +302,15 @@ def _require_dates(shards: ShardSet, selection: Selection, task: Task) -> None:
     rows = selection.rows
     dates = 1 + (shards.index["second_size"][rows] > 0)
     wrong = rows[dates != task.dates]
-    if len(wrong):
-        keys = ", ".join(shards.keys(wrong[:5]))
-        kind = "pairs of images" if task.dates == 1 else "single images"
-        raise UserError(
-            f"{len(wrong)} of the {len(rows)} samples of {selection.name!r} are {kind} (first: {keys}), but "
-            f"the task reads {task.dates} image(s) a sample; pairs are for task change"
-        )
+    if not len(wrong):
+        return
+    found, advice = "pairs of images", "this task reads single ones; pairs are for task change"
+    if task.dates == 2:
+        found, advice = "single images", "this task reads pairs; pack them with a recipe that has `second`"
+    keys = ", ".join(shards.keys(wrong[:5]))
+    raise UserError(
+        f"{len(wrong)} of the {len(rows)} samples of {selection.name!r} are {found} (first: {keys}); {advice}"
+    )
 
 
 def _require_labels(shards: ShardSet, selection: Selection) -> None:

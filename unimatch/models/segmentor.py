@@ -55,8 +55,8 @@ class Segmentor(nn.Module):
 class BitemporalSegmentor(Segmentor):
     """A logit for every class and pixel of a place seen at two dates: image [B, 2, C, H, W].
 
-    One encoder reads both dates; the head decodes the absolute difference of each feature level (UniMatch,
-    section 5, change detection), so exchanging the dates changes nothing but the order in which batch-norms
+    One encoder reads both dates; the head decodes the absolute difference of each feature level (UniMatch's
+    change detection), so exchanging the dates changes nothing but the order in which batch-norms
     record them. Two things the paper leaves open are as in the released code: a perturbation acts on the
     differences, hence on both dates alike, and the dates are encoded one after the other, so that in training
     batch-norms normalise each date by its own statistics, which takes away what light and season change

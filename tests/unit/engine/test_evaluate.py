@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.change_set import CHANGES, write_change_run, write_changes
-from tests.unit.data.tiny_set import damage
+from tests.change_set import CHANGES, sample, write_change_run, write_changes
+from tests.unit.data.tiny_set import damage, write_samples
 from unimatch import config as config_io
 from unimatch.data.archive import ShardSet
 from unimatch.data.change_views import ChangeViewConfig
@@ -231,15 +232,20 @@ def test_training_goes_on_where_the_headline_is_undefined(run):
     assert trainer.state.best == 0.5 and "last undefined, best 50.00" in trainer.result()
 
 
-def test_task_network_and_samples_must_fit(run, tiny_shards, tiny_run):
+def test_task_network_and_samples_must_fit(run, tiny_run, tmp_path):
     with pytest.raises(ConfigError, match="in_channels is 1, but task change reads images of 3 channel"):
         built(settings(run, "model.encoder.in_channels=1"))
     natural = "task={name: natural, views: {crop: 48}}"
     with pytest.raises(UserError, match="5 of the 5 samples .* are pairs of images .*for task change"):
         built(settings(run, natural))
-    single = settings(tiny_run, "task={name: change, views: {crop: 48}}")
+    eight = settings(tiny_run, "task={name: change, views: {crop: 48}}")
     with pytest.raises(ConfigError, match="two classes apart"):
-        built(single)
+        built(eight)
+    single = [replace(sample(f"single/{i}", i, 48, 64), second=None) for i in range(4)]
+    root = write_samples(tmp_path / "single", CHANGES, {"train": single})
+    overrides = (f"data.shards={root}", "data.labeled=train", "data.unlabeled=train", "data.val=null")
+    with pytest.raises(UserError, match="4 of the 4 samples of 'train' are single images .*has `second`"):
+        built(settings(run, *overrides))
 
 
 def test_a_damaged_second_date_names_shard_key_and_date(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from unimatch import losses
 from unimatch.data.archive import ShardSet
 from unimatch.data.loader import eval_loader
 from unimatch.data.medical_views import MedicalViewConfig
+from unimatch.data.volume_files import read_volume
 from unimatch.engine.build import build_network, build_task, build_trainer, open_data
 from unimatch.engine.evaluate import report
 from unimatch.engine.run_config import RunConfig
@@ -23,7 +25,9 @@ from unimatch.engine.runtime import Runtime
 from unimatch.errors import ConfigError, DataError
 from unimatch.tasks import MedicalTask, MedicalTaskConfig
 from unimatch.tasks.medical import MedicalEvaluateConfig
+from unimatch.taxonomy import Taxonomy
 
+ACDC = Taxonomy.of(["background", "right ventricle", "myocardium", "left ventricle"])
 CPU = torch.device("cpu")
 CROP = 16
 
@@ -238,3 +242,29 @@ def test_colour_images_are_refused_by_shard_and_key(tiny_shards: Any) -> None:
     shards = ShardSet.open(tiny_shards)
     with pytest.raises(DataError, match="a colour image .*this task reads greyscale"):
         evaluated(make_task(), shards)
+
+
+def test_a_pretrained_kind_of_network_takes_slices_too(tmp_path: Any) -> None:
+    encoder = "model.encoder={name: test_efficientnet, weights: none, in_channels: 1}"
+    overrides = [encoder, "model.head={name: deeplabv3plus, channels: 16}"]
+    config = config_io.load(write_medical_run(tmp_path), RunConfig, overrides)
+    net = build_network(config, ORGANS, Runtime())
+    task = build_task(config, ORGANS, net)
+    assert isinstance(task, MedicalTask) and task.mean.item() == pytest.approx(255 * 0.449)
+    image = torch.from_numpy(scan(3, 2, 30, 21)[0][..., None])
+    assert task.predict(net, image).shape == (2, 30, 21)
+
+
+def test_a_perfect_prediction_of_real_volumes(real_data: Any) -> None:
+    """ACDC's own labels as predictions: every class of every volume scores 1, at distance 0."""
+    files = sorted((real_data / "acdc" / "data").glob("*.h5"))[:3]
+    assert files
+    metric = MedicalTask(MedicalTaskConfig(MedicalViewConfig(crop=256)), ACDC, (0.0,), (1.0,)).metric()
+    for path in files:
+        volume = read_volume(path)
+        assert volume.slices.max() == 65535
+        with h5py.File(path) as file:
+            label = torch.from_numpy(file["label"][()])
+        assert label.shape == volume.slices.shape
+        metric.update(label, label, [f"{path.stem}/{index:03d}" for index in range(len(label))])
+    assert metric.dice() == [1.0] * 3 and metric.hd95() == metric.asd() == [0.0] * 3
