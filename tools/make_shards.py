@@ -70,6 +70,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="check images by header and end only, not by decoding them: much faster for JPEG; the bytes are "
         "the same, and check_shards.py finds what is damaged",
     )
+    files.add_argument(
+        "--fast-decode",
+        action="store_true",
+        help="store images, without a change to any pixel, so that parts can be decoded alone, which training "
+        "does: JPEG with restart markers, PNG as TIFF with tiles (the recipe's fast_decode: true)",
+    )
     scenes = parser.add_argument_group(SYNTHETIC)
     default = synthetic.write_synthetic.__kwdefaults__ or {}
     scenes.add_argument("--train", type=int, help=f"images of the subset train ({default['train']})")
@@ -84,9 +90,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         for name in ("train", "val", "size", "seed")
         if getattr(args, name) is not None
     }
-    if args.recipe == SYNTHETIC and (args.source or args.set or args.trust_images):
+    of_files = args.source or args.set or args.trust_images or args.fast_decode
+    if args.recipe == SYNTHETIC and of_files:
         parser.error(
-            "--source, --set and --trust-images belong to a recipe file; "
+            "--source, --set, --trust-images and --fast-decode belong to a recipe file; "
             f"{SYNTHETIC} has --train, --val, --size, --seed"
         )
     if args.recipe != SYNTHETIC and given:
@@ -113,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
         print("stopped; the same command goes on behind the shards that are finished", file=sys.stderr)
         return 130
     for reason, count in made.notes.items():
-        print(f"{count} images were encoded anew: {reason}")
+        print(f"{count} images were not stored as they are: {reason}")
     for name, (samples, labeled) in made.subsets.items():
         print(f"{name}: {samples} images, {labeled} with a mask")
     tars = list(args.out.glob("*.tar"))
@@ -128,7 +135,7 @@ def make(args: argparse.Namespace) -> Packed:
             args.out, workers=args.workers, overwrite=args.overwrite, **args.scenes
         )
     return folder.pack(
-        config.load(args.recipe, Recipe, args.set),
+        config.load(args.recipe, Recipe, [*args.set, *(["fast_decode=true"] if args.fast_decode else [])]),
         args.source,
         args.out,
         args.workers,

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from unimatch.data import volumes
-from unimatch.data.encode import ImageRules, LabelFormat, pack_image, png
+from unimatch.data.encode import Encoded, ImageRules, LabelFormat, pack_image, png
 from unimatch.data.labels import LabelRules, read_label
 from unimatch.data.layout import Job
 from unimatch.data.pack import NewSample, Outcome, Problem, labeled_sample
@@ -19,7 +19,6 @@ from unimatch.errors import DataError
 
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
-Encoded = tuple[bytes, str, tuple[int, int], "str | None"]  # bytes, extension, (height, width), note
 T = TypeVar("T")
 
 

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import zstandard
 
+from unimatch.data import tiles
 from unimatch.errors import DataError
 from unimatch.taxonomy import IGNORE_INDEX
 
@@ -31,7 +32,7 @@ READ_IMAGE = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 class Header(NamedTuple):
     """What the first bytes of an image file say."""
 
-    format: str  # "jpeg", "png" or "webp"
+    format: str  # "jpeg", "png", "webp" or "tiff"
     width: int
     height: int
     channels: int  # 0: palette; 3 for WebP
@@ -40,7 +41,7 @@ class Header(NamedTuple):
 
 
 def image_header(data: bytes, where: str, what: str = "image") -> Header:
-    """Format, size and channels of a JPEG, PNG or WebP from its first bytes."""
+    """Format, size and channels of a JPEG, PNG, WebP or tiled TIFF from its first bytes."""
     try:
         if data[:2] == b"\xff\xd8":
             return _jpeg_header(data)
@@ -49,6 +50,8 @@ def image_header(data: bytes, where: str, what: str = "image") -> Header:
             return Header("png", width, height, {0: 1, 2: 3, 3: 0, 4: 2, 6: 4}[kind], depth, 0)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _webp_header(data)
+        if data[:4] == tiles.SIGNATURE:
+            return Header("tiff", *tiles.read_size(data), 3, 8, 0)
     except (struct.error, IndexError, KeyError, ValueError) as error:
         raise DataError(f"{where}: the {what}'s header is damaged or cut short; replace the file") from error
     kind = "is empty" if not data else "is not a JPEG, PNG or WebP"
@@ -102,16 +105,25 @@ def _is_whole(data: bytes, header: Header) -> bool:
         return data.endswith(JPEG_END) or data.find(JPEG_END, header.scan) >= 0
     if header.format == "png":
         return data.rfind(PNG_END) >= 0
+    if header.format == "tiff":
+        return tiles.is_whole(data)
     return len(data) >= int.from_bytes(data[4:8], "little") + 8
 
 
 def decode_image(data: bytes, where: str) -> np.ndarray:
-    """uint8 [H, W, 3] RGB of a JPEG, PNG or WebP; grey and palette images expanded, transparency dropped.
-    uint16 [H, W] of a 16-bit greyscale PNG.
+    """uint8 [H, W, 3] RGB of a JPEG, PNG, WebP or TIFF as `tiles` makes them; grey and palette images
+    expanded, transparency dropped. uint16 [H, W] of a 16-bit greyscale PNG.
 
     DataError: cut short, damaged, CMYK, or more than 8 bits a channel in colour.
     """
     header = whole_image(data, where)
+    if header.format == "tiff":
+        try:
+            return tiles.TiledImage(data).part(0, 0, header.width, header.height)[0]
+        except (ValueError, struct.error) as error:
+            raise DataError(
+                f"{where}: the image is damaged ({error}); replace the file and pack again"
+            ) from error
     flags = READ_IMAGE if header.depth <= 8 else cv2.IMREAD_UNCHANGED
     return _decode(data, flags, where, "image")
 

@@ -11,7 +11,9 @@ import numpy as np
 import zstandard
 from PIL import Image, ImageOps
 
-from unimatch.data.decode import decode_image, whole_image
+from unimatch.data import tiles
+from unimatch.data.decode import decode_image, image_header, whole_image
+from unimatch.data.restart import Unsuitable, add_restarts
 from unimatch.errors import DataError
 
 LabelFormat = Literal["zst", "png"]
@@ -27,11 +29,39 @@ class ImageRules:
 
     downscale: int = 1  # divides width and height, area average
     png: PngStorage = "keep"  # PNG files as they are, as lossless WebP, or as JPEG of quality 95 in 4:4:4
+    fast_decode: bool = False  # store so that a part can be decoded alone; no pixel changes
     trust: bool = False  # check header and end marker of files that keep their bytes, but do not decode them
 
 
-def pack_image(data: bytes, where: str, rules: ImageRules) -> tuple[bytes, str, tuple[int, int], str | None]:
-    """(bytes, extension, (height, width), why it was encoded anew or None).
+Encoded = tuple[bytes, str, tuple[int, int], "str | None"]
+
+
+def pack_image(data: bytes, where: str, rules: ImageRules) -> Encoded:
+    """(bytes, extension, (height, width), a note for the report: why it was encoded anew, or None).
+
+    With `fast_decode` a JPEG gets restart markers where it can have them, and a colour PNG becomes a tiled
+    TIFF; the pixels are compared.
+    """
+    stored, ext, size, note = _pack_plainly(data, where, rules)
+    if not rules.fast_decode or ext == "webp":
+        return stored, ext, size, note
+    if ext == "png":
+        image = decode_image(stored, where)
+        if image_header(stored, where).channels not in (0, 3, 4):
+            return stored, ext, size, note
+        made, kind, how = tiles.encode(image), "tif", "PNG as TIFF with tiles"
+    else:
+        try:
+            made, kind, how = add_restarts(stored), ext, "JPEG with restart markers"
+        except Unsuitable as error:
+            return stored, ext, size, note or f"JPEG without restart markers, {error}"
+        image = decode_image(stored, where)
+    assert np.array_equal(decode_image(made, where), image), f"{where}: {how} has other pixels"
+    return made, kind, size, note or how
+
+
+def _pack_plainly(data: bytes, where: str, rules: ImageRules) -> Encoded:
+    """The same without `fast_decode`.
 
     JPEG that every decoder reads alike keep their bytes, and so do PNG with `png: keep`. EXIF rotation is
     applied, as decoders disagree about it. DataError, or what Pillow raises, for what is no whole picture.

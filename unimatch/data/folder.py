@@ -41,7 +41,7 @@ def pack(
         assert recipe.segments.other is not None
         unannotated = taxonomy.names.index(recipe.segments.other)
     rules = Rules(
-        ImageRules(recipe.downscale, recipe.png, trust_images),
+        ImageRules(recipe.downscale, recipe.png, recipe.fast_decode, trust_images),
         LabelRules(recipe.label_kind, pairs, unannotated),
         recipe.label_format,
         taxonomy.num_classes,

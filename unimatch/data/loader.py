@@ -67,8 +67,7 @@ def all_of(width: int, height: int) -> Rect:
 
 
 def load_image(shards: ShardSet, row: int, choose: Choose = all_of) -> Part:
-    """The needed pixels of a sample's image, or more; its label is not read. DataError names shard and key.
-    """
+    """The needed pixels of a sample's image; its label is not read. DataError names shard and key."""
     with stage("read"):
         record = shards.read(row, with_label=False)
     with stage("decode"):

@@ -112,6 +112,8 @@ class Recipe:
     def __post_init__(self) -> None:
         self._check_subsets()
         self._check_classes()
+        if self.fast_decode and self.png == "webp":
+            raise ConfigError("fast_decode stores PNG as TIFF; leave png at keep, or take jpeg")
         for name, low in (("downscale", 1), ("shard_mb", 1), ("first_id", 0)):
             if getattr(self, name) < low:
                 raise ConfigError(f"{name} must be at least {low}, found {getattr(self, name)}")

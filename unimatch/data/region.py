@@ -26,13 +26,13 @@ WORTH = 0.9
 def decode_part(data: bytes, rect: Rect, where: str) -> Part:
     """At least the pixels of `rect`, the same as those of the whole image. DataError as `decode_rgb`."""
     if data[:4] == TIFF_SIGNATURE:
+        whole_image(data, where)
         try:
             image = TiledImage(data)
-            rect = _inside(rect, image.width, image.height)
-            pixels, left, top = image.part(*rect)
+            pixels, left, top = image.part(*_inside(rect, image.width, image.height))
         except (ValueError, struct.error) as error:
             raise DataError(
-                f"{where}: the image is damaged or not a TIFF of this format ({error}); replace the file"
+                f"{where}: the image is damaged ({error}); replace the file and pack again"
             ) from error
         return Part(pixels, left, top, image.width, image.height)
     if data[:2] == b"\xff\xd8":

@@ -114,8 +114,7 @@ def restart_interval(layout: Layout) -> int:
 
 
 def add_restarts(data: bytes) -> bytes:
-    """The same picture, coefficient by coefficient, with restart markers. Unsuitable: not of a kind for it.
-    """
+    """The same picture, coefficient by coefficient, with restart markers. Unsuitable: cannot have them."""
     try:
         layout = read_layout(data)
         header, tables = _without_tables(data)

@@ -67,16 +67,47 @@ def encode(image: np.ndarray) -> bytes:
     return b"".join([head, values.ljust(first - values_at, b"\0"), *tiles])
 
 
+def read_size(head: bytes) -> tuple[int, int]:
+    """(width, height) from the first bytes of a file. ValueError or struct.error: not of `encode`'s kind."""
+    fields = _read_fields(head, but=(OFFSETS, SIZES))
+    found = {tag: tuple(fields.get(tag, ())) for tag in REQUIRED}
+    if found != {tag: (value,) for tag, value in REQUIRED.items()} or fields.get(BITS) != (8, 8, 8):
+        raise ValueError("not 8-bit RGB in zstd tiles with horizontal differences")
+    return fields[WIDTH][0], fields[HEIGHT][0]
+
+
+def _read_fields(data: bytes, but: tuple[int, ...] = ()) -> dict[int, tuple[int, ...]]:
+    """The numbers of each tag that has integers."""
+    if data[:4] != SIGNATURE:
+        raise ValueError("not a little-endian TIFF")
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    result = {}
+    for at in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, number = struct.unpack_from("<HHI", data, at)
+        if kind in (SHORT, LONG) and tag not in but:
+            inline = number * (2 if kind == SHORT else 4) <= 4
+            place = at + 8 if inline else struct.unpack_from("<I", data, at + 8)[0]
+            result[tag] = struct.unpack_from(f"<{number}{'H' if kind == SHORT else 'I'}", data, place)
+    return result
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether all tiles are there."""
+    try:
+        image = TiledImage(data)
+    except (ValueError, KeyError, struct.error):
+        return False
+    return max(map(sum, zip(image.offsets, image.sizes, strict=True))) <= len(data)
+
+
 class TiledImage:
     """The file's layout. ValueError or struct.error: not a file of `encode`'s kind, or cut short."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        fields = dict(self._fields())
-        found = {tag: tuple(fields.get(tag, ())) for tag in REQUIRED}
-        if found != {tag: (value,) for tag, value in REQUIRED.items()} or fields[BITS] != (8, 8, 8):
-            raise ValueError("not 8-bit RGB in zstd tiles with horizontal differences")
-        (self.width,), (self.height,) = fields[WIDTH], fields[HEIGHT]
+        self.width, self.height = read_size(data)
+        fields = _read_fields(data)
         (self.tile_width,), (self.tile_height,) = fields[TILE_WIDTH], fields[TILE_HEIGHT]
         if not (self.width and self.height and self.tile_width and self.tile_height):
             raise ValueError("no pixels")
@@ -84,27 +115,6 @@ class TiledImage:
         self.across = -(-self.width // self.tile_width)
         if not len(self.offsets) == len(self.sizes) == self.across * -(-self.height // self.tile_height):
             raise ValueError("another number of tiles than the size asks for")
-        if self.offsets[-1] + self.sizes[-1] > len(data):
-            raise ValueError("cut short")
-
-    def _fields(self) -> list[tuple[int, tuple[int, ...]]]:
-        """(tag, numbers) of each entry that this class knows."""
-        if self.data[:4] != SIGNATURE:
-            raise ValueError("not a little-endian TIFF")
-        (start,) = struct.unpack_from("<I", self.data, 4)
-        (count,) = struct.unpack_from("<H", self.data, start)
-        result = []
-        for at in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind, number = struct.unpack_from("<HHI", self.data, at)
-            if kind in (SHORT, LONG):
-                size = 2 if kind == SHORT else 4
-                if number * size > 4:
-                    (at,) = struct.unpack_from("<I", self.data, at + 8)
-                else:
-                    at += 8
-                letter = "H" if kind == SHORT else "I"
-                result.append((tag, struct.unpack_from(f"<{number}{letter}", self.data, at)))
-        return result
 
     def part(self, left: int, top: int, right: int, bottom: int) -> tuple[np.ndarray, int, int]:
         """(uint8 [h, w, 3], its left, its top): the tiles under a rectangle. ValueError: a damaged tile."""

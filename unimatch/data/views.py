@@ -141,8 +141,7 @@ class Geometry:
         return ops.source(width, height, self.size, self.region)
 
     def image(self, image: Part | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """uint8 [crop, crop, 3], `out` if it is given, of an image or what `source` says of it; padding is 0.
-        """
+        """uint8 [crop, crop, 3], `out` if given, of an image or what `source` says of it; padding is 0."""
         out = np.empty((self.crop, self.crop, 3), np.uint8) if out is None else out
         ops.crop_into(out, image, self.size, self.region, self.flip)
         return out
@@ -270,8 +269,7 @@ class NaturalViews:
     def labeled(
         self, image: Part | np.ndarray, label: np.ndarray, key: int, out: Arrays | None = None
     ) -> Arrays:
-        """image uint8 [S, S, 3] and label uint8 [S, S]; written to the arrays of `out` that have these names.
-        """
+        """image uint8 [S, S, 3], written to the array of `out` with this name, and label uint8 [S, S]."""
         part, out = as_part(image), out or {}
         geometry = self._geometry(part.width, part.height, key)
         return {"image": geometry.image(part, out.get("image")), "label": geometry.label(label)}

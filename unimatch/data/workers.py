@@ -167,8 +167,7 @@ class _Pool:
         return result
 
     def _receive(self, number: int) -> tuple[tuple[str, Any], dict[str, float]]:
-        """What `_Desk.send` sent; its arrays lie in the shared memory, which is theirs as long as they live.
-        """
+        """What `_Desk.send` sent; its arrays lie in shared memory, which is theirs as long as they live."""
         pipe, blocks = self.pipes[number], self.blocks[number]
         head, spans, spent, block, new = pipe.recv()
         if not spans:
