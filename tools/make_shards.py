@@ -73,8 +73,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     files.add_argument(
         "--fast-decode",
         action="store_true",
-        help="store images, without a change to any pixel, so that parts can be decoded alone, which training "
-        "does: JPEG with restart markers, PNG as TIFF with tiles (the recipe's fast_decode: true)",
+        help="store images, without a change to any pixel, so that training can decode the parts it needs: "
+        "JPEG with restart markers, PNG as TIFF with tiles (the recipe's fast_decode: true)",
     )
     scenes = parser.add_argument_group(SYNTHETIC)
     default = synthetic.write_synthetic.__kwdefaults__ or {}
