@@ -73,8 +73,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     files.add_argument(
         "--fast-decode",
         action="store_true",
-        help="store images, without a change to any pixel, so that parts can be decoded alone, which training "
-        "does: JPEG with restart markers, PNG as TIFF with tiles (the recipe's fast_decode: true)",
+        help="store images, without a change to any pixel, so that training can decode the parts it needs: "
+        "JPEG with restart markers, PNG as TIFF with tiles (the recipe's fast_decode: true)",
     )
     scenes = parser.add_argument_group(SYNTHETIC)
     default = synthetic.write_synthetic.__kwdefaults__ or {}
@@ -90,7 +90,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         for name in ("train", "val", "size", "seed")
         if getattr(args, name) is not None
     }
-    if args.recipe == SYNTHETIC and (args.source or args.set or args.trust_images or args.fast_decode):
+    of_files = args.source or args.set or args.trust_images or args.fast_decode
+    if args.recipe == SYNTHETIC and of_files:
         parser.error(
             "--source, --set, --trust-images and --fast-decode belong to a recipe file; "
             f"{SYNTHETIC} has --train, --val, --size, --seed"

@@ -40,10 +40,8 @@ class LiteralImages(Dataset[tuple[Tensor, ...]]):
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        image = Image.open(self.pairs[index][0]).convert("RGB")
-        mask = Image.open(self.pairs[index][1])
-        image, mask = _resize(image, mask)
-        image, mask = _crop(image, mask, self.crop)
+        files = Image.open(self.pairs[index][0]).convert("RGB"), Image.open(self.pairs[index][1])
+        image, mask = _crop(*_resize(*files), self.crop)
         if random.random() < 0.5:
             image, mask = ImageOps.mirror(image), ImageOps.mirror(mask)
         if self.labeled:

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-numba: Any
 try:
     import numba
-except ImportError:  # pip install unimatch[fast]
-    numba = None
 
-AVAILABLE = numba is not None
+    AVAILABLE = True
+except ImportError:  # pip install unimatch[fast]
+    AVAILABLE = False
 
 
 def compiled(function: Function) -> Function:

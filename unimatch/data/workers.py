@@ -49,6 +49,14 @@ else:
     CONTEXT = multiprocessing.get_context("spawn")
 
 
+def default_workers() -> int:
+    """A worker for each core of this machine that is this process's share, less one for itself, 1 to 16."""
+    # What a scheduler left of the cores, where the system tells.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as torchrun and accelerate tell
+    return min(max(cores // max(processes, 1) - 1, 1), 16)
+
+
 def ahead(
     function: Callable[[Item], Result],
     items: Sequence[Item],

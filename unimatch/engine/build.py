@@ -17,6 +17,8 @@ from unimatch.data.cache import GIGABYTE, Cache, default_folder
 from unimatch.data.key_list import list_hash
 from unimatch.data.loader import eval_loader, train_loader
 from unimatch.data.plan import Plan
+from unimatch.data.stages import Monitor
+from unimatch.data.workers import default_workers
 from unimatch.engine import checkpoint
 from unimatch.engine.batchnorm import synchronize_batchnorm
 from unimatch.engine.evaluate import Evaluator
@@ -240,6 +242,7 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
         for part in (net.encoder, net.head):
             part.compile(backend=config.compile)
     on_device = task.views_on_device(runtime.device.type != "cpu")
+    monitor = Monitor()
     loader = train_loader(
         shards,
         labeled.rows,
@@ -251,7 +254,9 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
         accumulation=accumulation,
         start_step=state.step,
         stop_step=steps,
-        workers=config.data.workers,
+        workers=default_workers() if config.data.workers is None else config.data.workers,
+        threads=config.data.worker_kind == "threads",
+        monitor=monitor,
         prefetch=config.data.prefetch,
         timeout_s=config.data.timeout_s,
         pin_memory=runtime.device.type == "cuda",
@@ -284,6 +289,7 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
         steps,
         plan.steps_per_epoch,
         engine or None,
+        monitor,
     )
     return trainer, _banner(trainer, selections, accumulation, last, on_device)
 

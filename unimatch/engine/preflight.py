@@ -28,7 +28,14 @@ from unimatch.errors import UserError, of_system
 PACKAGES = ("torch", "accelerate", "deepspeed")
 UNKNOWN = "unknown"  # agrees with everything
 # May differ between hosts: where the same shards lie, and how they are read.
-PER_HOST = ("data.shards", "data.cache", "data.workers", "data.prefetch", "data.timeout_s")
+PER_HOST = (
+    "data.shards",
+    "data.cache",
+    "data.workers",
+    "data.worker_kind",
+    "data.prefetch",
+    "data.timeout_s",
+)
 REDUCED_BYTES = 2**20
 
 

@@ -40,7 +40,11 @@ class DataConfig:
     labeled: str  # subset name, or text file with one key a line
     unlabeled: str | None = None  # the same; its masks, if it has any, are never read
     val: str | None = None  # what training evaluates on; none: no evaluation
-    workers: int = 2  # data worker processes per training process; 0 loads in the training process
+    # Data workers per training process; 0 loads in the training process. None: one for each core that is left
+    # to it beside the training itself, 1 to 16.
+    workers: int | None = None
+    # Threads of the training process take less CPU time in all, but slow the launches of a GPU's kernels.
+    worker_kind: Literal["processes", "threads"] = "processes"
     prefetch: int = 2  # steps that each worker prepares ahead
     timeout_s: float = 300.0  # a step's data may take this long before it is an error
     skip_ceiling: int = 0  # unreadable samples a process may replace before it is an error
@@ -151,6 +155,7 @@ FREE_ON_RESUME = (
     "data.shards",
     "data.val",
     "data.workers",
+    "data.worker_kind",
     "data.prefetch",
     "data.timeout_s",
     "data.cache",

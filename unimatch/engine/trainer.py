@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from unimatch import keyed
 from unimatch.data.loader import RawMicro
 from unimatch.data.sample import Batch
+from unimatch.data.stages import Monitor
 from unimatch.engine import checkpoint
+from unimatch.engine.copies import Copies
 from unimatch.engine.evaluate import Evaluator, shown
 from unimatch.engine.log import RunLog
 from unimatch.engine.optim import set_lr
@@ -71,6 +73,7 @@ class Trainer:
     total_steps: int
     steps_per_epoch: int
     optimizer_state: dict[str, Any] | None = None  # of the checkpoint that the run continues
+    monitor: Monitor = field(default_factory=Monitor)  # of the loader's workers
 
     def __post_init__(self) -> None:
         self.num_parameters = sum(p.numel() for p in self.net.parameters())
@@ -84,6 +87,7 @@ class Trainer:
             self.optimizer_state = None
         # Under ZeRO-3 the parameters are gathered for it: not in every step for nothing.
         self._follows = type(self.method).after_update is not Method.after_update
+        self._copies = Copies(self.runtime.device)
         self._signal = 0
         self._headline: float | None = None
         self._finite = torch.ones((), dtype=torch.bool, device=self.runtime.device)
@@ -182,7 +186,7 @@ class Trainer:
         torch.manual_seed(keyed.key(self.config.seed, STEP_TAG, step, self.runtime.rank) >> 1)
         totals: dict[str, Tensor] = {}
         for index, (micro, share) in enumerate(zip(raw, shares, strict=True)):
-            batch = self.task.to_device(micro, self.runtime.device, share)
+            batch = self.task.to_device(self._copies.start(micro), self.runtime.device, share)
             with self._layout.micro_batch(last=index == len(raw) - 1):
                 loss, logs = self._layout(batch, progress)
                 self._layout.backward(loss / len(raw))
@@ -214,6 +218,7 @@ class Trainer:
             self.config.batch.unlabeled or 0 if self.method.views.unlabeled else 0
         )
         values |= window.figures(images)
+        values |= {f"data_{name}": value for name, value in self.monitor.figures().items()}
         if isinstance(self._layout, Timed):
             values |= self._layout.figures()
         values["epoch"] = done / self.steps_per_epoch

@@ -24,11 +24,16 @@ from tests.unit.data.tiny_set import (
     write_tiny,
 )
 from unimatch import keyed
+from unimatch.data import synthetic
 from unimatch.data.archive import ShardSet, ShardWriter, finish_set
 from unimatch.data.decode import decode_image
+from unimatch.data.encode import ImageRules, jpeg, pack_image, png
 from unimatch.data.loader import RawMicro, eval_loader, train_loader
+from unimatch.data.pack import labeled_sample
 from unimatch.data.plan import Plan, Tag
+from unimatch.data.views import NaturalViews, ViewConfig
 from unimatch.errors import ConfigError, DataError
+from unimatch.taxonomy import IGNORE_INDEX
 
 SEED = 5
 Batches = list[tuple[int, list[RawMicro]]]
@@ -97,6 +102,36 @@ def test_tensors_do_not_depend_on_the_number_of_workers(root: Path, workers: int
     here = load(root, partner="shuffled")
     assert [step for step, _ in here] == list(range(6))
     assert same(here, load(root, partner="shuffled", workers=workers))
+
+
+@pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 4}, {"workers": 3, "threads": True}])
+@pytest.mark.parametrize("partner", ["same", "shuffled"])
+def test_views_of_parts_are_those_of_whole_images(
+    tmp_path: Path, options: dict[str, Any], partner: str
+) -> None:
+    """Real views, from files of which parts are decoded, by any workers: the batches of plain files."""
+    batches = []
+    for fast, extra in ((False, {"workers": 0}), (True, options)):
+        root = tmp_path / str(fast)
+        write_scenes(root, fast)
+        transform = NaturalViews(ViewConfig(crop=48), 2, partner)
+        batches.append(load(root, transform, partner=partner, **extra))
+    assert same(*batches)
+    strong = batches[0][0][1][0]["unlabeled"]["strong"]
+    assert strong.shape == (4, 2, 48, 48, 3) and strong.float().std() > 10
+
+
+def write_scenes(root: Path, fast: bool) -> None:
+    """Twelve scenes, JPEG and PNG in turns."""
+    writer = ShardWriter(root, "train")
+    with writer:
+        for number in range(12):
+            image, label = synthetic.render(number, 150, 210)
+            data = jpeg(image, 90) if number % 2 else png(image)
+            data, ext, _, _ = pack_image(data, "", ImageRules(fast_decode=fast))
+            label = np.where(label < TAXONOMY.num_classes, label, IGNORE_INDEX).astype(np.uint8)
+            writer.add(**vars(labeled_sample(f"t{number:03d}", data, ext, label, TAXONOMY.num_classes)))
+    finish_set(root, TAXONOMY, {}, [writer])
 
 
 def test_resuming_gives_the_same_steps(root: Path) -> None:

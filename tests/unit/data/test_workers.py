@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 from unimatch.data import workers as pool
+from unimatch.data.stages import Monitor, stage
 from unimatch.errors import ConfigError, DataError
 
 needs_linux = pytest.mark.skipif(
@@ -63,9 +65,10 @@ def tree(item: int) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("threads", [False, True])
 @pytest.mark.parametrize("workers", [0, 1, 3, 9])
-def test_results_come_in_order_and_whole(workers: int) -> None:
-    results = list(run(tree, 8, workers))
+def test_results_come_in_order_and_whole(workers: int, threads: bool) -> None:
+    results = list(run(tree, 8, workers, threads=threads))
     assert len(results) == 8
     for item, result in enumerate(results):
         expected = tree(item)
@@ -234,3 +237,131 @@ def test_workers_leave_their_parents_garbage_alone(tmp_path: Path):
         assert (tmp_path / "told").read_text() == str(os.getpid())
     finally:
         gc.enable()
+
+
+def in_place(item: int) -> dict[str, np.ndarray]:
+    """Arrays made where they are sent from, of sizes that grow and shrink, and one that is not."""
+    size = (7 * item) % 23 + 1
+    made = {name: pool.shared_empty((size, 3), np.dtype(np.int32)) for name in "ab"}
+    for number, array in enumerate(made.values()):
+        array[...] = item + number
+    return {**made, "c": np.full(size, item), "view": made["a"][::2]}
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_arrays_made_in_shared_memory_arrive_and_stay(keep: bool) -> None:
+    """Whether they are kept, so that each needs memory of its own, or dropped, so that it is used again."""
+    kept = []
+    for item, result in enumerate(run(in_place, 60, 2, prefetch=3)):
+        assert (result["a"] == item).all() and (result["b"] == item + 1).all() and (result["c"] == item).all()
+        assert (result["view"] == item).all()
+        kept += [result] if keep else []
+    for item, result in enumerate(kept):
+        assert all((result[name] == item + (name == "b")).all() for name in result)
+
+
+def test_memory_is_used_again_once_its_arrays_are_gone() -> None:
+    results = run(lambda item: {"a": pool.shared_empty((1000, 1000), np.dtype(np.uint8))}, 200, 1)
+    first = next(results)
+    addresses = {result["a"].ctypes.data for result in results}
+    assert len(addresses) < 10, "a block for each result"
+    assert first["a"].ctypes.data not in addresses
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def shared_memory() -> list[str]:
+    return sorted(path.name for path in Path("/dev/shm").iterdir())
+
+
+def test_nothing_grows_over_many_results() -> None:
+    """The short version of `tools/bench.py endurance`."""
+    list(run(in_place, 50, 2))
+    gc.collect()
+    before = open_files(), shared_memory(), threading.active_count()
+    maps = Path("/proc/self/maps")
+    lines = None
+    for item, result in enumerate(run(in_place, 3000, 2)):
+        if item == 500:
+            lines = len(maps.read_text().splitlines())
+        del result  # its memory is a mapping and a file descriptor
+    gc.collect()
+    assert lines is not None and len(maps.read_text().splitlines()) <= lines + 5
+    assert (open_files(), shared_memory(), threading.active_count()) == before
+
+
+def test_the_monitor_knows_what_waits_and_where_time_goes() -> None:
+    def work(item: int) -> int:
+        with stage("decode"):
+            time.sleep(0.02)
+        with stage("views"):
+            time.sleep(0.005)
+        return item
+
+    for options in ({"workers": 2}, {"workers": 2, "threads": True}, {"workers": 0}):
+        monitor = Monitor()
+        results = run(work, 10, monitor=monitor, **options)
+        next(results)
+        if options["workers"]:
+            time.sleep(0.5)
+            monitor.figures()
+            next(results)
+            # The second of worker 1, and what both made after it: prefetch is 2.
+            assert monitor.figures()["queue"] == 4, options
+        list(results)
+        figures = monitor.figures()
+        assert 0.015 < figures["decode_s"] < 0.2 and 0.003 < figures["views_s"] < figures["decode_s"], figures
+        assert figures["read_s"] == 0 and monitor.figures()["decode_s"] == 0
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_stall_names_the_stage(threads: bool) -> None:
+    def work(item: int) -> int:
+        with stage("read"):
+            time.sleep(3 if item == 2 else 0.01)
+        return item
+
+    results = run(work, 8, 1, timeout_s=0.5, threads=threads)
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(
+        DataError,
+        match=r"has not finished step 2 within 0\.5 s and is in stage 'read' \(so far: read 100 %\)",
+    ):
+        next(results)
+
+
+def test_threads_end_with_the_iterator_and_tell_errors() -> None:
+    def fail(item: int) -> int:
+        if item == 3:
+            raise ConfigError("bad")
+        return 1 // (item - 5)
+
+    results = run(fail, 10, 2, threads=True)
+    assert [next(results) for _ in range(3)] == [-1, -1, -1]
+    with pytest.raises(ConfigError, match="^bad$"):
+        next(results)
+    with pytest.raises(RuntimeError, match=r"failed on step 5:\nTraceback[\s\S]*ZeroDivisionError"):
+        list(run(lambda item: 1 // (item - 5), 10, 2, threads=True))
+    names = [thread.name for thread in threading.enumerate()]
+    assert wait_until(lambda: not any("data worker" in thread.name for thread in threading.enumerate())), (
+        names
+    )
+
+
+def test_threads_make_no_more_results_than_asked_for() -> None:
+    made: list[int] = []
+    results = run(lambda item: made.append(item), 1000, 2, prefetch=3, threads=True)
+    next(results)
+    assert wait_until(lambda: len(made) == 7)
+    time.sleep(0.2)
+    assert len(made) == 7
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_default_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, processes, expected in [(2, "1", 1), (1, "1", 1), (16, "1", 15), (64, "4", 15), (64, "1", 16)]:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        assert pool.default_workers() == expected
