@@ -1,4 +1,4 @@
-"""What tasks have in common whose views are uint8 arrays and rectangles."""
+"""What tasks have in common whose views are arrays of pixels and rectangles."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class PixelTask(Task):
         return torch.stack(counts)
 
     def to_device(self, raw: RawMicro, device: torch.device, shares: Tensor | None = None) -> Batch:
-        """The micro-batch that methods see; images cross to the device as uint8 and masks as rectangles.
+        """The micro-batch that methods see. Integers cross to the device, and masks as rectangles.
 
         Strong views that come as colours are made here, see tasks.device_views.
         """

@@ -49,19 +49,20 @@ class VolumeMetric:
     def update(self, prediction: Tensor, label: Tensor, keys: Sequence[str]) -> None:
         """Adds slices, integers [B, H, W], in the order of their depth. Labels of IGNORE_INDEX do not count.
 
-        DataError if slices of another volume came between those of one: they differ in size.
+        DataError if a volume's slices differ in size.
         """
         pairs = zip(prediction.cpu().numpy(), label.cpu().numpy(), keys, strict=True)
         for predicted, true, key in pairs:
             volume = self.unit(key)
             if volume != self._volume:
                 self._close()
-                if volume in self._done:
-                    raise DataError(
-                        f"volume {volume}: its slices have several sizes (seen at {key}), so they are no "
-                        "volume; pack them again, or evaluate images by themselves: task.evaluate.per: image"
-                    )
-                self._volume = volume
+            # The loader brings samples of one size together.
+            if volume in self._done or (self._slices and self._slices[0][1].shape != true.shape):
+                raise DataError(
+                    f"volume {volume}: its slices have several sizes (seen at {key}), so they are no volume; "
+                    "pack them again, or evaluate images by themselves: task.evaluate.per: image"
+                )
+            self._volume = volume
             self._slices.append((predicted.astype(np.uint8), true.astype(np.uint8)))
 
     def _close(self) -> None:

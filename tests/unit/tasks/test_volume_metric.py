@@ -170,12 +170,11 @@ def test_states_of_processes_add_up_to_the_same_figures_to_the_bit() -> None:
         assert (total.dice(), total.hd95(), total.asd()) == (whole.dice(), whole.hd95(), whole.asd())
 
 
-def test_slices_of_two_sizes_are_no_volume() -> None:
+@pytest.mark.parametrize("between", [[], [("w", 4)]])
+def test_slices_of_two_sizes_are_no_volume(between: list[tuple[str, int]]) -> None:
     metric = VolumeMetric(2, volume_of)
-    for name, side in (("v", 4), ("w", 4), ("v", 5)):
-        slices = np.zeros((1, side, side), np.uint8)
-        if (name, side) == ("v", 5):
-            with pytest.raises(DataError, match=r"volume v: its slices have several sizes.*per: image"):
-                feed(metric, name, slices, slices)
-        else:
-            feed(metric, name, slices, slices)
+    for name, side in [("v", 4), *between]:
+        feed(metric, name, np.zeros((1, side, side), np.uint8), np.zeros((1, side, side), np.uint8))
+    slices = np.zeros((1, 5, 5), np.uint8)
+    with pytest.raises(DataError, match=r"volume v: its slices have several sizes.*per: image"):
+        feed(metric, "v", slices, slices)
