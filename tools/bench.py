@@ -3,6 +3,7 @@
 python tools/bench.py shards --count 1000
 python tools/bench.py index --samples 1000000
 python tools/bench.py input --settings voc-321
+python tools/bench.py endurance --samples 200000
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import index, input, shards
+from benchmarks import endurance, index, input, shards
 
 from unimatch.errors import UserError
 
-BENCHMARKS = {"shards": shards, "index": index, "input": input}
+BENCHMARKS = {"shards": shards, "index": index, "input": input, "endurance": endurance}
 
 
 def main(argv: list[str] | None = None) -> int:

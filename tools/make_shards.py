@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 
 from unimatch import config
-from unimatch.data import folder, synthetic
+from unimatch.data import compiled, folder, synthetic
+from unimatch.data.encode import KEPT
 from unimatch.data.pack import Packed
 from unimatch.data.recipe import Recipe
 from unimatch.errors import UserError
@@ -120,7 +121,8 @@ def main(argv: list[str] | None = None) -> int:
         print("stopped; the same command goes on behind the shards that are finished", file=sys.stderr)
         return 130
     for reason, count in made.notes.items():
-        print(f"{count} images were not stored as they are: {reason}")
+        kept = reason.startswith(KEPT)
+        print(f"{count} images {'stay' if kept else 'were not stored'} as they are: {reason}")
     for name, (samples, labeled) in made.subsets.items():
         print(f"{name}: {samples} images, {labeled} with a mask")
     tars = list(args.out.glob("*.tar"))
@@ -134,8 +136,14 @@ def make(args: argparse.Namespace) -> Packed:
         return synthetic.write_synthetic(
             args.out, workers=args.workers, overwrite=args.overwrite, **args.scenes
         )
+    recipe = config.load(
+        args.recipe, Recipe, [*args.set, *(["fast_decode=true"] if args.fast_decode else [])]
+    )
+    if recipe.fast_decode and not compiled.AVAILABLE:
+        told = "restart markers take a second and more a photograph without numba: pip install unimatch[fast]"
+        print(told, file=sys.stderr)
     return folder.pack(
-        config.load(args.recipe, Recipe, [*args.set, *(["fast_decode=true"] if args.fast_decode else [])]),
+        recipe,
         args.source,
         args.out,
         args.workers,

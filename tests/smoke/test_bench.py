@@ -15,6 +15,11 @@ from tests.conftest import ROOT
     ("arguments", "rows"),
     [
         (["index", "--samples", "10000", "--steps", "3"], ["10,000"]),
+        (["endurance", "--samples", "320"], ["before", "320", "after"]),
+        (
+            ["input", "--settings", "voc-321", "--count", "1", "--rounds", "1"],
+            ["literal, torch DataLoader", "cpu, --fast-decode", "decode"],
+        ),
         (["shards", "--count", "6", "--rounds", "1"], ["tar", "by index, in order", "webdataset reader"]),
     ],
 )

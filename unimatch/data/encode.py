@@ -19,6 +19,7 @@ from unimatch.errors import DataError
 LabelFormat = Literal["zst", "png"]
 PngStorage = Literal["keep", "webp", "jpeg"]
 JPEG_QUALITY = 95
+KEPT = "JPEG without restart markers"  # how the note of an image that keeps its bytes begins
 PNG_EXIF = (b"eXIf", b"Raw profile type exif")
 ZSTD_LEVEL = 9  # decoding takes the same time at every level
 
@@ -54,7 +55,7 @@ def pack_image(data: bytes, where: str, rules: ImageRules) -> Encoded:
         try:
             made, kind, how = add_restarts(stored), ext, "JPEG with restart markers"
         except Unsuitable as error:
-            return stored, ext, size, note or f"JPEG without restart markers, {error}"
+            return stored, ext, size, note or f"{KEPT}, {error}"
         image = decode_image(stored, where)
     assert np.array_equal(decode_image(made, where), image), f"{where}: {how} has other pixels"
     return made, kind, size, note or how

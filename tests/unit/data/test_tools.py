@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.unit.data.tiny_set import write_samples
+from unimatch.data import synthetic
 from unimatch.data.archive import ShardSet
 from unimatch.data.check import check_set, contact_sheet
 from unimatch.data.decode import decode_image
@@ -66,6 +67,37 @@ def odd_set(root: Path, labels: dict[str, np.ndarray], image: np.ndarray | None 
         for key, label in labels.items()
     ]
     return write_samples(root, TAXONOMY, {"train": samples})
+
+
+def test_fast_decode_stores_the_same_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A JPEG, a progressive one, a colour and a grey PNG: packed, checked, pictured, indexed anew."""
+    source = tmp_path / "source"
+    source.mkdir()
+    image = synthetic.render(1, 150, 200)[0]
+    progressive = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    files = {"a.jpg": jpeg(image, 90), "b.jpg": progressive, "c.png": png(image), "d.png": png(image[..., 0])}
+    for name, data in files.items():
+        (source / name).write_bytes(data)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("subsets: {train: {images: '*.{jpg,png}'}}\nclasses: [a, b]\n")
+    out = tmp_path / "out"
+    packing = ["make_shards", "--recipe", recipe, "--source", source, "--out", out, "--fast-decode"]
+    assert tool(*packing, "--workers", 1) == 0
+    told = capsys.readouterr().out
+    for kind in ("JPEG with restart markers", "PNG as TIFF with tiles"):
+        assert f"1 images were not stored as they are: {kind}\n" in told, told
+    assert "1 images stay as they are: JPEG without restart markers, progressive" in told
+    shards = ShardSet.open(out)
+    assert shards.info["created"]["fast_decode"] is True
+    records = {record.key: record for record in map(shards.read, range(4))}
+    assert [records[key].image_ext for key in "abcd"] == ["jpg", "jpg", "tif", "png"]
+    for name, data in files.items():
+        assert np.array_equal(decode_image(records[name[0]].image, ""), decode_image(data, "")), name
+    assert tool("check_shards", out, "--picture", tmp_path / "sheet.png") == 0
+    (out / "index.json").unlink()
+    (out / "index.npy").unlink()
+    again = ShardSet.open(out, Taxonomy.of(["a", "b"]))
+    assert np.array_equal(again.index, shards.index)
 
 
 @pytest.mark.parametrize("name", ["make_shards", "check_shards", "make_splits"])
