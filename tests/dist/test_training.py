@@ -14,6 +14,7 @@ from unimatch.engine import checkpoint
 from unimatch.engine.log import read_metrics
 
 TIMES = {"images_per_s", "step_s", "data_wait", "memory_gib", "seconds"}
+TIMES |= {"data_queue", "data_read_s", "data_decode_s", "data_views_s"}
 
 
 class Run:

@@ -100,7 +100,9 @@ def ahead(
 
 
 def shared_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array as np.empty makes it; in a worker process where it need not be copied to be sent."""
+    """An array as np.empty makes it; in a worker process where it need not be copied to be sent. The
+    worker must not keep it beyond the result that it is part of.
+    """
     return np.empty(shape, dtype) if _desk is None else _desk.empty(shape, dtype)
 
 
@@ -328,6 +330,8 @@ class _Desk:
         head = pickle.dumps(result, protocol=5, buffer_callback=buffers.append)
         raws = [np.frombuffer(buffer.raw(), np.uint8) for buffer in buffers]
         if not raws:
+            self.free += [] if self.block is None else [self.block]
+            self.block = None
             self.pipe.send((head, [], spent, 0, False))
             return
         block = self.block

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from tests.unit.data import literal_views as literal
-from unimatch.data import ops
+from unimatch.data import compiled, ops
+from unimatch.data.part import Part
 
 # (width, height): both orientations, one-pixel sides, sizes without a common factor
 SIZES = [(1, 1), (1, 7), (9, 1), (2, 3), (37, 23), (23, 37), (64, 64), (101, 53)]
@@ -71,6 +72,50 @@ def test_resize_crop_is_pil_resize_then_crop(width: int, height: int) -> None:
     for size, region in regions(width + height, width, height):
         whole = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
         assert levels(ops.resize_crop(image, size, region), whole.crop(region)).max() <= 1, (size, region)
+
+
+@pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_crop_into_is_pil_resize_crop_pad_and_mirror(
+    width: int, height: int, compile: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the whole image and from the part that `source` asks for, into memory that held something else.
+
+    1 level: the compiled passes keep 2 (shrinking) or 7 bits below a level where PIL rounds between them.
+    """
+    monkeypatch.setattr(compiled, "AVAILABLE", compile and compiled.AVAILABLE)
+    image = noise(width * height, height, width)
+    for number, (size, region) in enumerate(regions(width + height, width, height)):
+        flip = number % 2 == 1
+        crop = max(region[2] - region[0], region[3] - region[1]) + number % 3
+        shown = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR).crop(region)
+        expected = ops.pad_flip(np.asarray(shown), crop, 0, flip)
+        x0, y0, x1, y1 = ops.source(width, height, size, region)
+        part = Part(image[y0:y1, x0:x1], x0, y0, width, height)
+        results = [np.full((crop, crop, 3), 77, np.uint8) for _ in range(2)]
+        for out, given in zip(results, (image, part), strict=True):
+            ops.crop_into(out, given, size, region, flip)
+        assert np.array_equal(*results)
+        assert levels(results[0], Image.fromarray(expected)).max() <= 1, (size, region)
+
+
+def test_resize_of_lines_and_single_pixels() -> None:
+    for height, width in ((1, 9), (9, 1), (1, 1), (2, 2)):
+        image = noise(height + width, height, width)
+        for size in ((1, 1), (2, 3), (5, 1), (20, 30)):
+            expected = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
+            out = np.empty((30, 30, 3), np.uint8)
+            ops.crop_into(out, image, size, (0, 0, *size), False)
+            assert levels(out[: size[1], : size[0]], expected).max() <= 1, (height, width, size)
+
+
+def test_operations_write_where_they_are_told() -> None:
+    image = noise(3, 20, 30)
+    for operation in (*ops.JITTER.values(), ops.gaussian_blur):
+        out = np.zeros_like(image)
+        assert operation(image, 0.7, out) is out and np.array_equal(out, operation(image, 0.7))
+    out = np.zeros_like(image)
+    assert ops.grayscale(image, out) is out and np.array_equal(out, ops.grayscale(image))
 
 
 @pytest.mark.parametrize("long_side", [64, 127, 128, 200, 255])

@@ -92,6 +92,7 @@ def trained(path: Path, shards: str, split: Path, *more: str) -> list[dict[str, 
     short = ("schedule.steps=3", "log.pictures_every_steps=0", "data.workers=2", *more)
     train.main(["--config", str(path), *(part for setting in short for part in ("--set", setting))])
     changing = {"images_per_s", "data_wait", "step_s", "seconds", "memory_gib"}
+    changing |= {"data_queue", "data_read_s", "data_decode_s", "data_views_s"}
     lines = [*read_metrics(run, "train"), *read_metrics(run, "eval")]
     return [{name: value for name, value in line.items() if name not in changing} for line in lines]
 

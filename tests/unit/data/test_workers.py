@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -181,9 +182,19 @@ def test_signals_to_the_group_do_not_stop_workers() -> None:
     assert list(results) == list(range(2, 200))
 
 
+def shared_names(pids: list[int]) -> list[str]:
+    """Files of /dev/shm and /tmp that processes have open."""
+    names = []
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            with suppress(OSError):
+                names.append(os.readlink(link))
+    return [name for name in names if name.startswith(("/dev/shm/", "/tmp/")) and "deleted" not in name]
+
+
 def leave_workers_behind(tell: Connection, end: Callable[[], None]) -> None:
     """A parent process that never closes its iterator."""
-    results = run(lambda item: time.sleep(0.01), 10**6, 2)
+    results = run(lambda item: time.sleep(0.01) or np.zeros(1000), 10**6, 2)
     next(results), next(results)
     tell.send(children())
     end()
@@ -197,8 +208,10 @@ def test_workers_do_not_outlive_their_parent_nor_hold_up_its_exit(end: Callable[
     parent = pool.CONTEXT.Process(target=leave_workers_behind, args=(theirs, end))
     parent.start()
     pids = ours.recv()
+    held = shared_names(pids)
     parent.join(10)
     assert parent.exitcode == code and len(pids) == 2
+    assert held == [], "a kill would leave these behind"
     assert wait_until(lambda: all(map(gone, pids)))
 
 
@@ -268,12 +281,27 @@ def test_memory_is_used_again_once_its_arrays_are_gone() -> None:
     assert first["a"].ctypes.data not in addresses
 
 
+def test_results_without_arrays_in_between_cost_no_memory() -> None:
+    def work(item: int) -> Any:
+        if item % 3:
+            return item
+        files = sum("memfd" in os.readlink(link) for link in Path("/proc/self/fd").glob("*") if link.exists())
+        return pool.shared_empty((100,), np.dtype(np.uint8)), files
+
+    found = [result[1] for item, result in enumerate(run(work, 601, 1)) if item % 3 == 0]
+    assert found[-1] < 20
+
+
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def shared_memory() -> list[str]:
-    return sorted(path.name for path in Path("/dev/shm").iterdir())
+def shared_memory() -> int:
+    """Mappings of this process that have a name in /dev/shm, which others may use meanwhile, or in memory."""
+    return sum(
+        "/dev/shm/" in line or "memfd:unimatch" in line
+        for line in Path("/proc/self/maps").read_text().splitlines()
+    )
 
 
 def test_nothing_grows_over_many_results() -> None:
