@@ -18,7 +18,7 @@ from tests.conftest import ROOT
         (["endurance", "--samples", "320"], ["before", "320", "after"]),
         (
             ["input", "--settings", "voc-321", "--count", "1", "--rounds", "1"],
-            ["literal, torch DataLoader", "cpu, --fast-decode", "decode"],
+            ["literal, torch DataLoader", "cpu, --fast-decode", "labelled, kept decoded", "decode"],
         ),
         (["shards", "--count", "6", "--rounds", "1"], ["tar", "by index, in order", "webdataset reader"]),
     ],

@@ -24,6 +24,7 @@ from benchmarks.timing import in_turns, table
 from unimatch.data import folder, synthetic
 from unimatch.data.archive import ShardSet
 from unimatch.data.decode import decode_image
+from unimatch.data.decoded import Decoded, node_memory
 from unimatch.data.encode import jpeg, png
 from unimatch.data.loader import train_loader
 from unimatch.data.plan import Plan
@@ -108,6 +109,15 @@ def _measure(root: Path, setting: Setting, options: argparse.Namespace) -> str:
             cases[place + name] = partial(
                 _epoch, shards, transform, steps, setting.unlabeled, options.workers
             )
+        rows = shards.rows("train")
+        whole = node_memory(
+            sum(shards.index["width"][rows] * shards.index["height"][rows].astype(int)) * 5, _alone
+        )
+        assert whole is not None
+        decoded = Decoded(whole, shards.index, rows, np.zeros((1, 1, 3), np.uint8))
+        labeled = partial(_labeled_epoch, shards, transform, steps, setting.unlabeled, options.workers)
+        cases["labelled" + name] = labeled
+        cases["labelled, kept decoded" + name] = partial(labeled, decoded)
         cases["decode" + name] = partial(_decode, shards, steps * setting.unlabeled // OURS)
     timings = in_turns(cases, options.rounds, clock=cpu_seconds)
     source = "synthetic scenes" if options.images is None else str(options.images)
@@ -185,6 +195,37 @@ def _epoch(shards: ShardSet, transform: NaturalViews, steps: int, unlabeled: int
     for _ in loader:
         pass
     return steps * unlabeled
+
+
+def _labeled_epoch(
+    shards: ShardSet,
+    transform: NaturalViews,
+    steps: int,
+    batch: int,
+    workers: int,
+    decoded: Decoded | None = None,
+) -> int:
+    """`steps` steps of labelled images only; their number. What is kept decoded is there after the first."""
+    rows = shards.rows("train")
+    plan = Plan(labeled=shards.shard_sizes(rows), unlabeled=None, batch_labeled=batch, seed=0)
+    num_classes = shards.taxonomy.num_classes
+    for _ in train_loader(
+        shards,
+        rows,
+        None,
+        plan,
+        transform,
+        stop_step=steps,
+        workers=workers,
+        num_classes=num_classes,
+        decoded=decoded,
+    ):
+        pass
+    return steps * batch
+
+
+def _alone(value: object) -> list[object]:
+    return [value]
 
 
 def _decode(shards: ShardSet, count: int) -> int:

@@ -23,6 +23,7 @@ from unimatch.errors import DataError
 ENTRY = re.compile(r"[0-9a-f]{40}\.(?P<bytes>\d+)(?P<part>\.part)?")
 LOCK = ".lock"
 VARIABLE = "UNIMATCH_CACHE"
+MEGABYTE = 10**6
 GIGABYTE = 10**9
 
 

@@ -18,6 +18,7 @@ import torch
 from unimatch.data import compiled, resize
 from unimatch.data.archive import Record, ShardSet
 from unimatch.data.decode import check_label, decode_label
+from unimatch.data.decoded import Decoded
 from unimatch.data.images import rgb
 from unimatch.data.index import summary
 from unimatch.data.part import Part, Rect
@@ -138,11 +139,12 @@ class _TrainingStep:
     num_classes: int
     skip_ceiling: int
     decode: Decode
+    decoded: Decoded | None
 
     def __call__(self, step: int) -> list[dict[str, Any]]:
         if self.shards.is_remote:
             for soon in (step, step + EXPECT_STEPS):
-                self.shards.expect(self._rows(soon))
+                self.shards.expect(self._rows(soon, to_read=True))
         return [self._micro(micro) for micro in self._plans(step)]
 
     def _plans(self, step: int) -> list[MicroPlan]:
@@ -162,11 +164,21 @@ class _TrainingStep:
     def _labeled(self, slots: Slots, skipped: dict[int, str]) -> Iterator[Make]:
         for ordinal, key in zip(slots.ordinals.tolist(), slots.view_keys, strict=True):
             choose = partial(self.transform.region, key=key, role="labeled")
-            load = partial(
-                load_pair, self.shards, num_classes=self.num_classes, decode=self.decode, choose=choose
-            )
+            load = partial(self._load_pair, choose=choose)
             image, label = self._readable(self.rows_labeled, ordinal, skipped, load)
             yield partial(self.transform.labeled, image, label, key)
+
+    def _load_pair(self, row: int, choose: Choose) -> tuple[Part, np.ndarray]:
+        """As `load_pair`; from memory where that keeps the sample, all of it."""
+        if self.decoded is None or row not in self.decoded:
+            return load_pair(self.shards, row, self.num_classes, self.decode, choose)
+        with stage("read"):
+            found = self.decoded.get(row)
+        if found is not None:
+            return Part.whole(found[0]), found[1]
+        image, label = load_pair(self.shards, row, self.num_classes, self.decode)
+        self.decoded.put(row, image.pixels, label)
+        return image, label
 
     def _unlabeled(self, slots: Slots, skipped: dict[int, str]) -> Iterator[Make]:
         assert self.rows_unlabeled is not None
@@ -219,11 +231,14 @@ class _TrainingStep:
         """The step and its samples, for messages."""
         return f"step {step} (samples {summary(self.shards.keys(self._rows(step)), 8)})"
 
-    def _rows(self, step: int) -> np.ndarray:
-        """The samples of a step, mixing partners last."""
+    def _rows(self, step: int, to_read: bool = False) -> np.ndarray:
+        """The samples of a step, mixing partners last. `to_read`: without those that are kept decoded."""
         parts = []
         for micro in self._plans(step):
-            parts.append(self.rows_labeled[micro.labeled.ordinals])
+            labeled = self.rows_labeled[micro.labeled.ordinals]
+            if to_read and self.decoded is not None:
+                labeled = self.decoded.missing(labeled)
+            parts.append(labeled)
             if micro.unlabeled is not None and self.rows_unlabeled is not None:
                 parts.append(self.rows_unlabeled[micro.unlabeled.ordinals])
                 if micro.unlabeled.partners is not None:
@@ -252,12 +267,14 @@ def train_loader(
     decode: Decode = rgb,
     threads: bool = False,
     monitor: Monitor | None = None,
+    decoded: Decoded | None = None,
 ) -> Iterator[tuple[int, list[RawMicro]]]:
     """(step, this rank's micro-batches) for each step in [start_step, stop_step).
 
     `skip_ceiling`: how many different unreadable samples this rank may replace by the next readable one of
     the split before it is a DataError; each is logged once. The count starts anew when a run is resumed.
-    Workers are processes, or `threads` of this one: the batches are the same.
+    Workers are processes, or `threads` of this one: the batches are the same. `decoded` keeps labelled
+    samples, once one of them has decoded them, for all.
     ConfigError: the plan's batches do not divide over ranks and micro-batches. While iterating: DataError for
     data that cannot be used and for dead or slow workers.
     """
@@ -279,6 +296,7 @@ def train_loader(
         num_classes,
         skip_ceiling,
         decode,
+        decoded,
     )
     steps = range(start_step, stop_step)
     results = ahead(

@@ -13,7 +13,8 @@ import torch
 
 import unimatch
 from unimatch.data.archive import ShardSet
-from unimatch.data.cache import GIGABYTE, Cache, default_folder
+from unimatch.data.cache import GIGABYTE, MEGABYTE, Cache, default_folder
+from unimatch.data.decoded import Decoded, node_memory
 from unimatch.data.key_list import list_hash
 from unimatch.data.loader import eval_loader, train_loader
 from unimatch.data.plan import Plan
@@ -165,6 +166,8 @@ def build_evaluator(
 
 def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bool) -> tuple[Trainer, str]:
     """The trainer, at step 0 or where the run's last checkpoint left it, and the start banner."""
+    # The one collective in here, before anything can fail.
+    memory = node_memory(config.data.decoded_mb * MEGABYTE, runtime.gather)
     shards, selections = data.shards, data.selections
     net = build_network(config, shards.taxonomy, runtime)
     task = build_task(config, shards.taxonomy, net)
@@ -242,6 +245,9 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
         for part in (net.encoder, net.head):
             part.compile(backend=config.compile)
     on_device = task.views_on_device(runtime.device.type != "cpu")
+    decoded = None
+    if memory is not None:
+        decoded = Decoded(memory, shards.index, labeled.rows, task.blank(1, 1))
     monitor = Monitor()
     loader = train_loader(
         shards,
@@ -263,6 +269,7 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
         num_classes=shards.taxonomy.num_classes,
         skip_ceiling=config.data.skip_ceiling,
         decode=task.decode,
+        decoded=decoded,
     )
     evaluator = None
     if "val" in selections:
@@ -291,7 +298,7 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
         engine or None,
         monitor,
     )
-    return trainer, _banner(trainer, selections, accumulation, last, on_device)
+    return trainer, _banner(trainer, selections, accumulation, last, on_device, decoded)
 
 
 def _check_fields(config: RunConfig, uses_unlabeled: bool) -> None:
@@ -396,6 +403,7 @@ def _banner(
     accumulation: int,
     last: Path | None,
     views_on_device: bool,
+    decoded: Decoded | None,
 ) -> str:
     config, world = trainer.config, trainer.runtime.world
     uses_unlabeled = trainer.method.views.unlabeled
@@ -426,6 +434,8 @@ def _banner(
         "weights": net.encoder.loaded if last is None else str(last),
         "run folder": str(config.out),
     }
+    if decoded is not None:
+        rows["kept decoded"] = decoded.describe()
     if trainer.method.views.num_strong:
         maker = f"{trainer.runtime.device.type}, in batches" if views_on_device else "the data workers"
         rows["strong views"] = f"made by {maker}"

@@ -35,6 +35,7 @@ PER_HOST = (
     "data.worker_kind",
     "data.prefetch",
     "data.timeout_s",
+    "data.decoded_mb",
 )
 REDUCED_BYTES = 2**20
 

@@ -49,6 +49,8 @@ class DataConfig:
     timeout_s: float = 300.0  # a step's data may take this long before it is an error
     skip_ceiling: int = 0  # unreadable samples a process may replace before it is an error
     cache: CacheConfig = field(default_factory=CacheConfig)
+    # Memory of each node for decoded labelled samples, which its processes share; 0: decode them every time.
+    decoded_mb: int = 1000
 
     def __post_init__(self) -> None:
         if not self.shards or self.shards.startswith("~"):
@@ -62,6 +64,7 @@ class DataConfig:
         _at_least(self.prefetch, 1, "prefetch")
         _at_least(self.timeout_s, 1, "timeout_s")
         _at_least(self.skip_ceiling, 0, "skip_ceiling")
+        _at_least(self.decoded_mb, 0, "decoded_mb")
 
 
 @dataclass
@@ -159,6 +162,7 @@ FREE_ON_RESUME = (
     "data.prefetch",
     "data.timeout_s",
     "data.cache",
+    "data.decoded_mb",
     "batch.max_per_device",
     "activation_checkpointing",
     "compile",

@@ -1,11 +1,13 @@
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from unimatch.data.archive import ShardSet
-from unimatch.engine import build
+from unimatch.engine import build, preflight
 from unimatch.engine.run_config import BatchConfig
+from unimatch.engine.run_folder import refuse_changes, start_run_folder
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
 
@@ -40,6 +42,19 @@ def test_a_trainer_is_built_and_described(tiny_config):
     assert trainer.total_steps == 20 and trainer.steps_per_epoch == 34 // 4
     for part in ("4 labelled + 4 unlabelled", "6 labeled", "34 unlabeled", "10 val", "random initialisation"):
         assert part in banner
+
+
+@pytest.mark.parametrize(("size_mb", "row"), [(1000, "kept decoded.* 6 of 6 labelled samples, "), (0, None)])
+def test_what_is_kept_decoded_is_told_and_may_differ_between_hosts_and_parts_of_a_run(
+    tiny_config, size_mb, row
+):
+    start_run_folder(tiny_config, resume=False)
+    same = preflight._settings(tiny_config)
+    tiny_config.data.decoded_mb = size_mb
+    refuse_changes(tiny_config)
+    assert preflight._settings(tiny_config) == same
+    _, banner = build.build_trainer(tiny_config, build.open_data(tiny_config), Runtime(), resume=False)
+    assert re.search(row, banner) if row else "kept decoded" not in banner
 
 
 def test_training_and_evaluation_samples_must_differ(tiny_config):
