@@ -471,9 +471,13 @@ runpy.run_module("unimatch.train", run_name="__main__")
 
 
 def test_a_log_that_cannot_be_written(config: Path, tmp_path: Path) -> None:
-    """A limit on the size of files stands for a full disk. Data workers' memory counts as files: none."""
+    """A limit on the size of files stands for a full disk. Data workers' memory and decoded samples count as files: none."""
     settings = (f"out={tmp_path / 'run'}", "data.workers=0", "schedule.steps=4000", "task.views.crop=16")
-    rare = ("checkpoint.every_steps=4000", "log={every_steps: 1, pictures_every_steps: 0}")
+    rare = (
+        "checkpoint.every_steps=4000",
+        "log={every_steps: 1, pictures_every_steps: 0}",
+        "data.decoded_mb=0",
+    )
     ended = run(2, "-c", FULL, "--config", str(config), *sets(*settings, *rare))
     told = only_message(ended[0].code, ended[0].err)
     assert re.search(r"rank 0: cannot write the log in .*: File too large\. Checkpoints are intact", told)

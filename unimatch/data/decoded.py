@@ -33,8 +33,11 @@ def node_memory(size: int, gather: Callable[[Any], list[Any]]) -> mmap.mmap | No
             node = BOOT.read_text() + os.readlink("/proc/self/ns/pid")
             file = os.memfd_create("unimatch decoded")
             os.ftruncate(file, size)
-        except (OSError, AttributeError) as error:  # not Linux
+        except (OSError, AttributeError) as error:  # not Linux; or a limit on the size of files
             problem = str(error)
+            if file is not None:
+                os.close(file)
+                file = None
     found = gather((node, None if file is None else f"/proc/{os.getpid()}/fd/{file}"))
     memory = None
     if file is not None:

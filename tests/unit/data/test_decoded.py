@@ -177,8 +177,17 @@ def test_a_damaged_sample_is_skipped_as_ever_and_never_kept(
         load(tmp_path, TinyTransform(), skip_ceiling=1, workers=workers, decoded=decoded)
 
 
+def full(file: int, size: int) -> None:
+    raise OSError("full")
+
+
 def test_no_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     assert node_memory(0, alone) is None and not caplog.messages
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "ftruncate", full)
+        assert node_memory(10**6, alone) is None
+    assert "data.decoded_mb: no memory to share with this node's processes (full)" in caplog.text
+    caplog.clear()
     monkeypatch.setattr(module, "BOOT", Path("/nowhere"))
     assert node_memory(10**6, alone) is None
     assert "data.decoded_mb: no memory to share with this node's processes (" in caplog.text

@@ -182,13 +182,17 @@ def test_signals_to_the_group_do_not_stop_workers() -> None:
     assert list(results) == list(range(2, 200))
 
 
+def open_names(pid: int | str) -> set[str]:
+    names = set()
+    for link in Path(f"/proc/{pid}/fd").glob("*"):
+        with suppress(OSError):
+            names.add(os.readlink(link))
+    return names
+
+
 def shared_names(pids: list[int]) -> list[str]:
-    """Files of /dev/shm and /tmp that processes have open."""
-    names = []
-    for pid in pids:
-        for link in Path(f"/proc/{pid}/fd").glob("*"):
-            with suppress(OSError):
-                names.append(os.readlink(link))
+    """Files of /dev/shm and /tmp that processes have open; not what they have from here, such as a log."""
+    names = set().union(*map(open_names, pids)) - open_names("self")
     return [name for name in names if name.startswith(("/dev/shm/", "/tmp/")) and "deleted" not in name]
 
 
