@@ -471,7 +471,7 @@ runpy.run_module("unimatch.train", run_name="__main__")
 
 
 def test_a_log_that_cannot_be_written(config: Path, tmp_path: Path) -> None:
-    """A limit on the size of files stands for a full disk. Memory that processes share counts as files: none."""
+    """A limit on file sizes stands for a full disk. Memory that processes share counts as files: none."""
     settings = (f"out={tmp_path / 'run'}", "data.workers=0", "schedule.steps=4000", "task.views.crop=16")
     rare = (
         "checkpoint.every_steps=4000",
