@@ -14,6 +14,7 @@ import numpy as np
 import zstandard
 
 from unimatch.data import tiles
+from unimatch.data.restart import SOS, segments
 from unimatch.errors import DataError
 from unimatch.taxonomy import IGNORE_INDEX
 
@@ -24,7 +25,6 @@ ZSTD_SIGNATURE = b"\x28\xb5\x2f\xfd"
 NPY_SIGNATURE = b"\x93NUMPY\x01\x00"
 MAX_PIXELS = 1 << 30  # OpenCV's limit too
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-JPEG_SCAN = 0xDA
 # EXIF rotation is ignored: labels are drawn on the stored pixels.
 READ_IMAGE = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 READ_GREY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
@@ -62,24 +62,15 @@ def image_header(data: bytes, where: str, what: str = "image") -> Header:
 def _jpeg_header(data: bytes) -> Header:
     """Walk the markers up to the first scan; the frame marker on the way holds the size."""
     frame = None
-    at = 2
-    while True:
-        if data[at] != 0xFF:
-            raise ValueError("no marker")
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        (length,) = struct.unpack_from(">H", data, at + 2)
+    for marker, at, end in segments(data):
         if marker in JPEG_FRAMES:
             depth, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
             frame = Header("jpeg", width, height, channels, depth, 0)
-        following = at + 2 + length
-        if marker == JPEG_SCAN or (frame is not None and following + 4 > len(data)):
-            if frame is None:
-                raise ValueError("a scan before the frame")
-            return frame._replace(scan=at)
-        at = following
+        if marker == SOS or (frame is not None and end + 4 > len(data)):
+            break
+    if frame is None:
+        raise ValueError("a scan before the frame")
+    return frame._replace(scan=at)
 
 
 def _webp_header(data: bytes) -> Header:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,12 +69,11 @@ class Layout:
         return -(-self.width // width), -(-self.height // height)
 
 
-def read_layout(data: bytes) -> Layout:
-    """The layout of a JPEG from its header. Unsuitable: progressive, arithmetic, 12 bits, or several scans;
-    struct.error, IndexError: cut short.
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of each segment of a JPEG's header, the last being the first scan's.
+
+    Unsuitable: no marker where one must be; struct.error, IndexError: cut short.
     """
-    frame, interval, size = 0, 0, (0, 0)
-    planes: dict[int, tuple[int, int]] = {}
     at = 2
     while True:
         if data[at] != 0xFF:
@@ -82,7 +82,21 @@ def read_layout(data: bytes) -> Layout:
         if marker == 0xFF:  # fill byte
             at += 1
             continue
-        (length,) = struct.unpack_from(">H", data, at + 2)
+        end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
+        yield marker, at, end
+        if marker == SOS:
+            return
+        at = end
+
+
+def read_layout(data: bytes) -> Layout:
+    """The layout of a JPEG from its header. Unsuitable: progressive, arithmetic, 12 bits, or several scans;
+    struct.error, IndexError: cut short.
+    """
+    frame, interval, size = 0, 0, (0, 0)
+    planes: dict[int, tuple[int, int]] = {}
+    header = list(segments(data))
+    for marker, at, _ in header:
         if marker in SOF_BASELINE:
             depth, height, width, count = struct.unpack_from(">BHHB", data, at + 4)
             if depth != 8:
@@ -94,9 +108,7 @@ def read_layout(data: bytes) -> Layout:
             raise Unsuitable("progressive or arithmetic coding")
         elif marker == DRI:
             (interval,) = struct.unpack_from(">H", data, at + 4)
-        elif marker == SOS:
-            break
-        at += 2 + length
+    _, at, end = header[-1]
     if not frame or data[at + 4] != len(planes):
         raise Unsuitable("several scans")
     components = []
@@ -104,7 +116,7 @@ def read_layout(data: bytes) -> Layout:
         across, down = planes[data[place]] if len(planes) > 1 else (1, 1)
         tables = data[place + 1]
         components.append(Component(data[place], across, down, tables >> 4, tables & 15))
-    return Layout(*size, tuple(components), interval, frame, at + 2 + length)
+    return Layout(*size, tuple(components), interval, frame, end)
 
 
 def restart_interval(layout: Layout) -> int:
@@ -169,22 +181,16 @@ def add_restarts(data: bytes) -> bytes:
 def _without_tables(data: bytes) -> tuple[bytes, dict[tuple[int, int], tuple[bytes, bytes]]]:
     """The header up to the scan without Huffman tables and restart interval, and the tables."""
     kept, tables = [data[:2]], {}
-    at = 2
-    while data[at + 1] != SOS:
-        if data[at + 1] == 0xFF:
-            at += 1
-            continue
-        end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
-        if data[at + 1] == DHT:
+    for marker, at, end in segments(data):
+        if marker == DHT:
             place = at + 4
             while place < end:
                 sizes = data[place + 1 : place + 17]
                 values = data[place + 17 : place + 17 + sum(sizes)]
                 tables[data[place] >> 4, data[place] & 15] = (sizes, values)
                 place += 17 + sum(sizes)
-        elif data[at + 1] != DRI:
+        elif marker not in (DRI, SOS):
             kept.append(data[at:end])
-        at = end
     return b"".join(kept), tables
 
 
@@ -318,6 +324,17 @@ def _read(
 
 
 @compiled
+def _put(out: np.ndarray, size: int, bits: int) -> int:
+    """Append the low byte, and a 0 after 255, which alone would begin a marker; the new size."""
+    byte = bits & 255
+    out[size] = byte
+    if byte != 255:
+        return size + 1
+    out[size + 1] = 0
+    return size + 2
+
+
+@compiled
 def _write(
     symbols: np.ndarray,
     ends: np.ndarray,
@@ -334,12 +351,7 @@ def _write(
     for mcu in range(len(ends)):
         if mcu and mcu % interval == 0:
             if held:
-                byte = ((word << (8 - held)) | ((1 << (8 - held)) - 1)) & 255
-                out[size] = byte
-                size += 1
-                if byte == 255:
-                    out[size] = 0
-                    size += 1
+                size = _put(out, size, (word << (8 - held)) | ((1 << (8 - held)) - 1))
             word = 0
             held = 0
             out[size] = 255
@@ -352,20 +364,10 @@ def _write(
             word = (word << np.int64(extra)) | np.int64(symbols[place, 2])
             held += lengths[table, symbol] + np.int64(extra)
             while held >= 8:
-                byte = (word >> (held - 8)) & 255
-                out[size] = byte
-                size += 1
-                if byte == 255:
-                    out[size] = 0
-                    size += 1
+                size = _put(out, size, word >> (held - 8))
                 held -= 8
             word &= (1 << held) - 1
         first = ends[mcu]
     if held:
-        byte = ((word << (8 - held)) | ((1 << (8 - held)) - 1)) & 255
-        out[size] = byte
-        size += 1
-        if byte == 255:
-            out[size] = 0
-            size += 1
+        size = _put(out, size, (word << (8 - held)) | ((1 << (8 - held)) - 1))
     return size
