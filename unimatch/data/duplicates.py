@@ -60,7 +60,8 @@ def similar_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
         codes = hashes & np.uint64(first | second)
         order = np.argsort(codes, kind="stable")
         codes = codes[order]
-        places, step = np.arange(len(codes)), 0
+        places: np.ndarray = np.arange(len(codes))
+        step = 0
         while len(places):  # those whose code goes on for `step` more places
             step += 1
             places = places[places + step < len(codes)]

@@ -204,7 +204,7 @@ class Scene:
         if draws.bool(0.7):
             paint, dash = color + draws.uniform(-60, 90), draws.uniform(0.04, 0.12)
             for side in ((0.0,), (-0.33, 0.33), (-0.9, 0.0, 0.9))[draws.integer(0, 3)]:
-                for start in np.arange(0.05, 1, 2 * dash):
+                for start in np.arange(0.05, 1, 2 * dash).tolist():
                     end = min(start + dash, 1)
                     mark = [across(side - 0.03, start), across(side + 0.03, start)]
                     mark += [across(side + 0.03, end), across(side - 0.03, end)]
@@ -234,8 +234,8 @@ class Scene:
             glass = self.sky_color if draws.bool(0.3) else self.color(BUILDING)
             step_x, step_y = draws.uniform(7, 16), draws.uniform(8, 18)
             share_x, share_y = draws.uniform(0.35, 0.75), draws.uniform(0.35, 0.75)
-            for y in np.arange(y0 + 4, y1 - step_y * share_y, step_y):
-                for x in np.arange(x0 + 3, x1 - step_x * share_x, step_x):
+            for y in np.arange(y0 + 4, y1 - step_y * share_y, step_y).tolist():
+                for x in np.arange(x0 + 3, x1 - step_x * share_x, step_x).tolist():
                     pane = box(x, y, x + step_x * share_x, y + step_y * share_y)
                     self.canvas.paint(pane, BUILDING, glass * draws.uniform(0.7, 1.1), haze=haze)
 
