@@ -151,7 +151,7 @@ def add_restarts(data: bytes) -> bytes:
     if end < 0 or len(parts) != (-(-row * rows // layout.interval) if layout.interval else 1):
         raise Unsuitable("not as many restart markers as it should have, or no end")
     # Each symbol takes a bit at least.
-    symbols = np.empty((8 * len(bits), 3), np.uint16)
+    symbols: np.ndarray = np.empty((8 * len(bits), 3), np.uint16)
     ends = np.empty(row * rows, np.int64)
     old = layout.interval or row * rows
     if _read(bits, starts, old, interval, planes, lookups, symbols, ends) < 0:
@@ -288,13 +288,13 @@ def _read(
                     | (np.int64(data[byte + 3]) << 8)
                     | np.int64(data[byte + 4])
                 )
-                word = (word >> (8 - (at & 7))) & 0xFFFFFFFF
-                found = np.int64(lookups[2 * plane + (k > 0), word >> 16])
+                code = int((word >> (8 - (at & 7))) & 0xFFFFFFFF)
+                found = int(lookups[2 * plane + (k > 0), code >> 16])
                 length, symbol = found >> 8, found & 255
                 if length == 0:
                     return -1
                 size = symbol & 15
-                extra = (word >> (32 - length - size)) & ((1 << size) - 1)
+                extra = (code >> (32 - length - size)) & ((1 << size) - 1)
                 at += length + size
                 if k == 0:
                     value = extra
