@@ -71,6 +71,11 @@ def test_pictures_show_the_views_of_the_cpu_path():
 
 def test_the_host_never_waits_for_a_value_of_the_device():
     """Tensors without values on a GPU that need not exist: reading one, or mixing devices, would raise."""
+    try:
+        with FakeTensorMode() as fake:
+            fake.from_tensor(torch.zeros(1)).to("cuda", non_blocking=True)
+    except RuntimeError:
+        pytest.skip(f"torch {torch.__version__} asks the driver even for tensors without values")
     task = make_task()
     for partner in ("same", "batch"):
         raw = raw_micro(partner, size=3, on_device=True)
