@@ -15,6 +15,10 @@ from typing import IO
 
 from unimatch.scaling.spawn import places
 
+# What no two runs log alike: of each training line, and of an evaluation.
+MEASURED = {"images_per_s", "step_s", "memory_gib", "data_wait", "data_queue"}
+MEASURED |= {"data_read_s", "data_decode_s", "data_views_s", "seconds"}
+
 
 @dataclass
 class Ended:

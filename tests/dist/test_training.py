@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY_RUN
-from tests.processes import Ended, Processes, run, succeed
+from tests.processes import MEASURED, Ended, Processes, run, succeed
 from unimatch.engine import checkpoint
 from unimatch.engine.log import read_metrics
 
-TIMES = {"images_per_s", "step_s", "data_wait", "memory_gib", "seconds"}
-TIMES |= {"data_queue", "data_read_s", "data_decode_s", "data_views_s"}
 
 
 class Run:
@@ -52,7 +50,7 @@ class Run:
 
     def lines(self, kind: str = "train") -> list[dict]:
         """Logged lines without what a clock or a memory meter said."""
-        return [{k: v for k, v in line.items() if k not in TIMES} for line in read_metrics(self.out, kind)]
+        return [{k: v for k, v in line.items() if k not in MEASURED} for line in read_metrics(self.out, kind)]
 
     @property
     def losses(self) -> list[float]:

@@ -31,13 +31,9 @@ def node_memory(size: int, gather: Callable[[Any], list[Any]]) -> mmap.mmap | No
     if size:
         try:
             node = BOOT.read_text() + os.readlink("/proc/self/ns/pid")
-            file = os.memfd_create("unimatch decoded")
-            os.ftruncate(file, size)
+            file = _unnamed(size)
         except (OSError, AttributeError) as error:  # not Linux; or a limit on the size of files
             problem = str(error)
-            if file is not None:
-                os.close(file)
-                file = None
     found = gather((node, None if file is None else f"/proc/{os.getpid()}/fd/{file}"))
     memory = None
     if file is not None:
@@ -52,6 +48,17 @@ def node_memory(size: int, gather: Callable[[Any], list[Any]]) -> mmap.mmap | No
     if problem:
         logger.warning("data.decoded_mb: no memory to share with this node's processes (%s)", problem)
     return memory
+
+
+def _unnamed(size: int) -> int:
+    """A file in memory, as a descriptor."""
+    file = os.memfd_create("unimatch decoded")
+    try:
+        os.ftruncate(file, size)
+    except OSError:
+        os.close(file)
+        raise
+    return file
 
 
 class Decoded:

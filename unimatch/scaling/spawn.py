@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from tempfile import TemporaryFile
+from typing import NoReturn
 
 from unimatch.errors import UserError
 
@@ -28,11 +29,13 @@ class Job:
 
 
 def run_all(jobs: Sequence[Job], timeout_s: float) -> list[str]:
-    """Runs jobs at the same time; what rank 0 of each printed. No process is left behind.
+    """Runs jobs at the same time; what rank 0 of each printed. No process is left behind, by SIGTERM neither:
+    call it in the main thread.
 
     UserError if a process fails, with its last messages, or if one is still there after `timeout_s`.
     """
     running = []
+    before = signal.signal(signal.SIGTERM, _exit)
     try:
         for job in jobs:
             alone = job.count == 1 and "ACCELERATE_USE_DEEPSPEED" not in job.env
@@ -83,6 +86,11 @@ def run_all(jobs: Sequence[Job], timeout_s: float) -> list[str]:
             process.wait()
             out.close()
             err.close()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _exit(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def places(count: int) -> list[dict[str, str]]:

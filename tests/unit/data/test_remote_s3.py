@@ -13,6 +13,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.conftest import TINY_RUN
+from tests.processes import MEASURED
 from tests.unit.data.http_folder import HttpFolder
 from tests.unit.data.tiny_set import write_tiny
 from unimatch import config as config_io
@@ -91,10 +92,8 @@ def trained(path: Path, shards: str, split: Path, *more: str) -> list[dict[str, 
     path.write_text(TINY_RUN.format(out=run, shards=shards, split=split))
     short = ("schedule.steps=3", "log.pictures_every_steps=0", "data.workers=2", *more)
     train.main(["--config", str(path), *(part for setting in short for part in ("--set", setting))])
-    changing = {"images_per_s", "data_wait", "step_s", "seconds", "memory_gib"}
-    changing |= {"data_queue", "data_read_s", "data_decode_s", "data_views_s"}
     lines = [*read_metrics(run, "train"), *read_metrics(run, "eval")]
-    return [{name: value for name, value in line.items() if name not in changing} for line in lines]
+    return [{name: value for name, value in line.items() if name not in MEASURED} for line in lines]
 
 
 def test_training_from_a_url_is_training_from_the_folder(

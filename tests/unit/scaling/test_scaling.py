@@ -5,9 +5,13 @@ from __future__ import annotations
 import heapq
 import json
 import math
+import os
 import random
 import runpy
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -243,6 +247,20 @@ def test_a_failing_process_ends_its_job_with_its_message():
     assert "rank 0" not in str(error.value)
     with pytest.raises(UserError, match="not finished in 0.5 s"):
         spawn.run_all([spawn.Job(1, ["-c", "import time; time.sleep(60)"], {})], timeout_s=0.5)
+
+
+def test_sigterm_leaves_no_process_behind(tmp_path: Path):
+    job = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    code = f"from unimatch.scaling import spawn; spawn.run_all([spawn.Job(1, ['-c', {job!r}], {{}})], 50)"
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 30
+    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()):
+        assert time.monotonic() < deadline and parent.poll() is None
+        time.sleep(0.05)
+    parent.terminate()
+    assert parent.wait(20) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_a_prediction_needs_no_measurement_and_states_its_assumptions(tmp_path: Path, capsys):
