@@ -377,7 +377,7 @@ class Scene:
         size = (self.width // SUPERSAMPLE, self.height // SUPERSAMPLE)
         image = cv2.resize(self.canvas.image, size, interpolation=cv2.INTER_AREA)
         label = np.ascontiguousarray(self.canvas.label[::SUPERSAMPLE, ::SUPERSAMPLE])
-        # The widest source of looks: few labels cover it badly, and strong views teach a network to ignore it.
+        # The widest source of looks: few labels cover it, and strong views teach a network to ignore it.
         cast = np.array([draws.uniform(0.65, 1.35) for _ in range(3)], np.float32)
         image = image * cast * draws.uniform(0.45, 1.2)
         slope = draws.uniform(-0.3, 0.3)  # light from one side
