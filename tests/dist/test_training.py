@@ -69,11 +69,10 @@ def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     The rate is small: a larger one would amplify rounding, whoever rounds (0.001: to 3e-4 on some CPUs).
     """
     folder = tmp_path_factory.mktemp("runs")
-    path = folder / "run.yaml"
     text = TINY_RUN.format(out=folder / "run", shards=tiny_shards, split=tiny_shards.parent / "split")
-    path.write_text(
-        text.replace("lr: 0.01", "lr: 0.0003").replace("name: unimatch}", "name: unimatch, threshold: 0}")
-    )
+    (folder / "tiny.yaml").write_text(text)
+    path = folder / "run.yaml"
+    path.write_text("include: tiny.yaml\noptimizer: {lr: 0.0003}\nmethod: {threshold: 0}\n")
     return path
 
 

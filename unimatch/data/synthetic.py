@@ -148,9 +148,8 @@ class Scene:
         self.shapes = 0
 
     def color(self, class_id: int) -> np.ndarray:
-        """float32 [3]: one of the class's usual paints, or of all paints, shifted a little."""
-        usual = USUAL.get(class_id, COMMON)
-        paints = usual if self.draws.bool(0.95) else COMMON
+        """float32 [3]: one of the class's usual paints, now and then any other, shifted a little."""
+        paints = USUAL[class_id] if self.draws.bool(0.95) else COMMON
         base = PAINTS[paints[self.draws.integer(0, len(paints))]]
         shift = [self.draws.uniform(-16, 16) for _ in range(3)]
         return np.clip(base * self.draws.uniform(0.75, 1.2) + shift, 8, 250).astype(np.float32)
