@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from unimatch import config as config_io
-from unimatch.data.archive import ShardSet
-from unimatch.data.splits import draw_splits, write_split
-from unimatch.data.synthetic import write_synthetic
 from unimatch.engine.run_config import RunConfig
+from unimatch.packing.splits import draw_splits, write_split
+from unimatch.packing.synthetic import write_synthetic
+from unimatch.shardset.archive import ShardSet
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,39 +1,8 @@
-"""Benchmarks: A and B in one run, as ratios. Results that were kept, with their commands: docs/benchmarks.md.
+"""The command `unimatch bench`, from a clone: the arguments are the same."""
 
-python tools/bench.py shards --count 1000
-python tools/bench.py index --samples 1000000
-python tools/bench.py input --settings voc-321
-python tools/bench.py endurance --samples 200000
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
 
-from benchmarks import endurance, index, input, shards
-
-from unimatch.errors import UserError
-
-BENCHMARKS = {"shards": shards, "index": index, "input": input, "endurance": endurance}
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
-    for name, module in BENCHMARKS.items():
-        summary = (module.__doc__ or "").splitlines()[0]
-        module.add_options(commands.add_parser(name, help=summary, description=summary))
-    options = parser.parse_args(argv)
-    try:
-        print(BENCHMARKS[options.benchmark].run(options))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
+from unimatch.bench import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from unimatch import config as config_io
-from unimatch.data.archive import ShardSet
 from unimatch.data.plan import Plan
 from unimatch.engine.build import (
     accumulation_steps,
@@ -33,6 +32,7 @@ from unimatch.errors import UserError
 from unimatch.scaling import cost
 from unimatch.scaling.cost import STAGES, Activations, Memory, Network, Passes, Traffic, human
 from unimatch.scaling.footprint import blank_micro, network_of, shape_only, step_bytes
+from unimatch.shardset.archive import ShardSet
 
 SPARE = 0.1  # of the device's memory: the driver's context, kernels' workspaces, gaps between blocks
 ASSUMED = (

@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from unimatch.data.decode import decode_grey, decode_rgb
-from unimatch.data.encode import png
+from unimatch.codecs.decode import decode_grey, decode_rgb
+from unimatch.codecs.encode import png
+from unimatch.codecs.picture import grid, label_colors
+from unimatch.codecs.volume_files import VOLUME_SUFFIXES, is_volume, read_volume, write_labels
 from unimatch.data.images import stack_dates
-from unimatch.data.index import summary
-from unimatch.data.picture import grid, label_colors
-from unimatch.data.volume_files import VOLUME_SUFFIXES, is_volume, read_volume, write_labels
 from unimatch.engine.build import Restored, restore
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import DataError, UserError
+from unimatch.shardset.index import summary
 from unimatch.tasks.base import Task
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tests.dist import batchnorm_process
-from tests.processes import succeed
+from tests.support.processes import succeed
 from unimatch.engine.batchnorm import GlobalBatchNorm2d, synchronize_batchnorm
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import ROOT, TINY_RUN
 from tests.dist.test_training import Run
-from tests.processes import Ended, Processes, data_worker, run
+from tests.support.processes import Ended, Processes, data_worker, run
 from unimatch.engine import checkpoint
 from unimatch.engine.runtime import WATCHDOG_GRACE_S
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.change_set import write_change_run
+from tests.support.change_set import write_change_run
 from tests.conftest import ROOT, TINY_RUN
-from tests.medical_set import write_medical_run
-from tests.processes import succeed
+from tests.support.medical_set import write_medical_run
+from tests.support.processes import succeed
 from unimatch import evaluate
 from unimatch.config import dump, load
-from unimatch.data.archive import ShardSet
-from unimatch.data.splits import draw_splits, write_split
-from unimatch.data.synthetic import write_synthetic
+from unimatch.shardset.archive import ShardSet
+from unimatch.packing.splits import draw_splits, write_split
+from unimatch.packing.synthetic import write_synthetic
 from unimatch.engine import checkpoint
 from unimatch.engine.log import read_metrics
 from unimatch.engine.run_config import RunConfig

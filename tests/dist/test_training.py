@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TINY_RUN
-from tests.processes import MEASURED, Ended, Processes, run, succeed
+from tests.support.processes import MEASURED, Ended, Processes, run, succeed
 from unimatch.engine import checkpoint
 from unimatch.engine.log import read_metrics
 

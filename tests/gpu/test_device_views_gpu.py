@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.tasks.test_device_views import EXTREME, draw, images
 from tests.unit.tasks.test_natural import make_task, raw_micro
 from tests.unit.tasks.test_natural_on_device import leaves
-from unimatch.data.views import MAX_SIGMA, ViewConfig
-from unimatch.tasks.device_views import blur_radius, strong_views
+from tests.unit.views.test_on_device import EXTREME, draw, images
+from unimatch.views.natural import MAX_SIGMA, ViewConfig
+from unimatch.views.on_device import blur_radius, strong_views
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; found none")
 

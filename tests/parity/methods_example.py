@@ -23,8 +23,8 @@ from unimatch.losses import LossConfig, masked_consistency, supervised_loss
 from unimatch.methods import METHODS, Progress
 from unimatch.methods.ops import keyed_uniform
 from unimatch.mixing import paste, swap_pairs
-from unimatch.tasks.masks import rectangle_mask
 from unimatch.taxonomy import IGNORE_INDEX
+from unimatch.views.masks import rectangle_mask
 
 SEED, BATCH, CLASSES, SIDE = 7, 2, 4, 12
 LOW, HIGH = 4, 6  # channels of the two feature levels

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 from tests.conftest import TINY_RUN
-from tests.processes import Processes, data_worker, run
+from tests.support.processes import Processes, data_worker, run
 from unimatch import evaluate, predict, train
-from unimatch.data.archive import Record, ShardSet, ShardWriter, finish_set
-from unimatch.data.encode import jpeg, png
+from unimatch.codecs.encode import jpeg, png
 from unimatch.engine.entry import run_entry
+from unimatch.shardset.archive import Record, ShardSet, ShardWriter, finish_set
 from unimatch.taxonomy import Taxonomy
 
 ROOT = Path(__file__).parents[2]

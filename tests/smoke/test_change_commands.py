@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.change_set import CHANGE_RUN, CHANGES, pair, write_change_run
 from tests.conftest import ROOT
+from tests.support.change_set import CHANGE_RUN, CHANGES, pair, write_change_run
 from tools import compare, make_shards
 from unimatch import evaluate, plan, predict, train
 from unimatch.engine.log import read_metrics

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from tests.conftest import TINY_RUN
-from tests.processes import MEASURED
+from tests.support.processes import MEASURED
 from tools import compare
 from unimatch import config as config_io
 from unimatch import evaluate, predict, train
-from unimatch.data.archive import ShardSet
 from unimatch.engine import checkpoint
 from unimatch.engine.log import read_metrics
 from unimatch.engine.run_config import RunConfig
 from unimatch.errors import UserError
+from unimatch.shardset.archive import ShardSet
 
 
 @pytest.fixture(scope="module")

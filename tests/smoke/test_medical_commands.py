@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from tests.medical_set import scan, write_medical_run
+from tests.support.medical_set import scan, write_medical_run
 from unimatch import evaluate, plan, predict, train
 from unimatch.engine.log import read_metrics
 from unimatch.errors import UserError

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from unimatch.config import Section, dump, from_text, load
-from unimatch.data.change_views import ChangeViewConfig
-from unimatch.data.medical_views import MedicalViewConfig
 from unimatch.engine.optim import OptimizerConfig
 from unimatch.engine.run_config import RunConfig
 from unimatch.models.heads.deeplabv3plus import DeepLabV3PlusConfig
 from unimatch.models.heads.unet import UNetHeadConfig
 from unimatch.tasks import MedicalTaskConfig
+from unimatch.views.change import ChangeViewConfig
+from unimatch.views.medical import MedicalViewConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # Files in base/ are parts that runs include; they are incomplete by themselves.

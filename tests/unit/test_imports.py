@@ -9,16 +9,22 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "unimatch"
 LEAVES = {"errors", "taxonomy", "keyed", "config", "registry", "losses", "metrics", "mixing"}
-PARTS = {"data", "models", "methods", "tasks", "engine", "scaling"}
-# What a part may import beside itself and the leaves. Entry points, the other top-level files, may all.
+# What a room may import beside itself and the leaves, from below upwards. Entry points, the other top-level
+# files, may all.
 MAY_IMPORT = {
-    "data": set(),
+    "codecs": set(),
+    "shardset": {"codecs"},
+    "views": {"codecs"},
+    "packing": {"codecs", "shardset"},
+    "data": {"codecs", "shardset", "views"},
     "models": set(),
     "methods": {"data.sample"},
-    "tasks": {"data"},
-    "engine": {"data", "models", "methods", "tasks"},
+    "tasks": {"codecs", "views", "data"},
+    "engine": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks"},
     "scaling": {"data", "models", "methods", "tasks", "engine"},
+    "benchmarks": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks", "engine"},
 }
+PARTS = set(MAY_IMPORT)
 # Only these files may import these packages.
 OWNERS = {
     "timm": {"models.encoders", "models.weights", "engine.batchnorm"},
@@ -110,6 +116,15 @@ def test_the_rules_name_modules_that_exist():
         ("data.plan", "import unimatch.methods.ops", "unimatch.methods.ops"),
         ("data.plan", "from ..methods import ops", "unimatch.methods.ops"),
         ("data.plan", "from . import loader", None),
+        ("data.plan", "from unimatch.packing import recipe", "unimatch.packing.recipe"),
+        ("codecs.decode", "from unimatch.shardset import index", "unimatch.shardset.index"),
+        ("codecs.decode", "from unimatch.packing.recipe import Recipe", "unimatch.packing.recipe"),
+        ("shardset.index", "from unimatch.codecs import decode", None),
+        ("shardset.index", "from unimatch.data import loader", "unimatch.data.loader"),
+        ("views.natural", "from unimatch.shardset import index", "unimatch.shardset.index"),
+        ("views.natural", "from unimatch.tasks.base import Task", "unimatch.tasks.base"),
+        ("packing.recipe", "from unimatch.shardset import index", None),
+        ("packing.recipe", "from unimatch.views import natural", "unimatch.views.natural"),
         ("methods.fixmatch", "from unimatch.data import loader", "unimatch.data.loader"),
         ("methods.fixmatch", "from unimatch.data import sample", None),
         ("methods.fixmatch", "from unimatch.data.sample import Batch", None),
@@ -131,17 +146,43 @@ def test_the_rules_name_modules_that_exist():
 )
 def test_a_wrong_import_would_be_caught(tmp_path, module, line, caught):
     data, methods = ("data.plan", "data.loader", "data.sample"), ("methods.ops", "methods.fixmatch")
-    others = ("train", "models.encoders", "tasks.natural", "engine.trainer", "engine.runtime")
-    for name in (*LEAVES, *data, *methods, *others):
+    below = ("codecs.decode", "shardset.index", "views.natural", "packing.recipe")
+    others = ("train", "models.encoders", "tasks.base", "tasks.natural", "engine.trainer", "engine.runtime")
+    for name in (*LEAVES, *below, *data, *methods, *others):
         path = tmp_path / PACKAGE / f"{name.replace('.', '/')}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
-    for folder in ("", "data", "methods", "tasks", "models/heads", "engine"):
-        (tmp_path / PACKAGE / folder).mkdir(exist_ok=True)
+    for folder in ("", *PARTS, "models/heads"):
+        (tmp_path / PACKAGE / folder).mkdir(parents=True, exist_ok=True)
         (tmp_path / PACKAGE / folder / "__init__.py").write_text("")
     target = tmp_path / PACKAGE / module.replace(".", "/")
     (target / "__init__.py" if target.is_dir() else target.with_suffix(".py")).write_text(line)
     assert wrong_imports(tmp_path) == ([f"{module} imports {caught}"] if caught else [])
+
+
+def test_rooms_have_no_circle():
+    done: set[str] = set()
+    for part, below in MAY_IMPORT.items():
+        assert {name.split(".")[0] for name in below} <= done, part
+        done.add(part)
+
+
+def test_who_calls_opencv_has_set_its_threads():
+    """The room of codecs does it, once; a module that calls OpenCV must import it, directly or not."""
+    own = modules(ROOT)
+    inner = {
+        module: {name.removeprefix(f"{PACKAGE}.") for name in imports(ROOT, module, path)}
+        for module, path in own.items()
+    }
+    for module, names in inner.items():
+        if "cv2" in names:
+            reached, todo = set(), [module]
+            while todo:
+                one = todo.pop()
+                if one in own and one not in reached:
+                    reached.add(one)
+                    todo += inner[one]
+            assert any(name.split(".")[0] == "codecs" for name in reached), module
 
 
 def source_files() -> list[Path]:

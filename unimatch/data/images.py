@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from unimatch.data.archive import Record
-from unimatch.data.decode import decode_grey
-from unimatch.data.part import Part, Rect
-from unimatch.data.region import decode_part
+from unimatch.codecs.decode import decode_grey
+from unimatch.codecs.part import Part, Rect
+from unimatch.codecs.region import decode_part
 from unimatch.errors import DataError
+from unimatch.shardset.archive import Record
 
 
 def rgb(record: Record, rect: Rect | None = None) -> Part:

@@ -15,18 +15,19 @@ from typing import Any, Protocol, TypedDict, TypeVar
 import numpy as np
 import torch
 
-from unimatch.data import compiled, resize
-from unimatch.data.archive import Record, ShardSet
-from unimatch.data.decode import check_label, decode_label
+from unimatch.codecs import compiled
+from unimatch.codecs.decode import check_label, decode_label
+from unimatch.codecs.part import Part, Rect
 from unimatch.data.decoded import Decoded
 from unimatch.data.images import rgb
-from unimatch.data.index import summary
-from unimatch.data.part import Part, Rect
 from unimatch.data.plan import MicroPlan, Plan, Slots
 from unimatch.data.stages import Monitor, stage
-from unimatch.data.views import Role
 from unimatch.data.workers import ahead, shared_empty
 from unimatch.errors import DataError
+from unimatch.shardset.archive import Record, ShardSet
+from unimatch.shardset.index import summary
+from unimatch.views import resize
+from unimatch.views.natural import Role
 
 logger = logging.getLogger(__name__)
 Sample = TypeVar("Sample")

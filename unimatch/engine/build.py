@@ -12,10 +12,7 @@ import numpy as np
 import torch
 
 import unimatch
-from unimatch.data.archive import ShardSet
-from unimatch.data.cache import GIGABYTE, MEGABYTE, Cache, default_folder
 from unimatch.data.decoded import Decoded, node_memory
-from unimatch.data.key_list import list_hash
 from unimatch.data.loader import eval_loader, train_loader
 from unimatch.data.plan import Plan
 from unimatch.data.stages import Monitor
@@ -36,6 +33,9 @@ from unimatch.methods.base import Method
 from unimatch.models.recompute import recompute_activations
 from unimatch.models.segmentor import Segmentor, build_segmentor
 from unimatch.models.weights import load_strictly
+from unimatch.shardset.archive import ShardSet
+from unimatch.shardset.cache import GIGABYTE, MEGABYTE, Cache, default_folder
+from unimatch.shardset.key_list import list_hash
 from unimatch.tasks import TASKS
 from unimatch.tasks.base import Task
 from unimatch.taxonomy import Taxonomy

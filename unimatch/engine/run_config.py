@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from unimatch.config import Section
-from unimatch.data.remote import holds_credentials
 from unimatch.engine.optim import OptimizerConfig
 from unimatch.engine.schedule import ScheduleConfig
 from unimatch.methods import METHODS
 from unimatch.models.segmentor import ModelConfig
+from unimatch.shardset.remote import holds_credentials
 from unimatch.tasks import TASKS
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unimatch.data.archive import Record
-from unimatch.data.part import Part, Rect
-from unimatch.data.picture import as_rgb, overlay
+from unimatch.codecs.part import Part, Rect
+from unimatch.codecs.picture import as_rgb, overlay
 from unimatch.data.sample import Batch
 from unimatch.metrics import Metric
 from unimatch.registry import Registry
+from unimatch.shardset.archive import Record
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
 
 TASKS = Registry("task")

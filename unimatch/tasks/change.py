@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unimatch.data import images
-from unimatch.data.change_views import ChangeViewConfig, ChangeViews
 from unimatch.errors import ConfigError
 from unimatch.losses import LossConfig
 from unimatch.metrics import ConfusionMatrix, defined
@@ -12,6 +11,7 @@ from unimatch.tasks.base import TASKS, Needs
 from unimatch.tasks.pixels import PixelTask
 from unimatch.tasks.prediction import EvaluateConfig
 from unimatch.taxonomy import Taxonomy
+from unimatch.views.change import ChangeViewConfig, ChangeViews
 
 CHANGED = 1  # class id; 0 is unchanged
 

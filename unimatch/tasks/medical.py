@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unimatch import losses
+from unimatch.codecs.picture import as_rgb
 from unimatch.data import images
-from unimatch.data.medical_views import MedicalViewConfig, MedicalViews
-from unimatch.data.picture import as_rgb
 from unimatch.tasks.base import TASKS, Needs
 from unimatch.tasks.pixels import PixelTask
 from unimatch.tasks.volume_metric import VolumeMetric
+from unimatch.views.medical import MedicalViewConfig, MedicalViews
 
 BACKGROUND = 0
 

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unimatch.data import images
-from unimatch.data.views import NaturalViews, ViewConfig
 from unimatch.losses import LossConfig
 from unimatch.metrics import ConfusionMatrix, defined
 from unimatch.tasks.base import TASKS, Needs
 from unimatch.tasks.pixels import PixelTask
 from unimatch.tasks.prediction import EvaluateConfig
+from unimatch.views.natural import NaturalViews, ViewConfig
 
 
 @dataclass

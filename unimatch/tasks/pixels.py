@@ -13,11 +13,11 @@ from unimatch.data.sample import Batch, Labeled, Partner, Unlabeled
 from unimatch.metrics import ConfusionMatrix, Metric
 from unimatch.mixing import swap_pairs
 from unimatch.tasks.base import RawMicro, Task
-from unimatch.tasks.device_views import blur_radius, strong_views
-from unimatch.tasks.masks import draw_masks, valid_pixels
 from unimatch.tasks.prediction import class_ids
 from unimatch.tasks.sheets import Sheets
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
+from unimatch.views.masks import draw_masks, valid_pixels
+from unimatch.views.on_device import blur_radius, strong_views
 
 
 class PixelTask(Task):

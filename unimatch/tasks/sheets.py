@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unimatch.data.picture import grid
+from unimatch.codecs.picture import grid
 from unimatch.data.sample import Labeled, Unlabeled
 from unimatch.mixing import paste
 from unimatch.taxonomy import IGNORE_INDEX

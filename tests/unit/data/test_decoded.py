@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.change_set import write_changes
-from tests.medical_set import write_scans
-from tests.processes import Processes
-from tests.unit.data.http_folder import HttpFolder
+from tests.support.change_set import write_changes
+from tests.support.http_folder import HttpFolder
+from tests.support.medical_set import write_scans
+from tests.support.processes import Processes
+from tests.support.tiny_set import HEIGHT, WIDTH, TinyTransform, damage, write_tiny
 from tests.unit.data.test_loader import same, write_scenes
-from tests.unit.data.tiny_set import HEIGHT, WIDTH, TinyTransform, damage, write_tiny
 from unimatch.data import decoded as module
 from unimatch.data import images
-from unimatch.data.archive import ShardSet
-from unimatch.data.cache import Cache
-from unimatch.data.change_views import ChangeViewConfig, ChangeViews
 from unimatch.data.decoded import Decoded, node_memory
 from unimatch.data.loader import Transform, load_pair, train_loader
-from unimatch.data.medical_views import MedicalViewConfig, MedicalViews
 from unimatch.data.plan import Plan
-from unimatch.data.views import NaturalViews, ViewConfig
 from unimatch.errors import DataError
+from unimatch.shardset.archive import ShardSet
+from unimatch.shardset.cache import Cache
+from unimatch.views.change import ChangeViewConfig, ChangeViews
+from unimatch.views.medical import MedicalViewConfig, MedicalViews
+from unimatch.views.natural import NaturalViews, ViewConfig
 
 RGB = np.zeros((1, 1, 3), np.uint8)
 SLOT = HEIGHT * WIDTH * 4  # of a tiny sample, a multiple of 64

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.data.tiny_set import (
+from tests.support.tiny_set import (
     HEIGHT,
     TAXONOMY,
     WIDTH,
@@ -24,16 +24,16 @@ from tests.unit.data.tiny_set import (
     write_tiny,
 )
 from unimatch import keyed
-from unimatch.data import synthetic
-from unimatch.data.archive import ShardSet, ShardWriter, finish_set
-from unimatch.data.decode import decode_image
-from unimatch.data.encode import ImageRules, jpeg, pack_image, png
+from unimatch.codecs.decode import decode_image
+from unimatch.codecs.encode import ImageRules, jpeg, pack_image, png
 from unimatch.data.loader import RawMicro, eval_loader, train_loader
-from unimatch.data.pack import labeled_sample
 from unimatch.data.plan import Plan, Tag
-from unimatch.data.views import NaturalViews, ViewConfig
 from unimatch.errors import ConfigError, DataError
+from unimatch.packing import synthetic
+from unimatch.packing.pack import labeled_sample
+from unimatch.shardset.archive import ShardSet, ShardWriter, finish_set
 from unimatch.taxonomy import IGNORE_INDEX
+from unimatch.views.natural import NaturalViews, ViewConfig
 
 SEED = 5
 Batches = list[tuple[int, list[RawMicro]]]

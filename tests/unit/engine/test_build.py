@@ -4,12 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from unimatch.data.archive import ShardSet
 from unimatch.engine import build, preflight
 from unimatch.engine.run_config import BatchConfig
 from unimatch.engine.run_folder import refuse_changes, start_run_folder
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
+from unimatch.shardset.archive import ShardSet
 
 
 @pytest.mark.parametrize(

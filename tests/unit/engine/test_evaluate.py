@@ -14,18 +14,18 @@ import pytest
 import torch
 from torch import nn
 
-from tests.change_set import CHANGES, sample, write_change_run, write_changes
-from tests.unit.data.tiny_set import damage, write_samples
+from tests.support.change_set import CHANGES, sample, write_change_run, write_changes
+from tests.support.tiny_set import damage, write_samples
 from unimatch import config as config_io
-from unimatch.data.archive import ShardSet
-from unimatch.data.change_views import ChangeViewConfig
 from unimatch.data.loader import eval_loader
 from unimatch.engine import build
 from unimatch.engine.evaluate import Evaluator, report
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import ConfigError, DataError, UserError
+from unimatch.shardset.archive import ShardSet
 from unimatch.tasks import ChangeTask, ChangeTaskConfig
+from unimatch.views.change import ChangeViewConfig
 
 
 class Rank:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.change_set import CHANGES, pair
-from unimatch.data.change_views import ChangeViewConfig
+from tests.support.change_set import CHANGES, pair
 from unimatch.errors import ConfigError
 from unimatch.metrics import ConfusionMatrix
 from unimatch.tasks import TASKS, ChangeTask, ChangeTaskConfig
 from unimatch.tasks.prediction import EvaluateConfig
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
+from unimatch.views.change import ChangeViewConfig
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 CPU = torch.device("cpu")

@@ -11,21 +11,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.medical_set import ORGANS, scan, write_medical_run, write_scans
+from tests.support.medical_set import ORGANS, scan, write_medical_run, write_scans
 from unimatch import config as config_io
 from unimatch import losses
-from unimatch.data.archive import ShardSet
+from unimatch.codecs.volume_files import read_volume
 from unimatch.data.loader import eval_loader
-from unimatch.data.medical_views import MedicalViewConfig
-from unimatch.data.volume_files import read_volume
 from unimatch.engine.build import build_network, build_task, build_trainer, open_data
 from unimatch.engine.evaluate import report
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import ConfigError, DataError
+from unimatch.shardset.archive import ShardSet
 from unimatch.tasks import MedicalTask, MedicalTaskConfig
 from unimatch.tasks.medical import MedicalEvaluateConfig
 from unimatch.taxonomy import Taxonomy
+from unimatch.views.medical import MedicalViewConfig
 
 ACDC = Taxonomy.of(["background", "right ventricle", "myocardium", "left ventricle"])
 CPU = torch.device("cpu")

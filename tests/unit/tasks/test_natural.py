@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from unimatch.data.views import ViewConfig
 from unimatch.errors import ConfigError
 from unimatch.losses import LossConfig
 from unimatch.tasks import TASKS, NaturalTask, NaturalTaskConfig
-from unimatch.tasks.masks import rectangle_mask
 from unimatch.tasks.prediction import EvaluateConfig
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
+from unimatch.views.masks import rectangle_mask
+from unimatch.views.natural import ViewConfig
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 TAXONOMY = Taxonomy.of(["road", "sky", "tree"])

@@ -12,10 +12,10 @@ from torch._subclasses import FakeTensorMode
 from tests.unit.tasks.test_natural import CPU, MEAN, STD, TAXONOMY, PixelNet, make_task, raw_micro
 from unimatch.config import load
 from unimatch.data.sample import Batch
-from unimatch.data.views import ViewConfig
 from unimatch.engine.run_config import RunConfig
 from unimatch.errors import ConfigError
 from unimatch.tasks import NaturalTask, NaturalTaskConfig
+from unimatch.views.natural import ViewConfig
 
 LEVEL = 1 / (255 * min(STD))  # a grey level after normalisation, at most
 

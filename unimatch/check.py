@@ -1,0 +1,115 @@
+"""Check a shard set: hashes, every image and label, label values, keys, duplicates; print what it holds.
+
+Exit code 1, with every problem on a line, if something is wrong. Warnings leave it at 0.
+
+    unimatch check data/camvid --picture sheet.png
+    unimatch check data/camvid --splits splits/23/labeled.txt splits/23/unlabeled.txt
+    unimatch check --foreign data/other    # tars of other programs: what is in them
+    unimatch check --foreign data/other --classes road,tree,car --label-ext seg.png  # index
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from unimatch.codecs.encode import png
+from unimatch.errors import UserError
+from unimatch.packing.check import check_set, contact_sheet, table
+from unimatch.packing.duplicates import MAX_DISTANCE
+from unimatch.packing.foreign import advice, describe, survey, taxonomy_of
+from unimatch.shardset.archive import ShardSet, index_tars
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("shards", type=Path, help="folder of the shard set, or of the tars with --foreign")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="write images beside their overlays")
+    parser.add_argument("--count", type=int, default=24, help="images in the picture (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of these images (%(default)s)")
+    same = parser.add_argument_group("images that occur twice")
+    same.add_argument(
+        "--splits",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="key lists that are trained on or evaluated; without them the subsets are compared",
+    )
+    same.add_argument(
+        "--held-out",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="subsets and lists (file names without extension) that must not be trained on; default: those "
+        "whose names start with val or test",
+    )
+    same.add_argument(
+        "--distance",
+        type=int,
+        default=2,
+        choices=range(MAX_DISTANCE + 1),
+        metavar="BITS",
+        help="images are alike whose 64-bit perceptual hashes differ in at most so many bits; 0: only those "
+        "with equal hashes (%(default)s)",
+    )
+    foreign = parser.add_argument_group("tars of other programs")
+    foreign.add_argument("--foreign", action="store_true", help="say what they hold and what training lacks")
+    foreign.add_argument(
+        "--classes",
+        metavar="NAMES|FILE",
+        help="index them: class names as a,b,c, or a text file with lines 'id name' or 'id name R G B'",
+    )
+    foreign.add_argument("--label-ext", metavar="EXT", help="what label members end on, such as seg.png")
+    args = parser.parse_args(argv)
+    if args.count < 1:
+        parser.error(f"--count must be at least 1, found {args.count}")
+    if not args.foreign and (args.classes or args.label_ext):
+        parser.error("--classes and --label-ext belong to --foreign")
+    if args.label_ext and not args.classes:
+        parser.error("--label-ext needs --classes: labels are indexed together with the class names")
+    return args
+
+
+def check(args: argparse.Namespace) -> int:
+    report = check_set(args.shards, args.splits, args.held_out, args.distance)
+    print(table(report))
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    for problem in report.problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    if report.problems:
+        print(f"{args.shards}: {len(report.problems)} problem(s)", file=sys.stderr)
+        return 1
+    if args.picture:
+        args.picture.write_bytes(png(contact_sheet(ShardSet.open(args.shards), args.count, args.seed)))
+        print(f"picture: {args.picture}")
+    samples = sum(subset.samples for subset in report.subsets.values())
+    print(f"{args.shards}: {samples} samples, {report.size_bytes / 2**20:.1f} MiB, sound")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    try:
+        if args.foreign:
+            found = survey(args.shards)
+            print(describe(found))
+            if not args.classes:
+                print(advice(found))
+                return 0
+            index_tars(args.shards, taxonomy_of(args.classes), args.label_ext)
+            print(f"{args.shards}: indexed; now everything in it is checked")
+        return check(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {args.picture}: {error}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Arrays to image and label files, and which image files are stored with the bytes they have."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import zstandard
+from PIL import Image, ImageOps
+
+from unimatch.codecs import tiles
+from unimatch.codecs.decode import decode_image, image_header, whole_image
+from unimatch.codecs.restart import Unsuitable, add_restarts
+from unimatch.errors import DataError
+
+LabelFormat = Literal["zst", "png"]
+PngStorage = Literal["keep", "webp", "jpeg"]
+JPEG_QUALITY = 95
+KEPT = "JPEG without restart markers"  # how the note of an image that keeps its bytes begins
+PNG_EXIF = (b"eXIf", b"Raw profile type exif")
+ZSTD_LEVEL = 9  # decoding takes the same time at every level
+
+
+@dataclass(frozen=True)
+class ImageRules:
+    """How image files become members of a shard."""
+
+    downscale: int = 1  # divides width and height, area average
+    png: PngStorage = "keep"  # PNG files as they are, as lossless WebP, or as JPEG of quality 95 in 4:4:4
+    fast_decode: bool = False  # store so that a part can be decoded alone; no pixel changes
+    trust: bool = False  # check header and end marker of files that keep their bytes, but do not decode them
+
+
+Encoded = tuple[bytes, str, tuple[int, int], "str | None"]
+
+
+def pack_image(data: bytes, where: str, rules: ImageRules) -> Encoded:
+    """(bytes, extension, (height, width), a note for the report: why it was encoded anew, or None).
+
+    With `fast_decode` a JPEG gets restart markers where it can have them, and a colour PNG becomes a tiled
+    TIFF; the pixels are compared.
+    """
+    stored, ext, size, note = _pack_plainly(data, where, rules)
+    if not rules.fast_decode or ext == "webp":
+        return stored, ext, size, note
+    if ext == "png":
+        image = decode_image(stored, where)
+        if image_header(stored, where).channels not in (0, 3, 4):
+            return stored, ext, size, note
+        made, kind, how = tiles.encode(image), "tif", "PNG as TIFF with tiles"
+    else:
+        try:
+            made, kind, how = add_restarts(stored), ext, "JPEG with restart markers"
+        except Unsuitable as error:
+            return stored, ext, size, note or f"{KEPT}, {error}"
+        image = decode_image(stored, where)
+    assert np.array_equal(decode_image(made, where), image), f"{where}: {how} has other pixels"
+    return made, kind, size, note or how
+
+
+def _pack_plainly(data: bytes, where: str, rules: ImageRules) -> Encoded:
+    """The same without `fast_decode`.
+
+    JPEG that every decoder reads alike keep their bytes, and so do PNG with `png: keep`. EXIF rotation is
+    applied, as decoders disagree about it. DataError, or what Pillow raises, for what is no whole picture.
+    """
+    with Image.open(io.BytesIO(data)) as opened:
+        kind, mode = opened.format, opened.mode
+        # Pillow decodes a whole PNG to look for EXIF behind the pixels; nearly none has any.
+        has_exif = kind != "PNG" or any(mark in data for mark in PNG_EXIF)
+        turned = has_exif and opened.getexif().get(0x0112, 1) not in (0, 1)
+        if mode in ("I", "F") or mode.startswith("I;16"):
+            raise DataError(f"{where}: has {mode} pixels; convert it to 8 bits a channel first")
+        lossy = kind in ("JPEG", "MPO")
+        plain = (lossy or kind == "PNG") and mode in ("RGB", "L")
+        note = "EXIF rotation" if turned else None if plain else f"{mode} {kind}"
+        if note is None and kind == "PNG" and rules.png != "keep":
+            note = f"PNG as {'lossless WebP' if rules.png == 'webp' else 'JPEG'}"
+        if note is None and rules.downscale == 1:
+            if rules.trust:
+                header = whole_image(data, where)
+                return data, "jpg" if lossy else "png", (header.height, header.width), None
+            # Decoded even if it is stored as it is: a damaged file must be found now.
+            return data, "jpg" if lossy else "png", decode_image(data, where).shape[:2], None
+        if turned or not plain:
+            image = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+        else:
+            image = decode_image(data, where)
+    height, width = image.shape[0] // rules.downscale, image.shape[1] // rules.downscale
+    if min(height, width) < 1:
+        raise DataError(
+            f"{where}: {image.shape[1]}x{image.shape[0]} pixels are too few for downscale {rules.downscale}"
+        )
+    if rules.downscale > 1:
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    if lossy:
+        return jpeg(image, JPEG_QUALITY), "jpg", (height, width), note
+    if rules.png == "jpeg":
+        return jpeg(image, JPEG_QUALITY, full_color=True), "jpg", (height, width), note
+    if rules.png == "webp":
+        return webp(image, where), "webp", (height, width), note
+    return png(image), "png", (height, width), note
+
+
+def encode_label(label: np.ndarray, label_format: LabelFormat) -> tuple[bytes, str]:
+    """File bytes and extension (of index.LABEL_EXTENSIONS) of uint8 [H, W] class ids."""
+    assert label.ndim == 2 and label.dtype == np.uint8, f"{label.dtype} of shape {label.shape}"
+    if label_format == "png":
+        return png(label), "png"
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(label), version=(1, 0), allow_pickle=False)
+    compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
+    return compressor.compress(buffer.getvalue()), "npy.zst"
+
+
+def png(array: np.ndarray) -> bytes:
+    """PNG bytes of uint8 or uint16 [H, W], or RGB [H, W, 3]."""
+    return _encode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+
+
+def jpeg(image: np.ndarray, quality: int, full_color: bool = False) -> bytes:
+    """JPEG bytes of uint8 RGB [H, W, 3]. `full_color`: colour at full resolution (4:4:4), else halved."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    if full_color:
+        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    return _encode(".jpg", image, options)
+
+
+def webp(image: np.ndarray, where: str) -> bytes:
+    """Lossless WebP bytes of uint8 RGB [H, W, 3]. DataError above WebP's largest size."""
+    if max(image.shape) > 16383:
+        raise DataError(f"{where}: a WebP has at most 16383 pixels a side; use png: keep")
+    return _encode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 101])  # above 100: lossless
+
+
+def _encode(ext: str, array: np.ndarray, options: list[int]) -> bytes:
+    done, data = cv2.imencode(ext, array if array.ndim == 2 else array[..., ::-1], options)
+    assert done, f"OpenCV cannot encode {ext} of shape {array.shape}"
+    return data.tobytes()

@@ -1,0 +1,161 @@
+"""Compares finished runs: a table (summary.md), curves over steps (curves.png), predictions (overlays.png).
+
+unimatch compare RUN [RUN ...] --out FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib
+import numpy as np
+import torch
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from unimatch.codecs.encode import png
+from unimatch.codecs.picture import grid
+from unimatch.data.loader import load_pair
+from unimatch.engine.build import check_taxonomy, open_shards, restore
+from unimatch.engine.entry import Parser, run_entry
+from unimatch.engine.log import read_metrics
+from unimatch.engine.run_folder import read_config
+from unimatch.engine.runtime import Runtime
+from unimatch.errors import UserError
+from unimatch.tasks import TASKS
+
+Curves = dict[str, list[dict[str, Any]]]  # by run: its evaluations, one a step
+
+
+def main(args: list[str]) -> None:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders; the folder's name is the label")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for summary.md, curves.png and overlays.png"
+    )
+    parser.add_argument("--images", type=int, default=6, help="rows of the overlay picture (default: 6)")
+    options = parser.parse_args(args)
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    names = [run.resolve().name for run in options.runs]
+    if len(set(names)) < len(names):
+        names = [str(run) for run in options.runs]
+    curves = {name: _curve(run) for name, run in zip(names, options.runs, strict=True)}
+    headlines = {TASKS[read_config(run).task.name].cls.headline for run in options.runs}
+    if len(headlines) > 1:
+        raise UserError(f"these runs have different tasks, whose figures ({', '.join(headlines)}) differ")
+    headline = headlines.pop()
+    table = _table(curves, headline)
+    (options.out / "summary.md").write_text(table)
+    _plot(curves, headline, options.out / "curves.png")
+    _overlays(options.runs, names, options.images, options.out / "overlays.png")
+    print(table)
+    for name in ("summary.md", "curves.png", "overlays.png"):
+        print(options.out / name)
+
+
+def _curve(run: Path) -> list[dict[str, Any]]:
+    """Evaluations of a run's headline network, one a step."""
+    try:
+        lines = read_metrics(run, "eval")
+    except FileNotFoundError:
+        raise UserError(f"{run} is not a run folder: it has no metrics.jsonl") from None
+    if not lines:
+        raise UserError(f"{run} was never evaluated: set data.val in its configuration")
+    return [line for line in lines if line["network"] == lines[0]["network"]]
+
+
+def _table(curves: Curves, headline: str) -> str:
+    """Markdown, a row a run. The last step is the result; the best one is chosen by hindsight."""
+    table = _by_class(next(iter(curves.values()))[-1])
+    lines = [
+        f"| run | steps | last {headline} | best {headline} (step) | {' | '.join(table)} |",
+        f"| --- | ---: | ---: | ---: |{' ---: |' * len(table)}",
+    ]
+    for name, curve in curves.items():
+        last, best = curve[-1], max(curve, key=lambda line: _or(line[headline], -1.0))
+        values = _by_class(last)
+        cells = " | ".join(_percent(values.get(c), 1) for c in table)
+        lines.append(
+            f"| {name} | {last['step']} | {_percent(last[headline], 2)} "
+            f"| {_percent(best[headline], 2)} ({best['step']}) | {cells} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _by_class(line: dict[str, Any]) -> dict[str, float | None]:
+    """The first figures by class of an evaluation; the others, where there are more, stay in the log."""
+    return next(value for value in line.values() if isinstance(value, dict))
+
+
+def _or(value: float | None, other: float) -> float:
+    return other if value is None else value
+
+
+def _percent(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{100 * value:.{digits}f}"
+
+
+def _plot(curves: Curves, headline: str, path: Path) -> None:
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for name, curve in curves.items():
+        axes.plot(
+            [line["step"] for line in curve],
+            [100 * _or(line[headline], math.nan) for line in curve],
+            marker="o",
+            markersize=3,
+            label=name,
+        )
+    axes.set(xlabel="optimiser steps", ylabel=f"{headline}, %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _overlays(runs: list[Path], names: list[str], count: int, path: Path) -> None:
+    """Columns: image (each date), truth, then each run's last network, both on the last date; rows: images
+    spread over the evaluation set.
+    """
+    runtime = Runtime()
+    restored = [restore(run, "last", None, runtime) for run in runs]
+    first = restored[0]
+    shards = open_shards(first.config.data.shards, first.config.data.cache)
+    for one in restored:
+        check_taxonomy(one.state, shards.taxonomy.to_json(), one.folder)
+    if first.config.data.val is None:
+        raise UserError(f"{runs[0]} has no data.val any more: name another run first")
+    rows = shards.rows(first.config.data.val)
+    task = first.task
+    pictures = []
+    for row in rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]:
+        part, label = load_pair(shards, int(row), shards.taxonomy.num_classes, task.decode)
+        image = part.pixels
+        shown = task.show(image)
+        pictures += [*shown, task.paint(shown[-1], label)]
+        for one in restored:
+            with torch.inference_mode():
+                predicted = one.task.predict(one.net, torch.from_numpy(image)[None].to(runtime.device))[0]
+            pictures.append(task.paint(shown[-1], predicted.to("cpu", torch.uint8).numpy()))
+    images = ["image"] if task.dates == 1 else [f"date {number + 1}" for number in range(task.dates)]
+    titles = [*images, "truth", *names]
+    path.write_bytes(png(_titled(grid(pictures, columns=len(titles)), titles)))
+
+
+def _titled(sheet: np.ndarray, titles: list[str]) -> np.ndarray:
+    """The sheet under a line of column titles."""
+    header = np.full((24, sheet.shape[1], 3), 255, np.uint8)
+    for index, title in enumerate(titles):
+        x = sheet.shape[1] * index // len(titles) + 4
+        cv2.putText(header, title, (x, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([header, sheet])
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry(main))

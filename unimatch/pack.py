@@ -1,0 +1,157 @@
+"""Make a shard set: from a folder of images and labels (a recipe file), or procedural scenes ("synthetic").
+
+unimatch pack --recipe shards/recipes/camvid.yaml --source ~/data/camvid --out data/camvid
+unimatch pack --recipe synthetic --out data/scenes --train 400 --val 100
+
+A run that was stopped or killed is continued by the same command: finished shards wait in OUT.partial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+from unimatch import config
+from unimatch.codecs import compiled
+from unimatch.codecs.encode import KEPT
+from unimatch.errors import UserError
+from unimatch.packing import folder, synthetic
+from unimatch.packing.pack import Packed
+from unimatch.packing.recipe import Recipe
+
+SYNTHETIC = "synthetic"
+
+
+def size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH in pixels, such as 96x128, found {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def workers(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of processes from 1, found {text!r}")
+    return int(text)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--recipe", required=True, help=f"a YAML file (see shards/recipes), or the word {SYNTHETIC}"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, help="folder of the shard set; must not exist or be empty"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the shard set in --out once the new one is whole"
+    )
+    parser.add_argument(
+        "--workers",
+        type=workers,
+        default=min(os.cpu_count() or 1, 16),
+        help="processes that read, check and encode; the bytes do not depend on it (%(default)s)",
+    )
+    files = parser.add_argument_group("recipe file")
+    files.add_argument("--source", type=Path, help="folder that the recipe's paths are relative to")
+    files.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a value of the recipe; repeatable",
+    )
+    files.add_argument(
+        "--trust-images",
+        action="store_true",
+        help="check images by header and end only, not by decoding them: much faster for JPEG; the bytes are "
+        "the same, and check_shards.py finds what is damaged",
+    )
+    files.add_argument(
+        "--fast-decode",
+        action="store_true",
+        help="store images, without a change to any pixel, so that training can decode the parts it needs: "
+        "JPEG with restart markers, PNG as TIFF with tiles (the recipe's fast_decode: true)",
+    )
+    scenes = parser.add_argument_group(SYNTHETIC)
+    default = synthetic.write_synthetic.__kwdefaults__ or {}
+    scenes.add_argument("--train", type=int, help=f"images of the subset train ({default['train']})")
+    scenes.add_argument("--val", type=int, help=f"images of the subset val ({default['val']})")
+    scenes.add_argument(
+        "--size", type=size, help=f"HEIGHTxWIDTH in pixels ({default['height']}x{default['width']})"
+    )
+    scenes.add_argument("--seed", type=int, help=f"another seed, other scenes ({default['seed']})")
+    args = parser.parse_args(argv)
+    given = {
+        name: getattr(args, name)
+        for name in ("train", "val", "size", "seed")
+        if getattr(args, name) is not None
+    }
+    of_files = args.source or args.set or args.trust_images or args.fast_decode
+    if args.recipe == SYNTHETIC and of_files:
+        parser.error(
+            "--source, --set, --trust-images and --fast-decode belong to a recipe file; "
+            f"{SYNTHETIC} has --train, --val, --size, --seed"
+        )
+    if args.recipe != SYNTHETIC and given:
+        parser.error(
+            f"--{next(iter(given))} belongs to the recipe {SYNTHETIC}; change a recipe file with --set"
+        )
+    if args.recipe != SYNTHETIC and args.source is None:
+        parser.error("--source is needed: the folder that the recipe's paths are relative to")
+    if args.size is not None:
+        del given["size"]
+        given["height"], given["width"] = args.size
+    args.scenes = given
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    try:
+        made = make(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on behind the shards that are finished", file=sys.stderr)
+        return 130
+    for reason, count in made.notes.items():
+        kept = reason.startswith(KEPT)
+        print(f"{count} images {'stay' if kept else 'were not stored'} as they are: {reason}")
+    for name, (samples, labeled) in made.subsets.items():
+        print(f"{name}: {samples} images, {labeled} with a mask")
+    tars = list(args.out.glob("*.tar"))
+    size_bytes = sum(path.stat().st_size for path in tars)
+    print(f"{args.out}: {made.num_samples} images, {size_bytes / 2**20:.1f} MiB in {len(tars)} shards")
+    return 0
+
+
+def make(args: argparse.Namespace) -> Packed:
+    if args.recipe == SYNTHETIC:
+        return synthetic.write_synthetic(
+            args.out, workers=args.workers, overwrite=args.overwrite, **args.scenes
+        )
+    recipe = config.load(
+        args.recipe, Recipe, [*args.set, *(["fast_decode=true"] if args.fast_decode else [])]
+    )
+    if recipe.fast_decode and not compiled.AVAILABLE:
+        told = "restart markers take a second and more a photograph without numba: pip install unimatch[fast]"
+        print(told, file=sys.stderr)
+    return folder.pack(
+        recipe,
+        args.source,
+        args.out,
+        args.workers,
+        args.overwrite,
+        args.trust_images,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""One job of a recipe to a sample, or to all that is wrong with its files. Runs in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from unimatch.codecs import volumes
+from unimatch.codecs.encode import Encoded, ImageRules, LabelFormat, pack_image, png
+from unimatch.errors import DataError
+from unimatch.packing.labels import LabelRules, read_label
+from unimatch.packing.layout import Job
+from unimatch.packing.pack import NewSample, Outcome, Problem, labeled_sample
+
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the files of a recipe become samples."""
+
+    images: ImageRules
+    labels: LabelRules
+    label_format: LabelFormat
+    num_classes: int
+
+
+def convert(job: Job, rules: Rules) -> Outcome:
+    """Read, check and encode the image, or two, and the label of a sample."""
+    problems: list[Problem] = []
+
+    def attempt(what: str, name: str, read: Callable[[], T]) -> T | None:
+        """What `read` returns, or None and a problem."""
+        try:
+            return read()
+        except FileNotFoundError:
+            of = "" if name == job.image else f" ({what} of {job.image})"
+            problems.append(Problem(f"missing {what}", f"{name}: no such file{of}"))
+        except UNREADABLE as error:
+            problems.append(Problem(f"unreadable {what}", f"{name}: {reason(error, name)}"))
+        return None
+
+    image = attempt("image", job.image, lambda: read_image(job, job.image, rules.images))
+    second = None
+    if job.second is not None:
+        name = job.second
+        second = attempt("second image", name, lambda: read_image(job, name, rules.images))
+    label = None
+    if job.has_label:
+        read = attempt(
+            "label",
+            job.label or job.annotations or job.image,
+            lambda: read_label(job, rules.labels, rules.images.downscale),
+        )
+        label, found = read or (None, [])
+        problems += found
+    if image is not None:
+        if second is not None and second[2] != image[2]:
+            problems.append(size_mismatch(job.second, second[2], job, image))
+        if label is not None and label.shape != image[2]:
+            problems.append(size_mismatch(job.label, label.shape, job, image))
+        if second is not None and second[1] != image[1]:
+            text = f"{job.second}: is stored as {second[1]}, its image {job.image} as {image[1]}; convert one"
+            problems.append(Problem("mixed pair", text))
+    if problems or image is None:
+        return Outcome(None, tuple(problems))
+    return Outcome(make_sample(job, image, second, label, rules), note=image[3] or (second and second[3]))
+
+
+def size_mismatch(name: str | None, size: tuple[int, ...], job: Job, image: Encoded) -> Problem:
+    (height, width), note = image[2], image[3]
+    turned = ", after its EXIF rotation" if note == "EXIF rotation" else ""
+    what = name or f"annotations of {job.image}"
+    text = f"{what}: is {size[1]}x{size[0]} pixels, its image {job.image} {width}x{height}{turned}"
+    return Problem("size mismatch", text)
+
+
+def make_sample(
+    job: Job, image: Encoded, second: Encoded | None, label: np.ndarray | None, rules: Rules
+) -> NewSample:
+    data, ext, (height, width), _ = image
+    later = second and second[0]
+    if label is None:
+        return NewSample(job.key, data, ext, None, width, height, None, second=later)
+    return labeled_sample(
+        job.key, data, ext, label, rules.num_classes, label_format=rules.label_format, second=later
+    )
+
+
+def read_image(job: Job, name: str, rules: ImageRules) -> Encoded:
+    """The image as it is stored. DataError and others of UNREADABLE; FileNotFoundError: no such file."""
+    if job.member is None:
+        return pack_image((job.source / name).read_bytes(), name, rules)
+    values = volumes.grey(volumes.read_slice(job.source, name, job.slice), name)
+    if rules.downscale > 1:
+        height, width = values.shape[0] // rules.downscale, values.shape[1] // rules.downscale
+        if min(height, width) < 1:
+            raise DataError(f"{name}: {values.shape} pixels are too few for downscale {rules.downscale}")
+        values = cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA)
+    return png(values), "png", (values.shape[0], values.shape[1]), None
+
+
+def reason(error: Exception, name: str) -> str:
+    """The error in a few words, without the file's name, which stands before it."""
+    if isinstance(error, UnidentifiedImageError):
+        return "is not a picture"
+    text = getattr(error, "strerror", None) or str(error)
+    return text.splitlines()[0].removeprefix(f"{name}: ") if text else type(error).__name__

@@ -1,0 +1,61 @@
+"""A folder of images and labels becomes a shard set, as a recipe says.
+
+Every file is read and checked while it is packed; all problems are reported together, and then nothing is
+left behind.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import asdict
+from pathlib import Path
+
+from unimatch.codecs.encode import ImageRules
+from unimatch.errors import DataError
+from unimatch.packing.classes import read_classes
+from unimatch.packing.convert import Rules, convert
+from unimatch.packing.labels import LabelRules
+from unimatch.packing.layout import find_jobs
+from unimatch.packing.pack import Packed, write_set
+from unimatch.packing.recipe import Recipe
+from unimatch.taxonomy import IGNORE_INDEX
+
+
+def pack(
+    recipe: Recipe,
+    source: Path,
+    out: Path,
+    workers: int = 1,
+    overwrite: bool = False,
+    trust_images: bool = False,
+) -> Packed:
+    """Write the shard set; the same bytes for any number of workers. DataError lists all that is wrong.
+
+    `trust_images`: images that keep their bytes are checked by header and end only, not decoded.
+    """
+    if not source.is_dir():
+        raise DataError(f"the source folder {source} does not exist")
+    taxonomy, pairs = read_classes(recipe, source)
+    unannotated = IGNORE_INDEX
+    if recipe.segments is not None and recipe.segments.unannotated == "other":
+        assert recipe.segments.other is not None
+        unannotated = taxonomy.names.index(recipe.segments.other)
+    rules = Rules(
+        ImageRules(recipe.downscale, recipe.png, recipe.fast_decode, trust_images),
+        LabelRules(recipe.label_kind, pairs, unannotated),
+        recipe.label_format,
+        taxonomy.num_classes,
+    )
+    jobs, problems = find_jobs(recipe, taxonomy.names, source)
+    return write_set(
+        out,
+        taxonomy,
+        jobs,
+        functools.partial(convert, rules=rules),
+        {"recipe": "file", **asdict(recipe)},
+        shard_bytes=recipe.shard_mb << 20,
+        workers=workers,
+        overwrite=overwrite,
+        source_name=str(source),
+        problems=problems,
+    )

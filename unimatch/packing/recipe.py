@@ -1,0 +1,191 @@
+"""Recipes: what a data set on disk looks like, as settings; `shards/recipes` holds them as YAML files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Literal
+
+from unimatch.codecs.encode import LabelFormat, PngStorage
+from unimatch.codecs.volumes import h5_member
+from unimatch.errors import ConfigError
+
+PLACEHOLDER = re.compile(r"\{[^}]*\}")
+
+Color = tuple[int, int, int]
+LabelKind = Literal["ids", "colors", "panoptic", "instances"]
+
+
+@dataclass
+class SubsetSource:
+    """Where the images and labels of one subset lie, relative to the source folder.
+
+    In `labels` and `second`, {stem} is the image's file name without extension, {dir} its folder below the
+    fixed part of the glob, and {name} what the last `*` of the glob's file name stood for. A path such as
+    `a/*.h5#image` means the data set `image` inside HDF5 files.
+    """
+
+    # A glob, such as "images/train/*.jpg"; "**" goes into subfolders, {jpg,png} lists alternatives.
+    images: str
+    labels: str | None = None  # the label file of an image; None: the images carry no masks
+    second: str | None = None  # the image of the second date, for change detection
+    # Text files that choose among the images, a line each: an id, an image path, or "image mask", whose mask
+    # is not read from the list but found by `labels`. Empty: all images.
+    lists: tuple[str, ...] = ()
+    all_but: tuple[str, ...] = ()  # without the images of these subsets
+    annotations: str | None = None  # COCO's JSON, for the label kinds panoptic and instances
+    skip_unlabeled: bool = False  # an image without a label file is left out; otherwise it is an error
+    optional: bool = False  # a subset without any files is left out; otherwise it is an error
+
+    def __post_init__(self) -> None:
+        paths = [("images", self.images), ("labels", self.labels), ("second", self.second)]
+        paths += [("annotations", self.annotations), *(("lists", path) for path in self.lists)]
+        for name, text in paths:
+            if text is not None and (not text or leaves_source(text)):
+                raise ConfigError(f"{name} must be a path inside the source folder, found {text!r}")
+        if any("**" in part and part != "**" for part in PurePosixPath(self.images).parts):
+            raise ConfigError(f"images: '**' must stand alone between slashes, found {self.images!r}")
+        templates = [("labels", self.labels), ("second", self.second)]
+        for name, text in [(name, text) for name, text in templates if text is not None]:
+            known = ("{stem}", "{dir}", "{name}")
+            found = PLACEHOLDER.findall(text)
+            unknown = [placeholder for placeholder in found if placeholder not in known]
+            if unknown:
+                raise ConfigError(f"{name} knows {{stem}}, {{dir}} and {{name}}, found {unknown[0]}")
+            if not {"{stem}", "{name}"} & set(found):
+                raise ConfigError(f"{name} needs {{stem}} or {{name}}, else all images share {text!r}")
+            if "{name}" in found and "*" not in PurePosixPath(h5_member(self.images)[0]).name:
+                raise ConfigError(f"{name}: {{name}} needs a '*' in the file name of images {self.images!r}")
+        if self.second is not None and (h5_member(self.images)[1] or h5_member(self.second)[1]):
+            raise ConfigError("second is for image files, not for HDF5 files")
+        if self.skip_unlabeled and self.labels is None:
+            raise ConfigError("skip_unlabeled needs `labels`: without it no image has a label")
+
+
+@dataclass
+class Segments:
+    """How COCO's segments become classes. A category belongs to the class of the same name."""
+
+    other: str | None = None  # the class of all other categories, such as stuff; None: they are ignored
+    # Pixels of no segment. "other" for instances, whose files say nothing about what is not a thing.
+    unannotated: Literal["ignore", "other"] = "ignore"
+    crowd: Literal["class", "ignore", "other"] = "class"  # regions of many things, drawn as one
+
+    def __post_init__(self) -> None:
+        for name in ("unannotated", "crowd"):
+            if getattr(self, name) == "other" and self.other is None:
+                raise ConfigError(f"{name} is 'other', but `other` names no class")
+
+
+@dataclass
+class Recipe:
+    """How a data set becomes a shard set. Exactly one of `classes` and `classes_file` names the classes."""
+
+    subsets: dict[str, SubsetSource]  # one shard series each: train, val, ...
+    classes: tuple[str, ...] = ()  # class names; the id of a class is its place
+    # A text file in the source folder with lines "id name" or "id name R G B". The classes are its lines in
+    # order without the one of `ignore_id`; the ids in it are those of the label files.
+    classes_file: str | None = None
+    colors: tuple[tuple[int, int, int], ...] = ()  # RGB of each class, for pictures and for label_kind colors
+    # What label files hold: ids (grey or palette), RGB colours of the classes, or COCO's panoptic segments;
+    # for instances there are none, the annotations draw them.
+    label_kind: LabelKind = "ids"
+    first_id: int = 0  # the id of the first class in label files, where they count from another number
+    ignore_id: int | None = None  # the id in label files that means "not labelled"
+    # The same for colours; the line of `ignore_id` in the classes file says it too.
+    ignore_color: tuple[int, int, int] | None = None
+    # id in label files -> class id, or 255 = ignore; empty: as they are.
+    id_map: dict[int, int] = field(default_factory=dict)
+    segments: Segments | None = None  # of the label kinds panoptic and instances
+    downscale: int = 1  # divides width and height: area average for images, nearest for labels
+    # How labels are stored: zst decodes several times faster, png is what any program opens.
+    label_format: LabelFormat = "zst"
+    # PNG images: kept as they are, or stored as lossless WebP (smaller) or as JPEG (much smaller, not exact).
+    png: PngStorage = "keep"
+    # Images are stored, without a change to any pixel, so that a part can be decoded without the rest: JPEG
+    # with restart markers, PNG as TIFF of compressed tiles (larger files, several times faster).
+    fast_decode: bool = False
+    shard_mb: int = 256  # largest size of a shard in MiB
+    seed: int = 0  # of the order in which samples are packed
+
+    def __post_init__(self) -> None:
+        self._check_subsets()
+        self._check_classes()
+        if self.fast_decode and self.png == "webp":
+            raise ConfigError("fast_decode stores PNG as TIFF; leave png at keep, or take jpeg")
+        for name, low in (("downscale", 1), ("shard_mb", 1), ("first_id", 0)):
+            if getattr(self, name) < low:
+                raise ConfigError(f"{name} must be at least {low}, found {getattr(self, name)}")
+
+    @property
+    def drawn(self) -> bool:
+        """Whether labels are COCO's segments."""
+        return self.label_kind in ("panoptic", "instances")
+
+    def _check_subsets(self) -> None:
+        if not self.subsets:
+            raise ConfigError("subsets must name at least one subset")
+        for name, where in self.subsets.items():
+            if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+                raise ConfigError(f"subsets: a name may hold letters, digits and '_', found {name!r}")
+            absent = sorted(set(where.all_but) - set(self.subsets))
+            if absent:
+                raise ConfigError(f"subsets: {name}: all_but names {absent[0]!r}, which is no subset")
+            if where.annotations is not None and not self.drawn:
+                raise ConfigError(
+                    f"subsets: {name}: annotations are for label_kind panoptic or instances, "
+                    f"here it is {self.label_kind}"
+                )
+            if self.label_kind == "panoptic" and (where.annotations is None) != (where.labels is None):
+                raise ConfigError(f"subsets: {name}: panoptic labels need both `labels` and `annotations`")
+            if self.label_kind == "instances" and where.labels is not None:
+                raise ConfigError(f"subsets: {name}: instances are in `annotations`; leave `labels` out")
+            if where.labels is not None and h5_member(where.images)[1] and not h5_member(where.labels)[1]:
+                raise ConfigError(f"subsets: {name}: labels of HDF5 images are data sets too: file.h5#name")
+            if self.label_kind != "ids" and h5_member(where.labels or "")[1]:
+                raise ConfigError(f"subsets: {name}: labels in HDF5 files are ids, not {self.label_kind}")
+        for name in self.subsets:
+            self._refuse_circle((name,))
+
+    def _refuse_circle(self, path: tuple[str, ...]) -> None:
+        for name in self.subsets[path[-1]].all_but:
+            if name in path:
+                raise ConfigError(f"subsets: all_but goes in a circle: {' -> '.join((*path, name))}")
+            self._refuse_circle((*path, name))
+
+    def _check_classes(self) -> None:
+        if bool(self.classes) == (self.classes_file is not None):
+            raise ConfigError("classes: give either classes or classes_file")
+        if self.classes_file is not None and leaves_source(self.classes_file):
+            raise ConfigError(f"classes_file must be inside the source folder, found {self.classes_file!r}")
+        if self.colors and len(self.colors) != len(self.classes):
+            raise ConfigError(
+                f"colors needs one colour a class of `classes`: {len(self.classes)}, found {len(self.colors)}"
+            )
+        if self.label_kind == "colors" and self.classes and not self.colors:
+            raise ConfigError("colors must be given where label files hold colours")
+        if self.id_map and self.label_kind != "ids":
+            raise ConfigError(
+                f"id_map is for label files that hold ids; here label_kind is {self.label_kind}"
+            )
+        if self.first_id and (self.id_map or self.classes_file is not None or self.label_kind != "ids"):
+            raise ConfigError("first_id is for label_kind ids without id_map and classes_file")
+        if self.drawn != (self.segments is not None):
+            raise ConfigError(
+                "segments must be given for label_kind panoptic and instances, and only there; "
+                f"here label_kind is {self.label_kind}"
+            )
+        if self.drawn and (self.ignore_id is not None or self.classes_file is not None):
+            raise ConfigError(
+                "classes must be listed, without ignore_id, for label_kind panoptic and instances"
+            )
+        if self.segments is not None and self.segments.other not in (None, *self.classes):
+            raise ConfigError(f"segments: other names {self.segments.other!r}, which is no class")
+        for color in (*self.colors, *([self.ignore_color] if self.ignore_color else [])):
+            if not all(0 <= value <= 255 for value in color):
+                raise ConfigError(f"colors: values go from 0 to 255, found {list(color)}")
+
+
+def leaves_source(path: str) -> bool:
+    return PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts

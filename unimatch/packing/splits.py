@@ -1,0 +1,216 @@
+"""Seeded lists of labelled and unlabelled keys, drawn from a subset of a shard set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from unimatch import keyed
+from unimatch.codecs.decode import check_label, decode_label
+from unimatch.errors import ConfigError, DataError
+from unimatch.packing.pack import class_counts
+from unimatch.shardset.archive import ShardSet
+from unimatch.shardset.key_list import write_keys
+from unimatch.taxonomy import Taxonomy
+
+Method = Literal["plain", "stratified"]
+METHODS: tuple[Method, ...] = ("plain", "stratified")
+CANDIDATES = 8  # images that a step of the stratified draw chooses from: few enough that seeds differ
+SEED_TAG = 0x5B117
+BLOCK = 4096  # images handed to the threads at a time
+
+
+@dataclass(frozen=True)
+class Split:
+    """Sorted keys, and int64 [num_classes] pixels of each class: of the whole subset and of the labelled."""
+
+    taxonomy: Taxonomy
+    labeled: tuple[str, ...]
+    unlabeled: tuple[str, ...]
+    pool_pixels: np.ndarray
+    labeled_pixels: np.ndarray
+    labeled_images: np.ndarray  # int64 [num_classes]: labelled images in which the class occurs
+
+
+def draw_splits(
+    shards: ShardSet,
+    subset: str,
+    amounts: Sequence[int | Fraction],
+    *,
+    method: Method = "plain",
+    seed: int = 0,
+    also_unlabeled: Sequence[str] = (),
+) -> list[Split]:
+    """A split for each of `amounts`: that many samples of a subset (or of a key list), or that part of its
+    samples (rounded, at least 1), as labelled; its others and all samples of the subsets `also_unlabeled` as
+    unlabelled.
+
+    Nested: of two amounts the labelled samples of the larger contain those of the smaller, and the smallest
+    is what it would be alone. Only samples with a mask can be labelled: DataError where they are too few.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
+    rows = shards.rows(subset)
+    others = [shards.rows(name) for name in also_unlabeled]
+    pool = rows[shards.index["label_size"][rows] > 0]
+    counts = [labeled_count(amount, len(rows)) for amount in amounts]
+    if not counts:
+        raise ConfigError("a split needs a count or a fraction of labelled samples")
+    if max(counts) > len(pool):
+        bare = f" ({len(rows) - len(pool)} of its {len(rows)} samples are mask-free)"
+        raise DataError(
+            f"{max(counts)} labelled samples asked for, but {subset!r} has {len(pool)} with a mask"
+            + (bare if len(pool) < len(rows) else "")
+        )
+    key = keyed.key(seed, SEED_TAG)
+    pixels = sample_pixels(shards, pool) if method == "stratified" else None
+    chosen = np.zeros(0, np.int64)
+    drawn: dict[int, Split] = {}
+    for count in sorted(set(counts)):
+        chosen = plain(len(pool), count, key) if pixels is None else stratified(pixels, count, key, chosen)
+        rest = np.setdiff1d(rows, pool[chosen])
+        mine = None if pixels is None else pixels[chosen]
+        drawn[count] = split_of_rows(shards, subset, pool[chosen], np.concatenate([rest, *others]), mine)
+    return [drawn[count] for count in counts]
+
+
+def split_of_rows(
+    shards: ShardSet,
+    subset: str,
+    labeled: np.ndarray,
+    unlabeled: np.ndarray,
+    pixels: np.ndarray | None = None,
+) -> Split:
+    """The split of these rows, which may repeat among the unlabelled. `pixels` [len(labeled), num_classes] as
+    of `sample_pixels`, if known.
+
+    What is not known is counted: the labels of the labelled rows, and those of the whole subset where the
+    index does not tell.
+    """
+    pixels = sample_pixels(shards, labeled) if pixels is None else pixels
+    pool_pixels = shards.class_pixels(subset) if subset in shards.subsets else None
+    if pool_pixels is None:
+        rows = shards.rows(subset)
+        pool_pixels = sample_pixels(shards, rows[shards.index["label_size"][rows] > 0]).sum(axis=0)
+    return Split(
+        shards.taxonomy,
+        tuple(sorted(shards.keys(labeled))),
+        tuple(sorted(shards.keys(np.unique(unlabeled)))),
+        pool_pixels,
+        pixels.sum(axis=0),
+        (pixels > 0).sum(axis=0),
+    )
+
+
+def labeled_count(amount: int | Fraction, total: int) -> int:
+    """How many of `total` samples an amount stands for. ConfigError: not positive, or more than all."""
+    if isinstance(amount, int):
+        if amount < 1:
+            raise ConfigError(f"count must be at least 1, found {amount}")
+        return amount
+    if not 0 < amount <= 1:
+        raise ConfigError(f"fraction must be in (0, 1], found {amount}")
+    return max(1, floor(amount * total + Fraction(1, 2)))
+
+
+def plain(total: int, count: int, key: int) -> np.ndarray:
+    """int64 [count]: a uniform draw without replacement from range(total)."""
+    return keyed.permutation(key, total)[:count]
+
+
+def stratified(
+    pixels: np.ndarray, count: int, key: int, taken: np.ndarray | Sequence[int] = ()
+) -> np.ndarray:
+    """int64 [count]: a draw in which classes are about as frequent as in the pool, rare ones at least once.
+
+    It starts with the images `taken`, at most `count`, which a smaller draw gave.
+
+    `pixels` [N, K] are the class pixels of each image. A class counts fully in an image that has its usual
+    number of pixels (the median of the images that have it) and partly below that, so that a sliver does
+    not stand for a class. Each step serves the class that is furthest behind its due: a few random images
+    that have it compete, and the one that brings most of what is lacking and least of what is not wins. So
+    a count of K or more covers all K classes.
+    """
+    num_images = len(pixels)
+    usual = np.array([np.median(column[column > 0]) if column.any() else 1 for column in pixels.T])
+    amount = np.minimum(pixels / usual, 1.0)  # [N, K]
+    present = np.flatnonzero(amount.any(axis=0))
+    due = np.maximum(amount.sum(axis=0) * count / num_images, 1.0)
+    images_with = (amount > 0).sum(axis=0)
+    chosen = [int(image) for image in taken]
+    have = amount[chosen].sum(axis=0)
+    left = np.ones(num_images, bool)
+    left[chosen] = False
+    for step in range(len(chosen), count):
+        lack = (due - have) / due
+        order = keyed.permutation(keyed.key(key, step), num_images)
+        order = order[left[order]]
+        # The neediest class first; of equals the one that fewest images have.
+        needy = min(present, key=lambda k: (-round(lack[k], 9), images_with[k])) if len(present) else None
+        if needy is not None and lack[needy] > 0:
+            holders = order[amount[order, needy] >= 0.5]
+            holders = holders if len(holders) else order[amount[order, needy] > 0]
+            order = holders if len(holders) else order
+        candidates = order[:CANDIDATES]
+        best = int(candidates[np.argmax(amount[candidates] @ lack)])
+        left[best] = False
+        have += amount[best]
+        chosen.append(best)
+    return np.array(chosen, np.int64)
+
+
+def sample_pixels(shards: ShardSet, rows: np.ndarray) -> np.ndarray:
+    """int64 [len(rows), num_classes]: pixels of each class in each sample; every row must have a mask."""
+    num_classes = shards.taxonomy.num_classes
+
+    def one(row: int) -> np.ndarray:
+        record = shards.read(row)
+        if record.label is None:
+            raise DataError(f"{record.where}: has no mask")
+        label = decode_label(record.label, record.where)
+        check_label(label, num_classes, record.where)
+        return class_counts(label, num_classes)
+
+    pixels = np.zeros((len(rows), num_classes), np.int64)
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,  # decoding runs outside the interpreter lock
+        tqdm(total=len(rows), unit="image", desc="counting classes", disable=None) as bar,
+    ):
+        for start in range(0, len(rows), BLOCK):
+            for place, counts in enumerate(pool.map(one, rows[start : start + BLOCK].tolist()), start):
+                pixels[place] = counts
+                bar.update()
+    return pixels
+
+
+def write_split(split: Split, out: Path) -> None:
+    """Write the key lists labeled.txt and unlabeled.txt into the folder `out`."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write {error.filename or out}: {error.strerror}") from error
+    write_keys(out / "labeled.txt", split.labeled)
+    write_keys(out / "unlabeled.txt", split.unlabeled)
+
+
+def statistics(split: Split) -> str:
+    """A table for people: the share of each class among the labelled pixels and in the whole pool."""
+    names = split.taxonomy.names
+    width = max(len("class"), *map(len, names))
+    lines = [f"{'class':<{width}}  labelled images  labelled pixels  all pixels"]
+    labeled, pool = max(split.labeled_pixels.sum(), 1), max(split.pool_pixels.sum(), 1)
+    for name, images, mine, all_ in zip(
+        names, split.labeled_images, split.labeled_pixels, split.pool_pixels, strict=True
+    ):
+        missing = "   <- not among the labelled samples" if all_ and not mine else ""
+        lines.append(f"{name:<{width}}  {images:>15}  {mine / labeled:>14.2%}  {all_ / pool:>10.2%}{missing}")
+    return "\n".join(lines)

@@ -1,0 +1,144 @@
+"""Walking tars, whoever wrote them: what an index is made from, and what it is checked against."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from unimatch.codecs.decode import image_header
+from unimatch.errors import DataError
+from unimatch.shardset.index import (
+    BLOCK,
+    IMAGE_EXTENSIONS,
+    LABEL_EXTENSIONS,
+    SHARD_NAME,
+    Sample,
+    Shard,
+    digest,
+    key_problem,
+    summary,
+)
+
+# Enough of an image file to hold the marker with its size behind large EXIF and ICC blocks.
+HEADER_BYTES = 1 << 18
+
+
+def scan(root: Path, label_member: str | None = None) -> list[Shard]:
+    """All tars in `root` as shards, walked member by member. DataError lists what is wrong with them.
+
+    `label_member`: what the labels of another program's tars end on, such as seg.png.
+    """
+    shards, problems = [], []
+    for path in sorted(root.glob("*.tar")):
+        match = SHARD_NAME.fullmatch(path.name)
+        if match is None:
+            problems.append(f"{path.name}: the name should look like train-00000.tar")
+            continue
+        try:
+            shards.append(scan_tar(path, match["subset"], label_member))
+        except DataError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{path.name}: {error.strerror}")
+    if problems:
+        raise DataError(f"{root} cannot be indexed: " + summary(problems))
+    if not shards:
+        raise DataError(f"{root} holds no shards (*.tar)")
+    return shards
+
+
+def scan_tar(path: Path, subset: str, label_member: str | None = None) -> Shard:
+    """One tar as a Shard. DataError: damaged or cut short, or a sample without an image."""
+    groups: dict[str, dict[str, tuple[int, int]]] = {}
+    problems = []
+    for name, offset, size in members(path):
+        key, kind = split_name(name)
+        group = groups.setdefault(key, {})
+        if kind in group:
+            problems.append(f"{name}: occurs twice")
+        group[kind] = (offset, size)
+    samples = []
+    with open(path, "rb") as file:
+        for key, group in groups.items():
+            sample = _sample(key, group, label_member)
+            if isinstance(sample, str):
+                problems.append(f"key {key!r} {sample}")
+                continue
+            head = os.pread(file.fileno(), min(sample.image_size, HEADER_BYTES), sample.image_offset)
+            header = image_header(head, f"{path.name}:{key}")
+            samples.append(sample._replace(width=header.width, height=header.height))
+        if problems:
+            raise DataError(f"{path.name}: {summary(problems)}")
+        file.seek(0)
+        sha256 = digest(file)
+    samples.sort(key=lambda sample: sample.image_offset)
+    return Shard(path.name, subset, path.stat().st_size, sha256, samples)
+
+
+def split_name(member: str) -> tuple[str, str]:
+    """(key, ending in lower case) of a member: the ending is what follows the first dot of its base name."""
+    folder, slash, base = member.removeprefix("./").rpartition("/")
+    stem, _, ending = base.partition(".")
+    return folder + slash + stem, ending.lower()
+
+
+def _sample(key: str, group: dict[str, tuple[int, int]], label_member: str | None) -> Sample | str:
+    """The sample of these members (offset and size by extension) with size 0x0; or what is wrong."""
+    problem = key_problem(key)
+    if problem:
+        return problem
+    names = [label_member] if label_member else [f"label.{kind}" for kind in LABEL_EXTENSIONS]
+    labels = [name for name in names if name in group]
+    single = [kind for kind in group if kind in IMAGE_EXTENSIONS and kind not in labels]
+    pairs = [kind for kind in IMAGE_EXTENSIONS if f"a.{kind}" in group and f"b.{kind}" in group]
+    halves = [kind for kind in group if kind[:2] in ("a.", "b.") and kind[2:] in IMAGE_EXTENSIONS]
+    if len(single) + len(pairs) != 1 or len(halves) != 2 * len(pairs):
+        return f"has {len(single) + len(halves)} images ({', '.join(group)}); needs one, or a pair .a and .b"
+    if len(labels) > 1:
+        return f"has {len(labels)} labels ({', '.join(group)})"
+    kind = (single + pairs)[0]
+    image_offset, image_size = group[f"a.{kind}" if pairs else kind]
+    second_offset, second_size = group[f"b.{kind}"] if pairs else (0, 0)
+    label_offset, label_size = group[labels[0]] if labels else (0, 0)
+    return Sample(
+        key=key.encode(),
+        image_offset=image_offset,
+        image_size=image_size,
+        image_ext=kind.encode(),
+        second_offset=second_offset,
+        second_size=second_size,
+        label_offset=label_offset,
+        label_size=label_size,
+        label_ext=next(kind.encode() for kind in LABEL_EXTENSIONS if labels[0].endswith(kind))
+        if labels
+        else b"",
+        width=0,
+        height=0,
+    )
+
+
+def members(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(name, offset of the data, size) of the regular files in a tar. DataError unless the tar is whole.
+
+    `tarfile` takes a cut at a member's edge, or a damaged header, for the end, so the end marker is checked
+    here.
+    """
+    size_bytes = path.stat().st_size
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if member.isreg():
+                    yield member.name, member.offset_data, member.size
+                tar.members = []  # type: ignore[attr-defined] # otherwise tarfile keeps every header
+            end = tar.offset
+    except tarfile.TarError as error:
+        raise DataError(f"{path.name}: not a whole tar ({error}); copy or pack it again") from error
+    with open(path, "rb") as file:
+        marker = os.pread(file.fileno(), BLOCK, end)
+    if len(marker) < BLOCK or any(marker):
+        what = (
+            "ends without the end marker: cut short" if len(marker) < BLOCK else "has a damaged member header"
+        )
+        raise DataError(f"{path.name}: {what} at byte {end} of {size_bytes}; copy or pack it again")
