@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "data": {"codecs", "shardset", "views"},
     "models": set(),
     "methods": {"data.sample"},
-    "tasks": {"codecs", "views", "data"},
+    "tasks": {"codecs", "shardset.archive", "views", "data"},
     "engine": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks"},
     "scaling": {"data", "models", "methods", "tasks", "engine"},
     "benchmarks": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks", "engine"},
@@ -175,7 +175,7 @@ def test_who_calls_opencv_has_set_its_threads():
         for module, path in own.items()
     }
     for module, names in inner.items():
-        if "cv2" in names:
+        if "cv2" in names and "cv2.setNumThreads(1)" not in own[module].read_text():
             reached, todo = set(), [module]
             while todo:
                 one = todo.pop()
