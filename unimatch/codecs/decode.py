@@ -14,7 +14,7 @@ import numpy as np
 import zstandard
 
 from unimatch.codecs import tiles
-from unimatch.codecs.restart import SOS, segments
+from unimatch.codecs.jpeg_layout import SOS, segments
 from unimatch.errors import DataError
 from unimatch.taxonomy import IGNORE_INDEX
 

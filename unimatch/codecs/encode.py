@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from unimatch.codecs import tiles
 from unimatch.codecs.decode import decode_image, image_header, whole_image
-from unimatch.codecs.restart import Unsuitable, add_restarts
+from unimatch.codecs.jpeg_layout import Unsuitable
+from unimatch.codecs.restart import add_restarts
 from unimatch.errors import DataError
 
 LabelFormat = Literal["zst", "png"]

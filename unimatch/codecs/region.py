@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from unimatch.codecs.decode import READ_IMAGE, decode_rgb, whole_image
+from unimatch.codecs.jpeg_layout import EOI, Layout, Unsuitable, read_layout
 from unimatch.codecs.part import Part, Rect
-from unimatch.codecs.restart import EOI, Layout, Unsuitable, read_layout
 from unimatch.codecs.tiles import SIGNATURE as TIFF_SIGNATURE
 from unimatch.codecs.tiles import TiledImage
 from unimatch.errors import DataError

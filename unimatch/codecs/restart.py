@@ -9,114 +9,22 @@ made for them, which pays for the markers.
 
 from __future__ import annotations
 
-import heapq
 import re
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from unimatch.codecs.compiled import compiled
+from unimatch.codecs.huffman import LONGEST_CODE, code_of_symbol, fill_lookup, optimal_table
+from unimatch.codecs.jpeg_layout import DHT, DRI, EOI, SOS, Layout, Unsuitable, read_layout, segments
 
-SOF_BASELINE = (0xC0, 0xC1)  # sequential, Huffman coded
-DHT, SOS, DRI, EOI = 0xC4, 0xDA, 0xDD, 0xD9
-LONGEST_CODE = 16
 MOST_BLOCKS = 10  # of an interleaved MCU
 # Most pixels between two markers. Shorter intervals cut closer and cost 2 % of the bytes; the time to decode
 # is the same for 16 to 128 pixels, 6 % above that of the file without markers.
 INTERVAL_PIXELS = 32
 RESTART = re.compile(rb"\xff+[\xd0-\xd7]")
-
-
-class Unsuitable(ValueError):
-    """The file is not a JPEG of the kind that can be rewritten; it says why."""
-
-
-@dataclass(frozen=True)
-class Component:
-    """One colour plane: blocks per MCU in each direction, and which Huffman tables it uses."""
-
-    id: int
-    across: int
-    down: int
-    dc: int = 0
-    ac: int = 0
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the blocks of a sequential JPEG with one scan lie in its bytes."""
-
-    width: int
-    height: int
-    components: tuple[Component, ...]
-    interval: int  # MCUs between restart markers; 0: none
-    frame: int  # offset of the frame marker
-    scan: int  # offset of the first byte of coded data
-
-    @property
-    def mcu(self) -> tuple[int, int]:
-        """Width and height of an MCU in pixels."""
-        if len(self.components) == 1:  # not interleaved: an MCU is a block
-            return 8, 8
-        return 8 * max(c.across for c in self.components), 8 * max(c.down for c in self.components)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """MCUs in a row, and rows of them."""
-        width, height = self.mcu
-        return -(-self.width // width), -(-self.height // height)
-
-
-def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of each segment of a JPEG's header, the last being the first scan's.
-
-    Unsuitable: no marker where one must be; struct.error, IndexError: cut short.
-    """
-    at = 2
-    while True:
-        if data[at] != 0xFF:
-            raise Unsuitable("no marker where one must be")
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
-        end = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
-        yield marker, at, end
-        if marker == SOS:
-            return
-        at = end
-
-
-def read_layout(data: bytes) -> Layout:
-    """The layout of a JPEG from its header. Unsuitable: progressive, arithmetic, 12 bits, or several scans;
-    struct.error, IndexError: cut short.
-    """
-    frame, interval, size = 0, 0, (0, 0)
-    planes: dict[int, tuple[int, int]] = {}
-    header = list(segments(data))
-    for marker, at, _ in header:
-        if marker in SOF_BASELINE:
-            depth, height, width, count = struct.unpack_from(">BHHB", data, at + 4)
-            if depth != 8:
-                raise Unsuitable(f"{depth} bits a channel")
-            frame, size = at, (width, height)
-            for place in range(at + 10, at + 10 + 3 * count, 3):
-                planes[data[place]] = (data[place + 1] >> 4, data[place + 1] & 15)
-        elif 0xC0 <= marker <= 0xCF and marker != DHT:
-            raise Unsuitable("progressive or arithmetic coding")
-        elif marker == DRI:
-            (interval,) = struct.unpack_from(">H", data, at + 4)
-    _, at, end = header[-1]
-    if not frame or data[at + 4] != len(planes):
-        raise Unsuitable("several scans")
-    components = []
-    for place in range(at + 5, at + 5 + 2 * len(planes), 2):
-        across, down = planes[data[place]] if len(planes) > 1 else (1, 1)
-        tables = data[place + 1]
-        components.append(Component(data[place], across, down, tables >> 4, tables & 15))
-    return Layout(*size, tuple(components), interval, frame, end)
+# By kind (0: DC, 1: AC) and number: how many codes of each length, and the symbols.
+Tables = dict[tuple[int, int], tuple[bytes, bytes]]
 
 
 def restart_interval(layout: Layout) -> int:
@@ -133,6 +41,46 @@ def add_restarts(data: bytes) -> bytes:
     except (struct.error, IndexError) as error:
         raise Unsuitable("the header is cut short") from error
     interval = restart_interval(layout)
+    symbols, ends = _symbols(data, layout, tables, interval)
+    new_tables, codes, lengths = _tables_for(symbols)
+    scan = bytearray([len(layout.components)])
+    for number, c in enumerate(layout.components):
+        scan += bytes([c.id, 0x11 if number else 0])
+    coded = np.empty(2 * (4 * len(symbols) + 4 * len(ends)) + 64, np.uint8)
+    size = _write(symbols, ends, interval, codes, lengths, coded)
+    return b"".join(
+        [
+            header,
+            *new_tables,
+            struct.pack(">BBHH", 0xFF, DRI, 4, interval),
+            struct.pack(">BBH", 0xFF, SOS, 5 + len(scan)) + bytes(scan) + b"\0\x3f\0",
+            coded[:size].tobytes(),
+            bytes([0xFF, EOI]),
+        ]
+    )
+
+
+def _without_tables(data: bytes) -> tuple[bytes, Tables]:
+    """The header up to the scan without Huffman tables and restart interval, and the tables."""
+    kept = [data[:2]]
+    tables: Tables = {}
+    for marker, at, end in segments(data):
+        if marker == DHT:
+            place = at + 4
+            while place < end:
+                sizes = data[place + 1 : place + 17]
+                values = data[place + 17 : place + 17 + sum(sizes)]
+                tables[data[place] >> 4, data[place] & 15] = (sizes, values)
+                place += 17 + sum(sizes)
+        elif marker not in (DRI, SOS):
+            kept.append(data[at:end])
+    return b"".join(kept), tables
+
+
+def _symbols(data: bytes, layout: Layout, tables: Tables, interval: int) -> tuple[np.ndarray, np.ndarray]:
+    """The symbols of the scan as they are with a restart every `interval` MCUs, and where each MCU's symbols
+    end; see `_read`.
+    """
     blocks = [(number, c) for number, c in enumerate(layout.components) for _ in range(c.across * c.down)]
     if len(layout.components) > 4 or len(blocks) > MOST_BLOCKS:
         raise Unsuitable("more blocks in an MCU than the standard allows")
@@ -141,7 +89,7 @@ def add_restarts(data: bytes) -> bytes:
         for kind, table in enumerate((c.dc, c.ac)):
             if (kind, table) not in tables:
                 raise Unsuitable("a Huffman table is missing")
-            _fill_lookup(lookups[2 * number + kind], *tables[kind, table])
+            fill_lookup(lookups[2 * number + kind], *tables[kind, table])
     end = data.find(bytes([0xFF, EOI]), layout.scan)
     parts = [part.replace(b"\xff\0", b"\xff") for part in RESTART.split(data[layout.scan : end])]
     bits = np.frombuffer(b"".join(part + b"\xff" * 16 for part in parts), np.uint8)
@@ -156,94 +104,56 @@ def add_restarts(data: bytes) -> bytes:
     old = layout.interval or row * rows
     if _read(bits, starts, old, interval, planes, lookups, symbols, ends) < 0:
         raise Unsuitable("damaged")
-    symbols = symbols[: ends[-1]]
-    codes = np.zeros((4, 256), np.uint32)  # luma and the rest, DC and AC
+    return symbols[: ends[-1]], ends
+
+
+def _tables_for(symbols: np.ndarray) -> tuple[list[bytes], np.ndarray, np.ndarray]:
+    """Segments of new Huffman tables, luma and the rest, DC and AC; and of each symbol of each table its code
+    and the code's length, [4, 256].
+    """
+    codes = np.zeros((4, 256), np.uint32)
     lengths = np.zeros((4, 256), np.int64)
-    out = [header]
+    made = []
     for table in range(4):
         counts = np.bincount(symbols[symbols[:, 0] == table, 1], minlength=256)
         if counts.any():
             sizes, values = optimal_table(counts)
             body = bytes([(table & 1) << 4 | table >> 1, *sizes, *values])
-            out.append(struct.pack(">BBH", 0xFF, DHT, 2 + len(body)) + body)
-            for value, (code, length) in _codes(sizes, values).items():
+            made.append(struct.pack(">BBH", 0xFF, DHT, 2 + len(body)) + body)
+            for value, (code, length) in code_of_symbol(sizes, values).items():
                 codes[table, value], lengths[table, value] = code, length
-    out.append(struct.pack(">BBHH", 0xFF, DRI, 4, interval))
-    scan = bytearray([len(layout.components)])
-    for number, c in enumerate(layout.components):
-        scan += bytes([c.id, 0x11 if number else 0])
-    out.append(struct.pack(">BBH", 0xFF, SOS, 5 + len(scan)) + bytes(scan) + b"\0\x3f\0")
-    coded = np.empty(2 * (4 * len(symbols) + 4 * len(ends)) + 64, np.uint8)
-    out.append(coded[: _write(symbols, ends, interval, codes, lengths, coded)].tobytes())
-    return b"".join([*out, bytes([0xFF, EOI])])
+    return made, codes, lengths
 
 
-def _without_tables(data: bytes) -> tuple[bytes, dict[tuple[int, int], tuple[bytes, bytes]]]:
-    """The header up to the scan without Huffman tables and restart interval, and the tables."""
-    kept, tables = [data[:2]], {}
-    for marker, at, end in segments(data):
-        if marker == DHT:
-            place = at + 4
-            while place < end:
-                sizes = data[place + 1 : place + 17]
-                values = data[place + 17 : place + 17 + sum(sizes)]
-                tables[data[place] >> 4, data[place] & 15] = (sizes, values)
-                place += 17 + sum(sizes)
-        elif marker not in (DRI, SOS):
-            kept.append(data[at:end])
-    return b"".join(kept), tables
-
-
-def _codes(sizes: bytes, values: bytes) -> dict[int, tuple[int, int]]:
-    """Symbol to (code, length): codes count up, and are doubled where they become longer."""
-    result, code, place = {}, 0, 0
-    for length, count in enumerate(sizes, 1):
-        for value in values[place : place + count]:
-            result[value] = (code, length)
-            code += 1
-        place += count
-        code <<= 1
-    return result
-
-
-def _fill_lookup(lookup: np.ndarray, sizes: bytes, values: bytes) -> None:
-    """For each 16 bits that may come: length of the code at their start << 8 | its symbol; 0: none."""
-    for value, (code, length) in _codes(sizes, values).items():
-        rest = LONGEST_CODE - length
-        lookup[code << rest : (code + 1) << rest] = length << 8 | value
-
-
-def optimal_table(counts: np.ndarray) -> tuple[bytes, bytes]:
-    """How many codes of each length 1 to 16, and the symbols by length, for symbols that occur so often.
-
-    Huffman's tree, then the longest codes are shortened to 16 bits as in section K.2. One more symbol that is
-    rarer than all takes the code of ones only, which the standard forbids.
-    """
-    trees = [(int(count), 256 - symbol, [symbol]) for symbol, count in enumerate(counts) if count]
-    trees.append((0, -1, [256]))
-    heapq.heapify(trees)
-    depth = np.zeros(257, np.int64)
-    while len(trees) > 1:
-        first, second = heapq.heappop(trees), heapq.heappop(trees)
-        members = first[2] + second[2]
-        depth[members] += 1
-        heapq.heappush(trees, (first[0] + second[0], max(first[1], second[1]), members))
-    sizes = np.bincount(depth[depth > 0], minlength=64)
-    for length in range(len(sizes) - 1, LONGEST_CODE, -1):
-        while sizes[length]:
-            shorter = length - 2
-            while not sizes[shorter]:
-                shorter -= 1
-            sizes[length] -= 2
-            sizes[length - 1] += 1
-            sizes[shorter + 1] += 2
-            sizes[shorter] -= 1
-    sizes[int(np.flatnonzero(sizes)[-1])] -= 1  # the extra symbol
-    # Ties in length by symbol; the rarest are last, as the tree made them deepest.
-    order = sorted(
-        np.flatnonzero(counts).tolist(), key=lambda symbol: (depth[symbol], -counts[symbol], symbol)
+@compiled
+def _bits(data: np.ndarray, at: int) -> int:
+    """The 32 bits from bit `at` on."""
+    byte = at >> 3
+    word = (
+        (np.int64(data[byte]) << 32)
+        | (np.int64(data[byte + 1]) << 24)
+        | (np.int64(data[byte + 2]) << 16)
+        | (np.int64(data[byte + 3]) << 8)
+        | np.int64(data[byte + 4])
     )
-    return bytes(sizes[1 : LONGEST_CODE + 1].tolist()), bytes(order)
+    return int((word >> (8 - (at & 7))) & 0xFFFFFFFF)
+
+
+@compiled
+def _number(size: int, extra: int) -> int:
+    """The number that `size` extra bits stand for: the lower half of them for negative ones."""
+    if size and extra < (1 << (size - 1)):
+        return extra - (1 << size) + 1
+    return extra
+
+
+@compiled
+def _coded(number: int) -> tuple[int, int]:
+    """(size, extra bits) of a number: the inverse of `_number`."""
+    size = 0
+    while abs(number) >> size:
+        size += 1
+    return size, (number if number >= 0 else number + (1 << size) - 1)
 
 
 @compiled
@@ -280,15 +190,7 @@ def _read(
             while k < 64:
                 if at > limit:
                     return -1
-                byte = at >> 3
-                word = (
-                    (np.int64(data[byte]) << 32)
-                    | (np.int64(data[byte + 1]) << 24)
-                    | (np.int64(data[byte + 2]) << 16)
-                    | (np.int64(data[byte + 3]) << 8)
-                    | np.int64(data[byte + 4])
-                )
-                code = int((word >> (8 - (at & 7))) & 0xFFFFFFFF)
+                code = _bits(data, at)
                 found = int(lookups[2 * plane + (k > 0), code >> 16])
                 length, symbol = found >> 8, found & 255
                 if length == 0:
@@ -297,17 +199,9 @@ def _read(
                 extra = (code >> (32 - length - size)) & ((1 << size) - 1)
                 at += length + size
                 if k == 0:
-                    value = extra
-                    if size and extra < (1 << (size - 1)):
-                        value = extra - (1 << size) + 1
-                    before[plane] += value
-                    value = before[plane] - told[plane]
+                    before[plane] += _number(size, extra)
+                    symbol, extra = _coded(before[plane] - told[plane])
                     told[plane] = before[plane]
-                    size = 0
-                    while abs(value) >> size:
-                        size += 1
-                    symbol = size
-                    extra = value if value >= 0 else value + (1 << size) - 1
                     k = 1
                 elif size:
                     k += (symbol >> 4) + 1

@@ -13,6 +13,8 @@ from PIL import Image
 from unimatch.codecs import restart, tiles
 from unimatch.codecs.decode import decode_image, image_header
 from unimatch.codecs.encode import ImageRules, pack_image, png
+from unimatch.codecs.huffman import optimal_table
+from unimatch.codecs.jpeg_layout import Unsuitable, read_layout
 from unimatch.codecs.part import Part
 from unimatch.codecs.region import decode_part
 from unimatch.errors import DataError
@@ -47,7 +49,7 @@ def pillow(data: bytes) -> np.ndarray:
 def test_markers_change_no_pixel_for_any_decoder(sampling: str, height: int, width: int) -> None:
     data = jpeg(scene(height, width), cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SUBSAMPLINGS[sampling])
     made = restart.add_restarts(data)
-    layout = restart.read_layout(made)
+    layout = read_layout(made)
     assert layout.interval and layout.grid[0] % layout.interval == 0
     assert np.array_equal(decode_image(made, ""), decode_image(data, ""))
     assert np.array_equal(pillow(made), pillow(data))
@@ -98,7 +100,7 @@ def test_other_jpegs_are_told_and_kept() -> None:
         (jpeg(image)[:100], "cut short|no marker"),
         (jpeg(image)[:-400] + b"\xff\xd9", "damaged"),
     ]:
-        with pytest.raises(restart.Unsuitable, match=why):
+        with pytest.raises(Unsuitable, match=why):
             restart.add_restarts(data)
     data = jpeg(image, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     stored, ext, size, note = pack_image(data, "", ImageRules(fast_decode=True))
@@ -120,10 +122,10 @@ def test_metadata_stays_and_bytes_behind_the_end_go() -> None:
 def test_huffman_table_by_hand_and_with_a_long_tail() -> None:
     counts = np.zeros(256, np.int64)
     counts[[7, 3, 9]] = 10, 4, 1
-    sizes, values = restart.optimal_table(counts)
+    sizes, values = optimal_table(counts)
     assert list(values) == [7, 3, 9] and list(sizes[:4]) == [1, 1, 1, 0]  # 0, 10, 110; 111 is nobody's
     counts[:40] = [int(1.7**n) for n in range(40)]  # depth 40 before codes are shortened to 16 bits
-    sizes, values = restart.optimal_table(counts)
+    sizes, values = optimal_table(counts)
     assert sum(sizes) == len(values) == np.count_nonzero(counts) and len(sizes) == 16
     assert sum(count * 2.0 ** -(n + 1) for n, count in enumerate(sizes)) < 1  # a prefix code with room
 
