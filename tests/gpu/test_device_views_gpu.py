@@ -11,7 +11,8 @@ import torch
 from tests.unit.tasks.test_natural import make_task, raw_micro
 from tests.unit.tasks.test_natural_on_device import leaves
 from tests.unit.views.test_on_device import EXTREME, draw, images
-from unimatch.views.natural import MAX_SIGMA, ViewConfig
+from unimatch.views.colors import MAX_SIGMA
+from unimatch.views.natural import ViewConfig
 from unimatch.views.on_device import blur_radius, strong_views
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; found none")

@@ -27,7 +27,7 @@ from unimatch.errors import DataError
 from unimatch.shardset.archive import Record, ShardSet
 from unimatch.shardset.index import summary
 from unimatch.views import resize
-from unimatch.views.natural import Role
+from unimatch.views.base import Role
 
 logger = logging.getLogger(__name__)
 Sample = TypeVar("Sample")

@@ -8,7 +8,8 @@ import numpy as np
 
 from unimatch import keyed
 from unimatch.codecs.part import Part
-from unimatch.views.natural import Geometry, NaturalViews, ViewConfig
+from unimatch.views.crop import Geometry
+from unimatch.views.natural import NaturalViews, ViewConfig
 
 DATES = 2
 

@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 
 from unimatch.codecs.part import Part, Rect
-from unimatch.errors import ConfigError
 from unimatch.keyed import Draws
 from unimatch.views import ops
-from unimatch.views.natural import BlurConfig, BoxConfig, Views
+from unimatch.views.allowed import check, check_p
+from unimatch.views.base import Views
+from unimatch.views.box import BoxConfig
+from unimatch.views.colors import BlurConfig
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,9 @@ class GreyJitterConfig:
     contrast: float = 0.5  # the same
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.p <= 1.0:
-            raise ConfigError(f"jitter.p is {self.p!r}; allowed: a probability, 0 to 1")
+        check_p("jitter.p", self.p)
         for name in ("brightness", "contrast"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"jitter.{name} is {getattr(self, name)!r}; allowed: 0 or more")
+            check(getattr(self, name) >= 0, f"jitter.{name}", getattr(self, name), "0 or more")
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,10 @@ class MedicalViewConfig:
     box: BoxConfig = field(default_factory=BoxConfig)  # CutMix boxes
 
     def __post_init__(self) -> None:
-        if self.crop < 2:
-            raise ConfigError(f"crop is {self.crop!r}; allowed: 2 or more")
-        for name in ("turn", "rotate"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; allowed: a probability, 0 to 1")
-        if not 1 <= self.degrees <= 180:
-            raise ConfigError(f"degrees is {self.degrees!r}; allowed: 1 to 180")
+        check(self.crop >= 2, "crop", self.crop, "2 or more")
+        check_p("turn", self.turn)
+        check_p("rotate", self.rotate)
+        check(1 <= self.degrees <= 180, "degrees", self.degrees, "1 to 180")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Strong views of a whole batch by plain torch operations, on whatever device holds it.
 
-They follow the definition of data.ops to the rounding: values stay on whole grey levels after every
+They follow the definition of views.ops to the rounding: values stay on whole grey levels after every
 operation, weights and taps are the same integers, and every sum of integers stays below 2**24, where fp32 is
 exact. So a pixel differs from the CPU path's only where fp32 rounds a near tie to the other side: by one
 level, at about one pixel in a million, which a hue turn behind it can stretch to a few levels.
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unimatch.views.natural import JITTER_CODES, NO_JITTER
+from unimatch.views.colors import JITTER_CODES, NO_JITTER
 from unimatch.views.ops import TRUNCATE, gaussian_kernel
 
 PLACES = len(JITTER_CODES)
@@ -132,7 +132,7 @@ def blur_radius(max_sigma: float) -> int:
 
 
 def gaussian_kernels(sigma: Tensor, radius: int) -> Tensor:
-    """float32 [N, 2 * radius + 1], whole numbers with sum 256: data.ops.gaussian_kernel for each sigma [N].
+    """float32 [N, 2 * radius + 1], whole numbers with sum 256: views.ops.gaussian_kernel for each sigma [N].
 
     By the same formula; the inverse Fourier transform is written as a product with a matrix of cosines.
     """

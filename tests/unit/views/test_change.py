@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 
+from tests.support.drawn import draw_colors
 from unimatch import keyed
 from unimatch.keyed import Draws
+from unimatch.views.base import BOX, COLOR
+from unimatch.views.box import draw_box
 from unimatch.views.change import ChangeViewConfig, ChangeViews
-from unimatch.views.natural import BOX, COLOR, BlurConfig, JitterConfig, NaturalViews, draw_box, draw_colors
+from unimatch.views.colors import BlurConfig, JitterConfig
+from unimatch.views.natural import NaturalViews
 
 PLAIN = ChangeViewConfig(crop=40, jitter=JitterConfig(p=0.0), blur=BlurConfig(p=0.0))
 

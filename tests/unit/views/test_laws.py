@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 
 from tests.support import literal_views as literal
+from tests.support.drawn import draw_colors, draw_geometry
 from unimatch import keyed
 from unimatch.keyed import Draws
-from unimatch.views import natural as views
-from unimatch.views.natural import BoxConfig, ViewConfig
+from unimatch.views.base import BOX, COLOR, GEOMETRY, PARTNER
+from unimatch.views.box import BoxConfig, draw_box
+from unimatch.views.colors import ORDERS
+from unimatch.views.natural import ViewConfig
+from unimatch.views.ops import JITTER
 
 CONFIG = ViewConfig(crop=40)
 DRAWS = 4000
@@ -60,15 +64,15 @@ def assert_unrelated(first: Sequence[float], second: Sequence[float]) -> None:
 
 
 def test_long_side_is_a_uniform_integer_with_both_ends() -> None:
-    drawn = [views.draw_geometry(d, CONFIG, 21, 13) for d in draws_of(1)]
+    drawn = [draw_geometry(d, CONFIG, 21, 13) for d in draws_of(1)]
     assert_uniform_over([g.size[0] for g in drawn], range(10, 43))
-    tall = [views.draw_geometry(d, CONFIG, 13, 21) for d in draws_of(1)]
+    tall = [draw_geometry(d, CONFIG, 13, 21) for d in draws_of(1)]
     assert [g.size[::-1] for g in tall] == [g.size for g in drawn]
 
 
 def test_crop_is_uniform_over_its_places_and_flip_a_fair_coin() -> None:
     config = replace(CONFIG, crop=10, scale=(1.0, 1.0))
-    drawn = [views.draw_geometry(d, config, 30, 15) for d in draws_of(2)]
+    drawn = [draw_geometry(d, config, 30, 15) for d in draws_of(2)]
     assert_uniform_over([g.region[0] for g in drawn], range(21))
     assert_uniform_over([g.region[1] for g in drawn], range(6))
     assert all(g.region[2] - g.region[0] == 10 == g.region[3] - g.region[1] for g in drawn)
@@ -83,7 +87,7 @@ def test_crop_is_uniform_over_its_places_and_flip_a_fair_coin() -> None:
 def test_geometry_has_the_literal_law() -> None:
     rng = np.random.default_rng(3)
     theirs = [literal.draw_weak(rng, 61, 47, 40) for _ in range(DRAWS)]
-    ours = [views.draw_geometry(d, CONFIG, 61, 47) for d in draws_of(3)]
+    ours = [draw_geometry(d, CONFIG, 61, 47) for d in draws_of(3)]
     for a, b in (
         ([g.size[0] for g in ours], [t["size"][0] for t in theirs]),
         ([g.size[1] for g in ours], [t["size"][1] for t in theirs]),
@@ -95,14 +99,14 @@ def test_geometry_has_the_literal_law() -> None:
 
 
 def test_colors_have_the_literal_law() -> None:
-    ours = [views.draw_colors(d, CONFIG) for d in draws_of(4)]
+    ours = [draw_colors(d, CONFIG) for d in draws_of(4)]
     jittered = [dict(c.jitter) for c in ours if c.jitter]
     assert_fraction([bool(c.jitter) for c in ours], 0.8)
     assert_fraction([c.gray for c in ours], 0.2)
     assert_fraction([c.sigma is not None for c in ours], 0.5)
     orders = [tuple(name for name, _ in c.jitter) for c in ours if c.jitter]
-    assert_uniform_over(orders, views.ORDERS)
-    assert len(set(views.ORDERS)) == 24
+    assert_uniform_over(orders, ORDERS)
+    assert len(set(ORDERS)) == 24
     for name in ("brightness", "contrast", "saturation"):
         assert uniform_distance([factors[name] for factors in jittered], 0.5, 1.5) < 1
     assert uniform_distance([factors["hue"] for factors in jittered], -0.25, 0.25) < 1
@@ -115,14 +119,14 @@ def test_colors_have_the_literal_law() -> None:
     # And the literal draws agree
     rng = np.random.default_rng(4)
     theirs = [literal.draw_strong(rng) for _ in range(DRAWS)]
-    for name in views.ops.JITTER:
+    for name in JITTER:
         literal_factors = [dict(t["jitter"])[name] for t in theirs if t["jitter"]]
         assert distance([factors[name] for factors in jittered], literal_factors) < 1
 
 
 def test_boxes_have_the_literal_law_and_lie_inside() -> None:
     crop = 64
-    ours = np.array([views.draw_box(d, BoxConfig(), crop) for d in draws_of(5)])
+    ours = np.array([draw_box(d, BoxConfig(), crop) for d in draws_of(5)])
     rng = np.random.default_rng(5)
     theirs = np.array([literal.rectangle(literal.draw_box_mask(rng, crop)) for _ in range(DRAWS)])
     assert_fraction([bool(box.any()) for box in ours], 0.5)
@@ -142,7 +146,7 @@ def test_boxes_have_the_literal_law_and_lie_inside() -> None:
 
 def test_box_area_is_uniform_and_aspect_in_range() -> None:
     # A crop so large that rounding the sides to pixels does not show.
-    boxes = np.array([views.draw_box(d, BoxConfig(p=1.0), 100_000) for d in draws_of(6)], np.float64)
+    boxes = np.array([draw_box(d, BoxConfig(p=1.0), 100_000) for d in draws_of(6)], np.float64)
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     assert uniform_distance((width * height / 1e10).tolist(), 0.02, 0.4) < 1
     aspect = height / width
@@ -151,9 +155,9 @@ def test_box_area_is_uniform_and_aspect_in_range() -> None:
 
 def test_views_are_independent() -> None:
     keys = range(DRAWS)
-    partners = [keyed.key(n, views.PARTNER) for n in keys]
+    partners = [keyed.key(n, PARTNER) for n in keys]
     first, second, partner = (
-        [views.draw_colors(Draws(keyed.key(k, views.COLOR, v)), CONFIG) for k in ks]
+        [draw_colors(Draws(keyed.key(k, COLOR, v)), CONFIG) for k in ks]
         for ks, v in ((keys, 0), (keys, 1), (partners, 0))
     )
     for other in (second, partner):
@@ -163,14 +167,11 @@ def test_views_are_independent() -> None:
         )
         assert_fraction([a.gray and b.gray for a, b in zip(first, other, strict=True)], 0.04)
     ours, theirs = (
-        [views.draw_geometry(Draws(keyed.key(k, views.GEOMETRY)), CONFIG, 61, 47) for k in ks]
-        for ks in (keys, partners)
+        [draw_geometry(Draws(keyed.key(k, GEOMETRY)), CONFIG, 61, 47) for k in ks] for ks in (keys, partners)
     )
     assert_unrelated([g.size[0] for g in ours], [g.size[0] for g in theirs])
     assert_unrelated([g.size[0] for g in ours], [c.sigma or 0 for c in first])
-    boxes = [
-        [views.draw_box(Draws(keyed.key(k, views.BOX, v)), BoxConfig(), 40) for k in keys] for v in (0, 1)
-    ]
+    boxes = [[draw_box(Draws(keyed.key(k, BOX, v)), BoxConfig(), 40) for k in keys] for v in (0, 1)]
     assert_unrelated([any(box) for box in boxes[0]], [any(box) for box in boxes[1]])
     assert_unrelated([box[0] for box in boxes[0]], [box[0] for box in boxes[1]])
     assert_unrelated([box[0] for box in boxes[0]], [g.size[0] for g in ours])

@@ -11,11 +11,15 @@ import pytest
 from PIL import Image
 
 from tests.support import literal_views as literal
+from tests.support.drawn import draw_colors, draw_geometry
 from unimatch import keyed
 from unimatch.errors import ConfigError
 from unimatch.keyed import Draws
-from unimatch.views import natural as views
-from unimatch.views.natural import BlurConfig, BoxConfig, JitterConfig, NaturalViews, ViewConfig
+from unimatch.views.base import COLOR, GEOMETRY, PARTNER
+from unimatch.views.box import EMPTY_BOX, MAX_BOX_AREA, BoxConfig, draw_box
+from unimatch.views.colors import ORDERS, BlurConfig, Colors, JitterConfig
+from unimatch.views.natural import NaturalViews, ViewConfig
+from unimatch.views.ops import JITTER
 
 CONFIG = ViewConfig(crop=40)
 
@@ -36,7 +40,7 @@ def test_weak_view_is_pil_resize_pad_crop_flip(width: int, height: int) -> None:
     image, label = sample(width, width, height)
     transform = NaturalViews(CONFIG, 2, None)
     for n in range(25):
-        g = views.draw_geometry(Draws(keyed.key(n, views.GEOMETRY)), CONFIG, width, height)
+        g = draw_geometry(Draws(keyed.key(n, GEOMETRY)), CONFIG, width, height)
         if min(int(min(width, height) * g.size[0] / width + 0.5), *g.size) < 1:
             continue  # PIL refuses an empty image; ours has at least one pixel
         theirs, their_label, valid = literal.weak(
@@ -61,7 +65,7 @@ def test_strong_view_is_close_to_pils() -> None:
     means, worst = [], []
     for n in range(60):
         image, _ = sample(n, 40, 40)
-        colors = views.draw_colors(Draws(n), CONFIG)
+        colors = draw_colors(Draws(n), CONFIG)
         theirs = literal.strong(Image.fromarray(image), colors.jitter, colors.gray, colors.sigma)
         difference = np.abs(colors.apply(image).astype(int) - np.asarray(theirs))
         means.append(difference.mean())
@@ -75,15 +79,15 @@ def test_strong_view_applies_the_operations_in_the_drawn_order() -> None:
     image, _ = sample(1, 16, 16)
     factors = {"brightness": 1.5, "contrast": 0.5, "saturation": 1.5, "hue": 0.2}
     made = set()
-    for order in views.ORDERS:
-        colors = views.Colors(tuple((name, factors[name]) for name in order), False, None)
+    for order in ORDERS:
+        colors = Colors(tuple((name, factors[name]) for name in order), False, None)
         expected = image
         for name in order:
-            expected = views.ops.JITTER[name](expected, factors[name])
+            expected = JITTER[name](expected, factors[name])
         assert np.array_equal(colors.apply(image), expected)
         made.add(expected.tobytes())
     assert len(made) > 12
-    gray = views.Colors((("hue", 0.2),), True, None).apply(image)
+    gray = Colors((("hue", 0.2),), True, None).apply(image)
     assert (gray == gray[..., :1]).all()
 
 
@@ -99,13 +103,13 @@ def test_image_and_label_are_moved_alike() -> None:
 def test_boxes_in_tiny_crops() -> None:
     for crop in (1, 2, 3, 5):
         for d in (Draws(n) for n in range(300)):
-            x0, y0, x1, y1 = box = views.draw_box(d, BoxConfig(p=1.0), crop)
-            assert box == views.EMPTY_BOX or (0 <= x0 < x1 <= crop and 0 <= y0 < y1 <= crop)
+            x0, y0, x1, y1 = box = draw_box(d, BoxConfig(p=1.0), crop)
+            assert box == EMPTY_BOX or (0 <= x0 < x1 <= crop and 0 <= y0 < y1 <= crop)
 
 
 def test_the_largest_allowed_box_area_is_still_found() -> None:
-    config = BoxConfig(p=1.0, area=(views.MAX_BOX_AREA, views.MAX_BOX_AREA))
-    box = np.array([views.draw_box(Draws(n), config, 100) for n in range(20)])
+    config = BoxConfig(p=1.0, area=(MAX_BOX_AREA, MAX_BOX_AREA))
+    box = np.array([draw_box(Draws(n), config, 100) for n in range(20)])
     assert ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) > 7700).all()
 
 
@@ -168,7 +172,7 @@ def test_partners() -> None:
     boxes = BoxConfig(p=1.0)
     for partner, source in (("same", image), ("shuffled", other)):
         made = unlabeled(9, partner=partner, box=boxes)
-        alone = NaturalViews(CONFIG, 2, None).unlabeled(source, keyed.key(9, views.PARTNER))
+        alone = NaturalViews(CONFIG, 2, None).unlabeled(source, keyed.key(9, PARTNER))
         for name in ("weak", "strong", "content"):
             assert np.array_equal(made[f"partner_{name}"], alone[name])
     assert not np.array_equal(unlabeled(9)["weak"], unlabeled(9)["partner_weak"])
@@ -201,8 +205,8 @@ def test_real_photographs(real_data: Any) -> None:
     image, config = np.asarray(whole), ViewConfig(crop=321)
     for n in range(6):
         made = NaturalViews(config, 1, None).unlabeled(image, n)
-        g = views.draw_geometry(Draws(keyed.key(n, views.GEOMETRY)), config, *whole.size)
-        colors = views.draw_colors(Draws(keyed.key(n, views.COLOR, 0)), config)
+        g = draw_geometry(Draws(keyed.key(n, GEOMETRY)), config, *whole.size)
+        colors = draw_colors(Draws(keyed.key(n, COLOR, 0)), config)
         weak, _, _ = literal.weak(whole, whole.convert("L"), 321, g.size, g.region[0], g.region[1], g.flip)
         strong = literal.strong(weak, colors.jitter, colors.gray, colors.sigma)
         assert np.abs(made["weak"].astype(int) - np.asarray(weak)).max() <= 1

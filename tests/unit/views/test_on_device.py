@@ -1,4 +1,4 @@
-"""Strong views made in batches against data.ops doing the same to one image after another.
+"""Strong views made in batches against views.ops doing the same to one image after another.
 
 What is allowed: one grey level at one pixel in ten thousand after one operation, where fp32 rounds a near tie
 to the other side. In a chain such a pixel may be turned or stretched, so its difference is bounded less
@@ -16,20 +16,31 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.support.drawn import draw_colors
 from unimatch import keyed
 from unimatch.keyed import Draws
-from unimatch.views import natural as views
 from unimatch.views import ops
-from unimatch.views.natural import BlurConfig, Colors, JitterConfig, ViewConfig, draw_colors
+from unimatch.views.base import COLOR, PARTNER
+from unimatch.views.colors import (
+    COLOR_ROW,
+    JITTER_CODES,
+    MAX_SIGMA,
+    ORDERS,
+    UNCHANGED,
+    BlurConfig,
+    Colors,
+    JitterConfig,
+)
+from unimatch.views.natural import NaturalViews, ViewConfig
 from unimatch.views.on_device import blur_radius, gaussian_kernels, strong_views
 
 CONFIG = ViewConfig(crop=40)
 EXTREME = ViewConfig(
     crop=40,
     jitter=JitterConfig(p=1.0, brightness=3.0, contrast=3.0, saturation=3.0, hue=0.5),
-    blur=BlurConfig(p=0.7, sigma=(0.0, views.MAX_SIGMA)),
+    blur=BlurConfig(p=0.7, sigma=(0.0, MAX_SIGMA)),
 )
-RADIUS = blur_radius(views.MAX_SIGMA)
+RADIUS = blur_radius(MAX_SIGMA)
 
 
 def draw(key: int, config: ViewConfig) -> Colors:
@@ -69,11 +80,11 @@ def assert_close(difference: np.ndarray, most: float = 1.0) -> None:
 
 
 def test_the_row_holds_what_was_drawn():
-    names = list(views.JITTER_CODES)
+    names = list(JITTER_CODES)
     for key in range(400):
         drawn = draw(key, CONFIG)
         row = drawn.row()
-        assert row.shape == (views.COLOR_ROW,) and row.dtype == np.float64
+        assert row.shape == (COLOR_ROW,) and row.dtype == np.float64
         *places, gray, sigma = row.tolist()
         jitter = tuple(
             (names[int(code)], factor)
@@ -89,7 +100,7 @@ def test_the_transform_hands_over_the_colours_of_the_views_it_would_make():
     image = images(50, 60)[0]
     unseen = 0
     for partner in ("same", "shuffled", None):
-        workers, device = (views.NaturalViews(CONFIG, 2, partner, on_device=value) for value in (False, True))
+        workers, device = (NaturalViews(CONFIG, 2, partner, on_device=value) for value in (False, True))
         other = images(50, 60)[1] if partner == "shuffled" else None
         for key in range(40):
             made, left = workers.unlabeled(image, key, other), device.unlabeled(image, key, other)
@@ -97,18 +108,18 @@ def test_the_transform_hands_over_the_colours_of_the_views_it_would_make():
             for name in set(left) & set(made):
                 assert np.array_equal(left[name], made[name]), name
             for v in range(2):
-                drawn = draw(keyed.key(key, views.COLOR, v), CONFIG)
+                drawn = draw(keyed.key(key, COLOR, v), CONFIG)
                 assert np.array_equal(left["colors"][v], drawn.row())
                 if partner:
-                    drawn = draw(keyed.key(keyed.key(key, views.PARTNER), views.COLOR, v), CONFIG)
+                    drawn = draw(keyed.key(keyed.key(key, PARTNER), COLOR, v), CONFIG)
                     if not left["boxes"][v].any():
-                        drawn, unseen = views.UNCHANGED, unseen + 1
+                        drawn, unseen = UNCHANGED, unseen + 1
                     assert np.array_equal(left["partner_colors"][v], drawn.row())
     assert unseen > 20
 
 
 def test_little_more_than_the_weak_crop_leaves_the_workers():
-    arrays = views.NaturalViews(CONFIG, 2, "same", on_device=True).unlabeled(images(50, 60)[0], 3)
+    arrays = NaturalViews(CONFIG, 2, "same", on_device=True).unlabeled(images(50, 60)[0], 3)
     crops = [name for name, value in arrays.items() if value.dtype == np.uint8]
     assert sorted(crops) == ["partner_weak", "weak"]
     assert sum(value.nbytes for name, value in arrays.items() if name not in crops) < 500
@@ -145,8 +156,8 @@ def test_gray_alone():
 
 
 def test_kernels_are_those_of_the_cpu_path():
-    sigmas = np.concatenate([np.linspace(0.0, views.MAX_SIGMA, 4001), 10.0 ** np.linspace(-9, 0, 200)])
-    for most in (2.0, views.MAX_SIGMA):
+    sigmas = np.concatenate([np.linspace(0.0, MAX_SIGMA, 4001), 10.0 ** np.linspace(-9, 0, 200)])
+    for most in (2.0, MAX_SIGMA):
         radius, some = blur_radius(most), sigmas[sigmas <= most]
         found = gaussian_kernels(torch.from_numpy(some), radius).numpy()
         assert found.shape[1] == 2 * radius + 1 and (found.sum(1) == 256).all()
@@ -171,7 +182,7 @@ def test_blur_alone(shape: tuple[int, int]):
 def test_all_orders():
     image = images(24, 24)[:4]
     factors = {"brightness": 1.3, "contrast": 0.6, "saturation": 1.4, "hue": 0.2}
-    orders = [Colors(tuple((name, factors[name]) for name in order), False, None) for order in views.ORDERS]
+    orders = [Colors(tuple((name, factors[name]) for name in order), False, None) for order in ORDERS]
     made = on_device(image, [orders] * len(image))
     assert len({made[0, v].tobytes() for v in range(24)}) == 24, "two orders must not give the same view"
     assert_close(differences(image, [orders] * len(image)), most=4)

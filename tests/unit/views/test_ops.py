@@ -1,4 +1,4 @@
-"""Pixels of data.ops against PIL doing the same to whole images, and against slow exact definitions."""
+"""Pixels of views.ops against PIL doing the same to whole images, and against slow exact definitions."""
 
 from __future__ import annotations
 
