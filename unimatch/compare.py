@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 
 from unimatch.codecs.encode import png
 from unimatch.codecs.picture import grid
-from unimatch.data.loader import load_pair
+from unimatch.data.load import load_pair
 from unimatch.engine.build import check_taxonomy, open_shards, restore
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.log import read_metrics

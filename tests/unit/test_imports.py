@@ -120,19 +120,19 @@ def test_the_rules_name_modules_that_exist():
         ("codecs.decode", "from unimatch.shardset import index", "unimatch.shardset.index"),
         ("codecs.decode", "from unimatch.packing.recipe import Recipe", "unimatch.packing.recipe"),
         ("shardset.index", "from unimatch.codecs import decode", None),
-        ("shardset.index", "from unimatch.data import loader", "unimatch.data.loader"),
+        ("shardset.index", "from unimatch.data import training", "unimatch.data.training"),
         ("views.natural", "from unimatch.shardset import index", "unimatch.shardset.index"),
         ("views.natural", "from unimatch.tasks.base import Task", "unimatch.tasks.base"),
         ("packing.recipe", "from unimatch.shardset import index", None),
         ("packing.recipe", "from unimatch.views import natural", "unimatch.views.natural"),
-        ("methods.fixmatch", "from unimatch.data import loader", "unimatch.data.loader"),
+        ("methods.fixmatch", "from unimatch.data import training", "unimatch.data.training"),
         ("methods.fixmatch", "from unimatch.data import sample", None),
         ("methods.fixmatch", "from unimatch.data.sample import Batch", None),
         ("methods.fixmatch", "import torch.distributed as dist", "torch.distributed"),
         ("methods.fixmatch", "from torch import distributed", "torch.distributed"),
         ("methods.fixmatch", "from unimatch.tasks import TASKS", "unimatch.tasks"),
         ("tasks.natural", "from unimatch.methods import METHODS", "unimatch.methods"),
-        ("tasks.natural", "from unimatch.data import loader", None),
+        ("tasks.natural", "from unimatch.data import training", None),
         ("models.heads", "import timm", "timm"),
         ("models.encoders", "import timm.data", None),
         ("engine.trainer", "def f():\n    from accelerate import Accelerator", "accelerate"),
@@ -145,7 +145,7 @@ def test_the_rules_name_modules_that_exist():
     ],
 )
 def test_a_wrong_import_would_be_caught(tmp_path, module, line, caught):
-    data, methods = ("data.plan", "data.loader", "data.sample"), ("methods.ops", "methods.fixmatch")
+    data, methods = ("data.plan", "data.training", "data.sample"), ("methods.ops", "methods.fixmatch")
     below = ("codecs.decode", "shardset.index", "views.natural", "packing.recipe")
     others = ("train", "models.encoders", "tasks.base", "tasks.natural", "engine.trainer", "engine.runtime")
     for name in (*LEAVES, *below, *data, *methods, *others):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from unimatch.data.loader import train_loader
 from unimatch.data.plan import Plan
+from unimatch.data.training import train_loader
 from unimatch.packing import synthetic
 from unimatch.shardset.archive import ShardSet
 from unimatch.views.natural import NaturalViews, ViewConfig

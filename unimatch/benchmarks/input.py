@@ -24,8 +24,8 @@ from unimatch.benchmarks.timing import in_turns, table
 from unimatch.codecs.decode import decode_image
 from unimatch.codecs.encode import jpeg, png
 from unimatch.data.decoded import Decoded, node_memory
-from unimatch.data.loader import train_loader
 from unimatch.data.plan import Plan
+from unimatch.data.training import train_loader
 from unimatch.errors import DataError
 from unimatch.packing import folder, synthetic
 from unimatch.packing.recipe import Recipe, SubsetSource

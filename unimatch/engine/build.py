@@ -13,9 +13,10 @@ import torch
 
 import unimatch
 from unimatch.data.decoded import Decoded, node_memory
-from unimatch.data.loader import eval_loader, train_loader
+from unimatch.data.evaluation import eval_loader
 from unimatch.data.plan import Plan
 from unimatch.data.stages import Monitor
+from unimatch.data.training import train_loader
 from unimatch.data.workers import default_workers
 from unimatch.engine import checkpoint
 from unimatch.engine.batchnorm import synchronize_batchnorm

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unimatch.data.loader import RawMicro
+from unimatch.data.training import RawMicro
 
 
 class Copies:

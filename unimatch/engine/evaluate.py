@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unimatch.data.loader import EvalBatch
+from unimatch.data.evaluation import EvalBatch
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import DataError
 from unimatch.tasks.base import Task

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from unimatch import keyed
-from unimatch.data.loader import RawMicro
 from unimatch.data.sample import Batch
 from unimatch.data.stages import Monitor
+from unimatch.data.training import RawMicro
 from unimatch.engine import checkpoint
 from unimatch.engine.copies import Copies
 from unimatch.engine.evaluate import Evaluator, shown

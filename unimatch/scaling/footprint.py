@@ -14,7 +14,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from unimatch.data.loader import RawMicro
+from unimatch.data.training import RawMicro
 from unimatch.engine.trainer import StepModule
 from unimatch.methods.base import Method, Progress
 from unimatch.models.recompute import recompute_activations

@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.batches import same, write_scenes
 from tests.support.change_set import write_changes
 from tests.support.http_folder import HttpFolder
 from tests.support.medical_set import write_scans
 from tests.support.processes import Processes
 from tests.support.tiny_set import HEIGHT, WIDTH, TinyTransform, damage, write_tiny
-from tests.unit.data.test_loader import same, write_scenes
 from unimatch.data import decoded as module
 from unimatch.data import images
 from unimatch.data.decoded import Decoded, node_memory
-from unimatch.data.loader import Transform, load_pair, train_loader
+from unimatch.data.load import load_pair
 from unimatch.data.plan import Plan
+from unimatch.data.training import Transform, train_loader
 from unimatch.errors import DataError
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.cache import Cache

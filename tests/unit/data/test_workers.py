@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 
 from unimatch.data import workers as pool
+from unimatch.data.processes import CONTEXT
+from unimatch.data.shared_memory import shared_empty
 from unimatch.data.stages import Monitor, stage
 from unimatch.errors import ConfigError, DataError
 
@@ -208,8 +210,8 @@ def leave_workers_behind(tell: Connection, end: Callable[[], None]) -> None:
     ("end", "code"), [(lambda: os.kill(os.getpid(), signal.SIGKILL), -9), (lambda: None, 0)]
 )
 def test_workers_do_not_outlive_their_parent_nor_hold_up_its_exit(end: Callable[[], None], code: int) -> None:
-    ours, theirs = pool.CONTEXT.Pipe()
-    parent = pool.CONTEXT.Process(target=leave_workers_behind, args=(theirs, end))
+    ours, theirs = CONTEXT.Pipe()
+    parent = CONTEXT.Process(target=leave_workers_behind, args=(theirs, end))
     parent.start()
     pids = ours.recv()
     held = shared_names(pids)
@@ -259,7 +261,7 @@ def test_workers_leave_their_parents_garbage_alone(tmp_path: Path):
 def in_place(item: int) -> dict[str, np.ndarray]:
     """Arrays made where they are sent from, of sizes that grow and shrink, and one that is not."""
     size = (7 * item) % 23 + 1
-    made = {name: pool.shared_empty((size, 3), np.dtype(np.int32)) for name in "ab"}
+    made = {name: shared_empty((size, 3), np.dtype(np.int32)) for name in "ab"}
     for number, array in enumerate(made.values()):
         array[...] = item + number
     return {**made, "c": np.full(size, item), "view": made["a"][::2]}
@@ -278,7 +280,7 @@ def test_arrays_made_in_shared_memory_arrive_and_stay(keep: bool) -> None:
 
 
 def test_memory_is_used_again_once_its_arrays_are_gone() -> None:
-    results = run(lambda item: {"a": pool.shared_empty((1000, 1000), np.dtype(np.uint8))}, 200, 1)
+    results = run(lambda item: {"a": shared_empty((1000, 1000), np.dtype(np.uint8))}, 200, 1)
     first = next(results)
     addresses = {result["a"].ctypes.data for result in results}
     assert len(addresses) < 10, "a block for each result"
@@ -290,7 +292,7 @@ def test_results_without_arrays_in_between_cost_no_memory() -> None:
         if item % 3:
             return item
         files = sum("memfd" in os.readlink(link) for link in Path("/proc/self/fd").glob("*") if link.exists())
-        return pool.shared_empty((100,), np.dtype(np.uint8)), files
+        return shared_empty((100,), np.dtype(np.uint8)), files
 
     found = [result[1] for item, result in enumerate(run(work, 601, 1)) if item % 3 == 0]
     assert found[-1] < 20
@@ -327,8 +329,8 @@ def test_nothing_grows_over_many_results() -> None:
     """The short version of `tools/bench.py endurance`. In a process of its own: here, threads and connections
     of earlier tests may end meanwhile.
     """
-    ours, theirs = pool.CONTEXT.Pipe()
-    alone = pool.CONTEXT.Process(target=grow, args=(theirs,))
+    ours, theirs = CONTEXT.Pipe()
+    alone = CONTEXT.Process(target=grow, args=(theirs,))
     alone.start()
     assert ours.poll(60), "the process ended, or hangs"
     before, after, new_mappings = ours.recv()

@@ -17,7 +17,7 @@ from torch import nn
 from tests.support.change_set import CHANGES, sample, write_change_run, write_changes
 from tests.support.tiny_set import damage, write_samples
 from unimatch import config as config_io
-from unimatch.data.loader import eval_loader
+from unimatch.data.evaluation import eval_loader
 from unimatch.engine import build
 from unimatch.engine.evaluate import Evaluator, report
 from unimatch.engine.run_config import RunConfig

@@ -28,7 +28,7 @@ from tests.support.tiny_set import (
 )
 from unimatch.codecs.decode import decode_label
 from unimatch.codecs.encode import encode_label
-from unimatch.data.loader import load_image
+from unimatch.data.load import load_image
 from unimatch.errors import DataError
 from unimatch.shardset import index as shard_index
 from unimatch.shardset.archive import ShardSet, ShardWriter, finish_set, index_tars

@@ -25,8 +25,9 @@ from fsspec.implementations.http import HTTPFileSystem
 
 from tests.support.http_folder import HttpFolder
 from tests.support.tiny_set import TinyTransform, write_tiny
-from unimatch.data.loader import eval_loader, train_loader
+from unimatch.data.evaluation import eval_loader
 from unimatch.data.plan import Plan
+from unimatch.data.training import train_loader
 from unimatch.errors import DataError, masked
 from unimatch.shardset import cache as cache_module
 from unimatch.shardset import files, remote

@@ -15,7 +15,7 @@ from tests.support.medical_set import ORGANS, scan, write_medical_run, write_sca
 from unimatch import config as config_io
 from unimatch import losses
 from unimatch.codecs.volume_files import read_volume
-from unimatch.data.loader import eval_loader
+from unimatch.data.evaluation import eval_loader
 from unimatch.engine.build import build_network, build_task, build_trainer, open_data
 from unimatch.engine.evaluate import report
 from unimatch.engine.run_config import RunConfig

@@ -1,38 +1,34 @@
-"""Batches: the plan says which samples, the shard set gives their bytes, the transform makes the views.
+"""Batches of training: the plan says which samples, the shard set gives their bytes, the transform the views.
 
-Every result is a pure function of the step (training) or of the rows (evaluation), so neither the number of
-workers nor a resume changes a pixel.
+Every batch is a pure function of the step, so neither the number of workers nor a resume changes a pixel.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypedDict, TypeVar
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import torch
 
 from unimatch.codecs import compiled
-from unimatch.codecs.decode import check_label, decode_label
 from unimatch.codecs.part import Part, Rect
 from unimatch.data.decoded import Decoded
 from unimatch.data.images import rgb
+from unimatch.data.load import Choose, Decode, load_image, load_pair
 from unimatch.data.plan import MicroPlan, Plan, Slots
+from unimatch.data.shared_memory import shared_empty
+from unimatch.data.skipping import Skipped, readable
 from unimatch.data.stages import Monitor, stage
-from unimatch.data.workers import ahead, shared_empty
-from unimatch.errors import DataError
-from unimatch.shardset.archive import Record, ShardSet
+from unimatch.data.workers import ahead
+from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.index import summary
 from unimatch.views import resize
 from unimatch.views.base import Role
 
-logger = logging.getLogger(__name__)
-Sample = TypeVar("Sample")
 EXPECT_STEPS = 100  # so long before it is read is a shard behind a URL fetched, if there is room for it
-EXPECT_SAMPLES = 1000  # the same in evaluation
 Arrays = dict[str, np.ndarray]
 Make = Callable[..., Arrays]  # a transform's method that only waits for `out`
 
@@ -61,65 +57,6 @@ class RawMicro(TypedDict):
     skipped: int  # unreadable samples that were replaced in it
 
 
-Decode = Callable[[Record, Rect], Part]
-"""From a sample's bytes to at least the pixels [..., h, w, C] of a rectangle, see data.images. Picklable."""
-Choose = Callable[[int, int], Rect]
-"""From width and height of an image to the pixels that are needed of it."""
-
-
-def all_of(width: int, height: int) -> Rect:
-    return 0, 0, width, height
-
-
-def load_image(shards: ShardSet, row: int, decode: Decode = rgb, choose: Choose = all_of) -> Part:
-    """The needed pixels of a sample's image; its label is not read. DataError names shard and key."""
-    with stage("read"):
-        record = shards.read(row, with_label=False)
-    with stage("decode"):
-        return _image(record, decode, choose)
-
-
-def load_pair(
-    shards: ShardSet, row: int, num_classes: int, decode: Decode = rgb, choose: Choose = all_of
-) -> tuple[Part, np.ndarray]:
-    """The needed pixels of a sample's image, or more, and its label, uint8 [H, W].
-
-    DataError if they do not fit each other, the index or the classes, or if there is no label.
-    """
-    with stage("read"):
-        record = shards.read(row)
-    if record.label is None:
-        raise DataError(
-            f"{record.where}: has no label, but the split uses it as a labelled sample; remove its key"
-        )
-    with stage("decode"):
-        image, label = _image(record, decode, choose), decode_label(record.label, record.where)
-    if label.shape != (image.height, image.width):
-        raise DataError(
-            f"{record.where}: the label is {label.shape[1]}x{label.shape[0]} pixels, the image "
-            f"{image.width}x{image.height}; pack the right pair again"
-        )
-    check_label(label, num_classes, record.where)
-    return image, label
-
-
-def _image(record: Record, decode: Decode, choose: Choose) -> Part:
-    image = decode(record, choose(record.width, record.height))
-    if (image.width, image.height) != (record.width, record.height):
-        raise DataError(
-            f"{record.where}: the image is {image.width}x{image.height} pixels, the index says "
-            f"{record.width}x{record.height}; pack the data again"
-        )
-    return image
-
-
-def _limit(skipped: int, ceiling: int, last: str) -> None:
-    if skipped > ceiling:
-        raise DataError(
-            f"{skipped} samples cannot be read, data.skip_ceiling allows {ceiling}; the last: {last}"
-        )
-
-
 def _to_tensors(arrays: Arrays, pin_memory: bool) -> dict[str, torch.Tensor]:
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return {name: tensor.pin_memory() for name, tensor in tensors.items()} if pin_memory else tensors
@@ -141,6 +78,13 @@ class _TrainingStep:
     skip_ceiling: int
     decode: Decode
     decoded: Decoded | None
+
+    def __post_init__(self) -> None:
+        """ConfigError: the plan's batches do not divide over ranks and micro-batches."""
+        self.plan.check(self.world, self.accumulation)
+        assert len(self.rows_labeled) == self.plan.num_labeled, "the plan was made for another labelled split"
+        num_unlabeled = 0 if self.rows_unlabeled is None else len(self.rows_unlabeled)
+        assert num_unlabeled == self.plan.num_unlabeled, "the plan was made for another unlabelled split"
 
     def __call__(self, step: int) -> list[dict[str, Any]]:
         if self.shards.is_remote:
@@ -166,7 +110,7 @@ class _TrainingStep:
         for ordinal, key in zip(slots.ordinals.tolist(), slots.view_keys, strict=True):
             choose = partial(self.transform.region, key=key, role="labeled")
             load = partial(self._load_pair, choose=choose)
-            image, label = self._readable(self.rows_labeled, ordinal, skipped, load)
+            image, label = readable(self.rows_labeled, ordinal, self.skip_ceiling, skipped, load)
             yield partial(self.transform.labeled, image, label, key)
 
     def _load_pair(self, row: int, choose: Choose) -> tuple[Part, np.ndarray]:
@@ -191,25 +135,8 @@ class _TrainingStep:
                 if place is not None:
                     choose = partial(self.transform.region, key=key, role=role)
                     load = partial(load_image, self.shards, decode=self.decode, choose=choose)
-                    images.append(self._readable(self.rows_unlabeled, place, skipped, load))
+                    images.append(readable(self.rows_unlabeled, place, self.skip_ceiling, skipped, load))
             yield partial(self.transform.unlabeled, images[0], key, images[1] if len(images) > 1 else None)
-
-    def _readable(
-        self, rows: np.ndarray, ordinal: int, skipped: dict[int, str], load: Callable[[int], Sample]
-    ) -> Sample:
-        """The sample, or in its place the next readable one of the split: the same on every rank and after a
-        resume.
-        """
-        for place in range(ordinal, ordinal + len(rows)):
-            row = int(rows[place % len(rows)])
-            try:
-                return load(row)
-            except DataError as error:
-                if self.skip_ceiling == 0:
-                    raise
-                skipped[row] = str(error)
-                _limit(len(skipped), self.skip_ceiling, skipped[row])
-        raise DataError(f"no sample of the split can be read; {summary(skipped.values(), 1)}")
 
     @staticmethod
     def _stack(slots: Slots, samples: Iterator[Make]) -> Arrays:
@@ -279,12 +206,6 @@ def train_loader(
     ConfigError: the plan's batches do not divide over ranks and micro-batches. While iterating: DataError for
     data that cannot be used and for dead or slow workers.
     """
-    plan.check(world, accumulation)
-    if compiled.AVAILABLE:
-        resize.prepare()
-    assert len(rows_labeled) == plan.num_labeled, "the plan was made for another labelled split"
-    num_unlabeled = 0 if rows_unlabeled is None else len(rows_unlabeled)
-    assert num_unlabeled == plan.num_unlabeled, "the plan was made for another unlabelled split"
     prepare = _TrainingStep(
         shards,
         rows_labeled,
@@ -299,6 +220,8 @@ def train_loader(
         decode,
         decoded,
     )
+    if compiled.AVAILABLE:
+        resize.prepare()
     steps = range(start_step, stop_step)
     results = ahead(
         prepare,
@@ -319,15 +242,11 @@ def _counted(
     """The results as tensors, as long as no more than `skip_ceiling` different samples were skipped in
     them.
     """
-    seen: set[int] = set()
+    skipped = Skipped(skip_ceiling)
     for step, micros in zip(steps, results, strict=True):
         batch: list[RawMicro] = []
         for micro in micros:
-            for row, problem in micro["skipped"].items():
-                if row not in seen:
-                    seen.add(row)
-                    logger.warning("skipped sample %d of at most %d: %s", len(seen), skip_ceiling, problem)
-                _limit(len(seen), skip_ceiling, problem)
+            skipped.add(micro["skipped"])
             unlabeled = micro["unlabeled"]
             batch.append(
                 {
@@ -337,102 +256,3 @@ def _counted(
                 }
             )
         yield step, batch
-
-
-class EvalBatch(TypedDict):
-    """Images of one size."""
-
-    image: torch.Tensor  # [B, ..., H, W, C], as decoded
-    label: torch.Tensor | None  # uint8 [B, H, W]; None for mask-free samples
-    keys: list[str]
-
-
-@dataclass
-class _EvalBatch:
-    """Loads the images, and the labels if they have any, of some rows of equal size; `all_rows` come in the
-    end.
-    """
-
-    shards: ShardSet
-    all_rows: np.ndarray
-    decode: Decode
-
-    def __call__(self, rows: np.ndarray) -> dict[str, Any]:
-        if self.shards.is_remote:
-            start = int(np.searchsorted(self.all_rows, rows[-1]))
-            self.shards.expect(self.all_rows[start : start + EXPECT_SAMPLES])
-        keys = self.shards.keys(rows)
-        if self.shards.index["label_size"][rows[0]] == 0:
-            return {
-                "image": np.stack([load_image(self.shards, int(row), self.decode).pixels for row in rows]),
-                "label": None,
-                "keys": keys,
-            }
-        num_classes = self.shards.taxonomy.num_classes
-        pairs = [load_pair(self.shards, int(row), num_classes, self.decode) for row in rows]
-        images, labels = zip(*pairs, strict=True)
-        return {
-            "image": np.stack([image.pixels for image in images]),
-            "label": np.stack(labels),
-            "keys": keys,
-        }
-
-    def describe(self, rows: np.ndarray) -> str:
-        return f"an evaluation batch (samples {summary(self.shards.keys(rows), 8)})"
-
-
-def eval_loader(
-    shards: ShardSet,
-    rows: np.ndarray,
-    *,
-    rank: int = 0,
-    world: int = 1,
-    workers: int,
-    batch: int,
-    prefetch: int = 2,
-    timeout_s: float = 120.0,
-    decode: Decode = rgb,
-    unit: Callable[[str], str] | None = None,
-) -> Iterator[EvalBatch]:
-    """This rank's share of `rows`, each image once, in batches of at most `batch` images of one size.
-
-    Keys of which `unit` says the same (the slices of a volume) go to one rank; None: each is its own unit.
-    Ranks get different numbers of batches, and none if there are more ranks than units.
-    """
-    mine = rows[_units(shards, rows, unit) % world == rank]
-    prepare = _EvalBatch(shards, mine, decode)
-    for result in ahead(
-        prepare,
-        _equal_batches(shards, mine, batch),
-        workers=workers,
-        prefetch=prefetch,
-        timeout_s=timeout_s,
-        describe=prepare.describe,
-    ):
-        label = result["label"]
-        yield {
-            "image": torch.from_numpy(result["image"]),
-            "label": None if label is None else torch.from_numpy(label),
-            "keys": result["keys"],
-        }
-
-
-def _units(shards: ShardSet, rows: np.ndarray, unit: Callable[[str], str] | None) -> np.ndarray:
-    """int64, for each row: the number of its unit, in the order in which the units first occur."""
-    if unit is None:
-        return np.arange(len(rows))
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(unit(key), len(numbers)) for key in shards.keys(rows)], np.int64)
-
-
-def _equal_batches(shards: ShardSet, rows: np.ndarray, batch: int) -> list[np.ndarray]:
-    """Rows cut into batches whose images have one size and all or none a label; increasing inside a batch."""
-    entries = shards.index[rows]
-    kinds = np.stack([entries["height"], entries["width"], entries["label_size"] > 0], axis=1)
-    _, kind = np.unique(kinds, axis=0, return_inverse=True)
-    kind = kind.reshape(-1)  # NumPy 2.0 gives it two axes
-    return [
-        rows[kind == group][start : start + batch]
-        for group in range(int(kind.max(initial=-1)) + 1)
-        for start in range(0, int((kind == group).sum()), batch)
-    ]
