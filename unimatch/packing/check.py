@@ -76,12 +76,34 @@ def check_set(
             return Report(problems, [], {}, None, 0)
         shards = unverified
     problems += shards.check()
+    problems += _repeated_keys(shards)
+    found, fingerprints, faults = _samples(shards)
+    problems += faults
+    warnings: list[str] = []
+    try:
+        groups = group_rows(shards, splits, held_out)
+        columns = np.array(fingerprints, np.uint64).reshape(-1, 3)
+        rows = columns[:, 0].astype(np.int64)
+        leaks, warnings = compare_images(shards, groups, columns[:, 1], columns[:, 2], rows, distance)
+        problems += leaks
+    except DataError as error:
+        problems.append(str(error))
+    shards.close()
+    size = sum(shard["bytes"] for shard in shards.info["shards"])
+    return Report(list(dict.fromkeys(problems)), warnings, found, shards.taxonomy, size)
+
+
+def _repeated_keys(shards: ShardSet) -> list[str]:
     keys, counts = np.unique(shards.index["key"], return_counts=True)
-    problems += [
+    return [
         f"key {key.decode()!r} occurs {count} times"
         for key, count in zip(keys, counts, strict=True)
         if count > 1
     ]
+
+
+def _samples(shards: ShardSet) -> tuple[dict[str, SubsetReport], list[tuple[int, int, int]], list[str]]:
+    """What the subsets hold, row and fingerprint of every readable image, and the problems."""
     found = {
         name: SubsetReport(0, 0, np.zeros(shards.taxonomy.num_classes, np.int64), 0)
         for name in shards.subsets
@@ -90,8 +112,8 @@ def check_set(
         [shard["subset"] for shard in shards.info["shards"]],
         [shard["samples"] for shard in shards.info["shards"]],
     )
-    faulty = set()
-    images: list[tuple[int, int, int]] = []  # row, fingerprint
+    fingerprints: list[tuple[int, int, int]] = []
+    problems, faulty = [], set()
     for row, seen in enumerate(look_at_all(shards)):
         subset = str(subset_of_row[row])
         old = found[subset]
@@ -104,25 +126,14 @@ def check_set(
             old.class_pixels + (0 if seen.pixels is None else seen.pixels),
             old.ignored_pixels + seen.ignored,
         )
-        images += [(row, *each) for each in seen.fingerprints]
+        fingerprints += [(row, *each) for each in seen.fingerprints]
     for name, subset_report in found.items():
         told = shards.class_pixels(name)
         if told is not None and name not in faulty and not np.array_equal(told, subset_report.class_pixels):
             problems.append(
                 f"{name}: the index counts other class pixels than the labels hold; pack the data again"
             )
-    warnings: list[str] = []
-    try:
-        groups = group_rows(shards, splits, held_out)
-        table = np.array(images, np.uint64).reshape(-1, 3)
-        rows = table[:, 0].astype(np.int64)
-        leaks, warnings = compare_images(shards, groups, table[:, 1], table[:, 2], rows, distance)
-        problems += leaks
-    except DataError as error:
-        problems.append(str(error))
-    shards.close()
-    size = sum(shard["bytes"] for shard in shards.info["shards"])
-    return Report(list(dict.fromkeys(problems)), warnings, found, shards.taxonomy, size)
+    return found, fingerprints, problems
 
 
 def look_at_all(shards: ShardSet) -> Iterator[Look]:

@@ -8,7 +8,9 @@ import pytest
 from unimatch import keyed
 from unimatch.codecs.decode import decode_image, decode_label
 from unimatch.errors import ConfigError
-from unimatch.packing.synthetic import ROAD, SKY, SUBSETS, TAXONOMY, SceneJob, draw, render, write_synthetic
+from unimatch.packing.scenes.camera import render
+from unimatch.packing.scenes.classes import ROAD, SKY, TAXONOMY
+from unimatch.packing.synthetic import SUBSETS, SceneJob, draw, write_synthetic
 from unimatch.shardset.archive import ShardSet
 from unimatch.taxonomy import IGNORE_INDEX
 
