@@ -1,6 +1,7 @@
 """Errors that a user can cause: commands print their message alone; bugs keep their traceback."""
 
 import re
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -25,3 +26,10 @@ def of_system(error: OSError) -> str:
     """What the operating system refused, and for which file, as the text of a message."""
     reason = error.strerror or str(error)
     return f"{error.filename}: {reason}" if error.filename is not None else reason
+
+
+def summary(items: Iterable[str], limit: int = 5) -> str:
+    """The first items, comma separated, and how many more there are."""
+    listed = list(items)
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more

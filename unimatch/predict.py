@@ -24,8 +24,7 @@ from unimatch.data.images import stack_dates
 from unimatch.engine.build import Restored, restore
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.runtime import Runtime
-from unimatch.errors import DataError, UserError
-from unimatch.shardset.index import summary
+from unimatch.errors import DataError, UserError, summary
 from unimatch.tasks.base import Task
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")

@@ -107,7 +107,7 @@ def _pack_plainly(data: bytes, where: str, rules: ImageRules) -> Encoded:
 
 
 def encode_label(label: np.ndarray, label_format: LabelFormat) -> tuple[bytes, str]:
-    """File bytes and extension (of index.LABEL_EXTENSIONS) of uint8 [H, W] class ids."""
+    """File bytes and extension (of names.LABEL_EXTENSIONS) of uint8 [H, W] class ids."""
     assert label.ndim == 2 and label.dtype == np.uint8, f"{label.dtype} of shape {label.shape}"
     if label_format == "png":
         return png(label), "png"

@@ -12,8 +12,8 @@ import torch
 from unimatch.data.images import rgb
 from unimatch.data.load import Decode, load_image, load_pair
 from unimatch.data.workers import ahead
+from unimatch.errors import summary
 from unimatch.shardset.archive import ShardSet
-from unimatch.shardset.index import summary
 
 EXPECT_SAMPLES = 1000  # so many samples before it is read is a shard behind a URL fetched, if there is room
 

@@ -11,8 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from unimatch.errors import DataError
-from unimatch.shardset.index import summary
+from unimatch.errors import DataError, summary
 
 logger = logging.getLogger(__name__)
 Sample = TypeVar("Sample")

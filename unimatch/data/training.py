@@ -23,8 +23,8 @@ from unimatch.data.shared_memory import shared_empty
 from unimatch.data.skipping import Skipped, readable
 from unimatch.data.stages import Monitor, stage
 from unimatch.data.workers import ahead
+from unimatch.errors import summary
 from unimatch.shardset.archive import ShardSet
-from unimatch.shardset.index import summary
 from unimatch.views import resize
 from unimatch.views.base import Role
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from unimatch.errors import DataError
+from unimatch.errors import DataError, summary
 from unimatch.shardset.archive import ShardSet
-from unimatch.shardset.index import summary
 
 HELD_OUT = re.compile(r"(val|test)")  # how the names of subsets and lists start that are not trained on
 FLAT = 8  # grey levels: a thumbnail of a smaller range holds noise, and all of them would look alike

@@ -10,16 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from unimatch.codecs.decode import decode_image, decode_label, image_header
-from unimatch.errors import DataError
+from unimatch.errors import DataError, summary
 from unimatch.packing.classes import parse_classes
-from unimatch.shardset.index import (
-    IMAGE_EXTENSIONS,
-    INDEX_JSON,
-    LABEL_EXTENSIONS,
-    SHARD_NAME,
-    key_problem,
-    summary,
-)
+from unimatch.shardset.index import INDEX_JSON
+from unimatch.shardset.names import IMAGE_EXTENSIONS, LABEL_EXTENSIONS, SHARD_NAME, key_problem
 from unimatch.shardset.scan import members, split_name
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy, default_colors
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from unimatch.errors import summary
 from unimatch.packing.layout import sample_key
 from unimatch.shardset.archive import ShardSet
-from unimatch.shardset.index import summary
 from unimatch.shardset.key_list import read_lines
 
 FILE_TYPE = re.compile(r"\.(jpe?g|png|webp|bmp|tiff?|gif|h5|hdf5|npy|npz)$", re.IGNORECASE)

@@ -26,9 +26,10 @@ import numpy as np
 import PIL
 import zstandard
 
-from unimatch.errors import DataError
+from unimatch.errors import DataError, summary
 from unimatch.shardset import index as shard_index
-from unimatch.shardset.index import Shard, replace_file, summary
+from unimatch.shardset.index import Shard, replace_file
+from unimatch.shardset.names import shard_name
 from unimatch.shardset.scan import scan_tar
 from unimatch.taxonomy import Taxonomy
 
@@ -179,7 +180,7 @@ def _valid(root: Path, subset: str, jobs: Sequence[Job], settings: str) -> Itera
     start = number = 0
     with ThreadPoolExecutor(STAT_THREADS) as pool:
         while start < len(jobs):
-            name = shard_index.shard_name(subset, number)
+            name = shard_name(subset, number)
             try:
                 told = json.loads((root / f"{name}.json").read_bytes())
                 mine = jobs[start : start + told["samples"] + 1]

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from unimatch.errors import DataError
+from unimatch.errors import DataError, summary
 from unimatch.shardset import index as shard_index
 from unimatch.shardset.cache import Cache, RemoteFile
 from unimatch.shardset.files import OpenShards
-from unimatch.shardset.index import IMAGE_EXTENSIONS, INDEX_JSON, Sample, summary
+from unimatch.shardset.index import INDEX_JSON, Sample
 from unimatch.shardset.key_list import read_keys
+from unimatch.shardset.names import IMAGE_EXTENSIONS
 from unimatch.shardset.remote import RemoteFolder, is_url
 from unimatch.shardset.scan import scan_tar
 from unimatch.shardset.writer import ShardWriter, finish_set, index_tars
@@ -42,7 +43,7 @@ class Record:
     image_ext: str  # of the second image too
     second: bytes | None  # the later image of a pair (change detection), as large as the first
     label: bytes | None  # class ids, see decode.decode_label; None: mask-free, or not asked for
-    label_ext: str | None  # one of index.LABEL_EXTENSIONS; None as `label`
+    label_ext: str | None  # one of names.LABEL_EXTENSIONS; None as `label`
     width: int
     height: int
     where: str

@@ -11,23 +11,21 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from unimatch.errors import DataError
+from unimatch.errors import DataError, summary
+from unimatch.shardset.names import SHARD_NAME
 from unimatch.taxonomy import Taxonomy
 
 FORMAT = "unimatch-shards"
 VERSION = 1
 INDEX_JSON = "index.json"
 INDEX_NPY = "index.npy"
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "tif")
-LABEL_EXTENSIONS = ("npy.zst", "png")  # behind "<key>.label."
-SHARD_NAME = re.compile(r"(?P<subset>[A-Za-z0-9_][A-Za-z0-9_.-]*?)(?:-(?P<number>\d+))?\.tar")
 BLOCK = 512
 AGAIN = (
     "copy or pack the data again (tools/make_shards.py); if the tars are sound, delete both index files and "
@@ -64,10 +62,6 @@ class Shard:
     class_pixels: np.ndarray | None = None  # int64 [num_classes] of its masks; None: no mask, or not counted
 
 
-def shard_name(subset: str, number: int) -> str:
-    return f"{subset}-{number:05d}.tar"
-
-
 def local_folder(root: str | Path) -> Path:
     """`root` as a path. DataError for URLs: sets are made and indexed in a folder."""
     if URL.match(str(root)):
@@ -99,28 +93,6 @@ def row_dtype(key_bytes: int) -> np.dtype:
             ("by_key", "<u4"),  # not of this sample: the row of the i-th smallest key
         ]
     )
-
-
-def summary(items: Iterable[str], limit: int = 5) -> str:
-    """The first items, comma separated, and how many more there are."""
-    listed = list(items)
-    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more
-
-
-def key_problem(key: str) -> str | None:
-    """Why a key cannot be a tar member's base name and a line of a key list, or None if it can."""
-    if not key or key != key.strip():
-        return "is empty, or starts or ends with a space"
-    if "." in key:
-        return (
-            "has a dot (the tar format takes what follows the first dot as the file type); replace dots by _"
-        )
-    if "\\" in key or not key.isprintable():
-        return "has a backslash or an unprintable character"
-    if not all(part and part == part.strip() for part in key.split("/")):
-        return "is not a relative path of non-empty parts"
-    return None
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -6,16 +6,11 @@ continued. Whatever arrives is compared with size and hash of the index before a
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import os
-import random
 import re
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -26,27 +21,20 @@ from fsspec.config import conf as fsspec_settings
 
 from unimatch.errors import DataError, masked
 from unimatch.shardset import index as shard_index
+from unimatch.shardset.background import Background
 from unimatch.shardset.cache import Cache, RemoteFile
+from unimatch.shardset.patience import Patience, Unusable
 
 logger = logging.getLogger(__name__)
 
-TRIES = 5  # failures in a row before it is an error
-FIRST_WAIT_S = 1.0  # before the second try; doubled for each further one
 CONNECT_S = 15.0
 STALL_S = 30.0  # without a byte
 RANGE_BYTES = 32 << 20
 SMALLEST_RANGE_BYTES = 64 << 10
-AHEAD_FILES = 4  # waiting to be fetched in the background
-AHEAD_IDLE_S = 60.0  # what was used more recently does not go for what will be used
-AHEAD_PAUSE_S = 30.0  # after the background found no room or no file
 SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):")
 # Kept for ever: where a forked process collects its parent's client, it waits a second for the event loop,
 # which is not there, to close the connections.
 CLIENTS: set[fsspec.AbstractFileSystem] = set()
-WAITS = random.SystemRandom()  # not the generator that anything else draws from
-PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, NotImplementedError)
-NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}
-WORTH_ANOTHER_TRY = {408, 425, 429}  # of the HTTP statuses below 500
 
 
 def is_url(place: object) -> bool:
@@ -79,7 +67,7 @@ class RemoteFolder:
     def __init__(self, url: str, cache: Cache) -> None:
         self.url = url
         self.cache = cache
-        self._background = _Background(self._fetch, cache)
+        self._background = Background(self._fetch, cache)
 
     def __str__(self) -> str:
         return masked(self.url).rstrip("/")
@@ -109,7 +97,7 @@ class RemoteFolder:
 
     def fresh(self, name: str) -> bytes:
         """A small file as it is now, not from the cache. DataError: not there, or not after several tries."""
-        patience = _Patience(masked(self._url(name)))
+        patience = Patience(masked(self._url(name)))
         while True:
             try:
                 files, path = self._files(name)
@@ -162,7 +150,7 @@ class RemoteFolder:
         """Complete the file behind a descriptor. DataError: it cannot be had, or is not as in the index."""
         name = wanted.url.rsplit("/", 1)[-1]
         shown = masked(self._url(name))
-        patience = _Patience(shown)
+        patience = Patience(shown)
         for _ in range(2):
             state = _kept(number, wanted.size)
             self._rest(wanted, name, number, state, patience)
@@ -177,7 +165,7 @@ class RemoteFolder:
         )
 
     def _rest(
-        self, wanted: RemoteFile, name: str, number: int, state: hashlib._Hash, patience: _Patience
+        self, wanted: RemoteFile, name: str, number: int, state: hashlib._Hash, patience: Patience
     ) -> None:
         """Append what is missing to the file and to the hash."""
         step = RANGE_BYTES
@@ -192,7 +180,7 @@ class RemoteFolder:
                 if len(data) == wanted.size:  # the server does not know ranges
                     data = data[done:]
                 elif len(data) != end - done:
-                    raise _Unusable(f"{len(data)} bytes came for bytes {done} to {end} of {wanted.size}")
+                    raise Unusable(f"{len(data)} bytes came for bytes {done} to {end} of {wanted.size}")
             except Exception as error:
                 patience.failed(error)
                 step = max(step // 4, SMALLEST_RANGE_BYTES)
@@ -203,56 +191,6 @@ class RemoteFolder:
             state.update(data)
             _write(number, data, done)
             done += len(data)
-
-
-class _Unusable(Exception):
-    """An answer that is not what was asked for."""
-
-
-class _Patience:
-    """Waits after a failure, longer after each; DataError when it is the last, or waiting cannot help."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.failures = 0
-
-    def renew(self) -> None:
-        self.failures = 0
-
-    def failed(self, error: Exception) -> None:
-        self.failures += 1
-        reason = masked(_reason(error))
-        if _is_permanent(error):
-            raise DataError(f"{self.what}: cannot be fetched: {reason}") from None
-        if self.failures >= TRIES:
-            raise DataError(
-                f"{self.what}: cannot be fetched, given up after {self.failures} tries; the last: {reason}"
-            ) from None
-        wait = FIRST_WAIT_S * 2 ** (self.failures - 1) * WAITS.uniform(0.5, 1.5)
-        logger.warning("%s: %s; try %d of %d in %.1f s", self.what, reason, self.failures + 1, TRIES, wait)
-        time.sleep(wait)
-
-
-def _is_permanent(error: Exception) -> bool:
-    status = getattr(error, "status", None)
-    if isinstance(status, int) and 400 <= status < 500:
-        return status not in WORTH_ANOTHER_TRY
-    return isinstance(error, PERMANENT) or type(error).__name__ in NO_CREDENTIALS
-
-
-def _reason(error: Exception) -> str:
-    status = getattr(error, "status", None)
-    if isinstance(status, int):
-        return f"HTTP status {status} {getattr(error, 'message', '')}".rstrip()
-    if isinstance(error, FileNotFoundError):
-        return "no such file (404)"
-    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):  # not the same in Python 3.10
-        return "no answer in time"
-    if isinstance(error, _Unusable):
-        return str(error)
-    if isinstance(error, ImportError):
-        return f"{error} (pip install unimatch[s3] or unimatch[gs] brings the packages for s3:// and gs://)"
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _kept(number: int, size: int) -> hashlib._Hash:
@@ -272,46 +210,3 @@ def _write(number: int, data: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(number, view, offset)
         view, offset = view[written:], offset + written
-
-
-class _Background:
-    """Fetches files in a thread that lives as long as some wait; a forked process starts with none."""
-
-    def __init__(self, fetch: Callable[[RemoteFile, int], None], cache: Cache) -> None:
-        self.fetch = fetch
-        self.cache = cache
-        self._reset()
-
-    def _reset(self) -> None:
-        self.process = os.getpid()
-        self.lock = threading.Lock()
-        self.waiting: deque[RemoteFile] = deque()
-        self.current: RemoteFile | None = None
-        self.not_before = 0.0
-
-    def add(self, wanted: Sequence[RemoteFile]) -> None:
-        if self.process != os.getpid():  # the parent's thread is not here, and its lock may be held for ever
-            self._reset()
-        if time.monotonic() < self.not_before:
-            return
-        missing = [one for one in wanted if not self.cache.holds(one)]
-        with self.lock:
-            for one in missing:
-                if one != self.current and one not in self.waiting and len(self.waiting) < AHEAD_FILES:
-                    self.waiting.append(one)
-            if self.waiting and self.current is None:
-                self.current = self.waiting.popleft()
-                threading.Thread(target=self._work, name="shards ahead", daemon=True).start()
-
-    def _work(self) -> None:
-        while self.current is not None:
-            try:
-                worked = self.cache.fetch_ahead(self.current, self.fetch, AHEAD_IDLE_S)
-            except DataError as error:  # told when somebody needs the file
-                logger.debug("not fetched ahead: %s", error)
-                worked = False
-            with self.lock:
-                if not worked:
-                    self.waiting.clear()
-                    self.not_before = time.monotonic() + AHEAD_PAUSE_S
-                self.current = self.waiting.popleft() if self.waiting else None

@@ -8,18 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unimatch.codecs.decode import image_header
-from unimatch.errors import DataError
-from unimatch.shardset.index import (
-    BLOCK,
-    IMAGE_EXTENSIONS,
-    LABEL_EXTENSIONS,
-    SHARD_NAME,
-    Sample,
-    Shard,
-    digest,
-    key_problem,
-    summary,
-)
+from unimatch.errors import DataError, summary
+from unimatch.shardset.index import BLOCK, Sample, Shard, digest
+from unimatch.shardset.names import IMAGE_EXTENSIONS, LABEL_EXTENSIONS, SHARD_NAME, key_problem
 
 # Enough of an image file to hold the marker with its size behind large EXIF and ICC blocks.
 HEADER_BYTES = 1 << 18

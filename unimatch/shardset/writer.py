@@ -12,18 +12,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from unimatch.errors import DataError
+from unimatch.errors import DataError, summary
 from unimatch.shardset import index as shard_index
-from unimatch.shardset.index import (
-    BLOCK,
-    IMAGE_EXTENSIONS,
-    INDEX_JSON,
-    LABEL_EXTENSIONS,
-    Sample,
-    Shard,
-    local_folder,
-    summary,
-)
+from unimatch.shardset.index import BLOCK, INDEX_JSON, Sample, Shard, local_folder
+from unimatch.shardset.names import IMAGE_EXTENSIONS, LABEL_EXTENSIONS, key_problem, shard_name
 from unimatch.shardset.scan import scan
 from unimatch.taxonomy import Taxonomy
 
@@ -83,7 +75,7 @@ class ShardWriter:
 
     @property
     def _name(self) -> str:
-        return shard_index.shard_name(self.subset, len(self.shards))
+        return shard_name(self.subset, len(self.shards))
 
     @property
     def _temporary(self) -> Path:
@@ -108,7 +100,7 @@ class ShardWriter:
         `class_counts`: [num_classes] pixels of each class (ignored ones not counted); the subset's total goes
         into the index if every labelled sample brings it. Bytes are stored as they are and not decoded here.
         """
-        problem = shard_index.key_problem(key)
+        problem = key_problem(key)
         if problem or key in self._keys:
             raise DataError(f"key {key!r} {problem or 'occurs twice'}")
         if image_ext not in IMAGE_EXTENSIONS:

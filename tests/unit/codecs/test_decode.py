@@ -23,7 +23,7 @@ from unimatch.codecs.decode import (
 )
 from unimatch.codecs.encode import LabelFormat, encode_label, png
 from unimatch.errors import DataError
-from unimatch.shardset.index import LABEL_EXTENSIONS
+from unimatch.shardset.names import LABEL_EXTENSIONS
 from unimatch.taxonomy import IGNORE_INDEX
 
 EXTENSIONS = ("jpg", "png", "webp")

@@ -29,8 +29,8 @@ from unimatch.data.evaluation import eval_loader
 from unimatch.data.plan import Plan
 from unimatch.data.training import train_loader
 from unimatch.errors import DataError, masked
+from unimatch.shardset import background, files, patience, remote
 from unimatch.shardset import cache as cache_module
-from unimatch.shardset import files, remote
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.cache import Cache, RemoteFile
 from unimatch.taxonomy import Taxonomy
@@ -41,7 +41,7 @@ TAR = "train-00000.tar"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.005)
+    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.005)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -145,7 +145,7 @@ def test_passing_faults_do_no_harm(
 def test_lasting_faults_are_one_clear_error(
     server: HttpFolder, cache: Cache, fault: Any, tries: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "TRIES", 3)
+    monkeypatch.setattr(patience, "TRIES", 3)
     monkeypatch.setattr(remote, "STALL_S", 0.1)
     server.always[TAR] = fault
     shards = ShardSet.open(server.url, cache=cache)
@@ -176,7 +176,7 @@ def test_a_bad_index_behind_a_url(folder: Path, server: HttpFolder, cache: Cache
 
 
 def test_nobody_listens(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "TRIES", 2)
+    monkeypatch.setattr(patience, "TRIES", 2)
     with pytest.raises(
         DataError, match=r"http://127\.0\.0\.1:9/set/index\.json: .*2 tries; the last: Client"
     ):
@@ -203,7 +203,7 @@ def test_tries_count_from_the_last_progress(
     server: HttpFolder, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "RANGE_BYTES", 2000)
-    monkeypatch.setattr(remote, "TRIES", 2)
+    monkeypatch.setattr(patience, "TRIES", 2)
     server.faults[TAR] = [500, None] * 3
     assert ShardSet.open(server.url, cache=cache).read(0).key == "t000"
 
@@ -437,7 +437,7 @@ def test_paths_are_paths(place: Any) -> None:
 def test_passwords_and_tokens_are_not_shown(
     server: HttpFolder, cache: Cache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(remote, "TRIES", 2)
+    monkeypatch.setattr(patience, "TRIES", 2)
     caplog.set_level(logging.DEBUG, "unimatch")
     server.password = "me:hunter2"
     url = f"http://me:hunter2@{server.address}/?sig=s3cr3t"
@@ -525,8 +525,8 @@ def test_shards_are_fetched_ahead(server: HttpFolder, cache: Cache) -> None:
 def test_fetching_ahead_is_silent_and_bounded(
     server: HttpFolder, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "TRIES", 1)
-    monkeypatch.setattr(remote, "AHEAD_FILES", 1)
+    monkeypatch.setattr(patience, "TRIES", 1)
+    monkeypatch.setattr(background, "AHEAD_FILES", 1)
     shards = ShardSet.open(server.url, cache=cache)
     server.faults[TAR] = ["late"]
     shards.expect(np.array([0]))
@@ -586,7 +586,7 @@ def test_batches_do_not_depend_on_where_the_shards_are(
 def test_a_lost_server_ends_the_loader_with_its_message(
     server: HttpFolder, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "TRIES", 2)
+    monkeypatch.setattr(patience, "TRIES", 2)
     server.always[TAR] = 500
     with pytest.raises(DataError, match=rf"{TAR}: cannot be fetched, given up after 2 tries"):
         batches(ShardSet.open(server.url, cache=cache), 2)

@@ -21,7 +21,7 @@ from unimatch import evaluate, train
 from unimatch.engine.log import read_metrics
 from unimatch.engine.run_config import RunConfig
 from unimatch.errors import ConfigError, DataError
-from unimatch.shardset import remote
+from unimatch.shardset import patience, remote
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.cache import Cache
 
@@ -42,8 +42,8 @@ def settings(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> dict[str, Any]:
     """What a user would write into ~/.config/fsspec/s3.json."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.005)
-    monkeypatch.setattr(remote, "TRIES", 2)
+    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.005)
+    monkeypatch.setattr(patience, "TRIES", 2)
     values = {"endpoint_url": endpoint, "key": KEYS["aws_access_key_id"], "secret": "hunter2"}
     monkeypatch.setitem(fsspec.config.conf, "s3", values)
     return values
@@ -99,7 +99,7 @@ def trained(path: Path, shards: str, split: Path, *more: str) -> list[dict[str, 
 def test_training_from_a_url_is_training_from_the_folder(
     tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.005)
+    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.005)
     server = HttpFolder(tiny_shards)
     try:
         for path in tiny_shards.iterdir():
