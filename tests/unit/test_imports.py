@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "methods": {"data.sample"},
     "tasks": {"codecs", "shardset.archive", "views", "data"},
     "engine": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks"},
-    "scaling": {"data", "models", "methods", "tasks", "engine"},
+    "scaling": {"shardset.archive", "data", "models", "methods", "tasks", "engine"},
     "benchmarks": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks", "engine"},
 }
 PARTS = set(MAY_IMPORT)
