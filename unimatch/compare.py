@@ -22,9 +22,11 @@ import matplotlib.pyplot as plt
 from unimatch.codecs.encode import png
 from unimatch.codecs.picture import grid
 from unimatch.data.load import load_pair
-from unimatch.engine.build import check_taxonomy, open_shards, restore
+from unimatch.engine.checkpoint import check_taxonomy
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.log import read_metrics
+from unimatch.engine.restore import restore
+from unimatch.engine.run_data import open_shards
 from unimatch.engine.run_folder import read_config
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError

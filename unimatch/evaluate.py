@@ -6,9 +6,12 @@ import json
 import sys
 from pathlib import Path
 
-from unimatch.engine.build import build_evaluator, check_taxonomy, open_shards, restore, select
+from unimatch.engine.build import build_evaluator
+from unimatch.engine.checkpoint import check_taxonomy
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.evaluate import report
+from unimatch.engine.restore import restore
+from unimatch.engine.run_data import open_shards, select
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
 

@@ -38,7 +38,7 @@ def workers(text: str) -> int:
     return int(text)
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -86,6 +86,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--size", type=size, help=f"HEIGHTxWIDTH in pixels ({default['height']}x{default['width']})"
     )
     scenes.add_argument("--seed", type=int, help=f"another seed, other scenes ({default['seed']})")
+    return parser
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments, checked against each other; those of synthetic scenes that were given are `scenes`."""
+    parser = build_parser()
     args = parser.parse_args(argv)
     given = {
         name: getattr(args, name)

@@ -21,8 +21,8 @@ from unimatch.codecs.encode import png
 from unimatch.codecs.picture import grid, label_colors
 from unimatch.codecs.volume_files import VOLUME_SUFFIXES, is_volume, read_volume, write_labels
 from unimatch.data.images import stack_dates
-from unimatch.engine.build import Restored, restore
 from unimatch.engine.entry import Parser, run_entry
+from unimatch.engine.restore import Restored, restore
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import DataError, UserError, summary
 from unimatch.tasks.base import Task

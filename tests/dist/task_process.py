@@ -6,7 +6,8 @@ One start of the group serves all of them: it takes longer than twenty steps of 
 import sys
 
 from unimatch import config as config_io
-from unimatch.engine.build import build_trainer, open_data
+from unimatch.engine.build import build_trainer
+from unimatch.engine.run_data import open_data
 from unimatch.engine.log import RunLog
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_folder import start_run_folder

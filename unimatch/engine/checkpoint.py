@@ -215,3 +215,13 @@ def load_engine(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} holds weights only: training cannot resume from it") from None
     except Exception as error:  # torch raises many kinds for a damaged file
         raise _damaged(path, type(error).__name__) from None
+
+
+def check_taxonomy(saved: TrainerState, taxonomy: dict[str, Any], folder: Path) -> None:
+    """UserError if a checkpoint's classes are not those of the shards."""
+    if saved.taxonomy["hash"] != taxonomy["hash"]:
+        raise UserError(
+            f"{folder} knows other classes than the shards: it was trained on "
+            f"{', '.join(saved.taxonomy['names'])}; the shards have {', '.join(taxonomy['names'])}. "
+            f"Use shards with the same classes in the same order, or train a new run"
+        )

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import torch.distributed as dist
 
-from unimatch.engine.trainer import Stopped
+from unimatch.engine.signals import Stopped
 from unimatch.errors import UserError, of_system
 
 LAUNCHER_S = 2.0  # a launcher looks every 0.1 s, and should name the process that ended first

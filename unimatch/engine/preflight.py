@@ -19,8 +19,8 @@ import torch
 import unimatch
 from unimatch import config as config_io
 from unimatch.engine import checkpoint
-from unimatch.engine.build import RunData, open_data
 from unimatch.engine.run_config import RunConfig
+from unimatch.engine.run_data import RunData, open_data
 from unimatch.engine.run_folder import code_commit, flat, version
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError, of_system

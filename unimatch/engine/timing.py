@@ -1,7 +1,9 @@
-"""How long the parts of a step take: opt-in (log.timing), since waiting for the device costs speed."""
+"""How long steps take, and their parts."""
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +14,50 @@ from torch import Tensor
 from unimatch.engine.replicas import Replicas
 
 
+class StepClock:
+    """Clock of the steps since the last log line, and of their wait for data."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets what was: an evaluation or a checkpoint counts in no step."""
+        self.began = self.waiting = time.perf_counter()
+        self.waited = 0.0
+        self.steps = 0
+
+    def data_ready(self) -> None:
+        """A step has its samples on every process."""
+        self.waited += time.perf_counter() - self.waiting
+        self.steps += 1
+
+    def step_done(self) -> None:
+        """From now on the next step waits for its samples."""
+        self.waiting = time.perf_counter()
+
+    def figures(self, images: int) -> dict[str, float]:
+        """Rates since the last call; `images` is the number in one global step."""
+        spent = time.perf_counter() - self.began
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        if self._device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self._device)
+        figures = {
+            "images_per_s": images * self.steps / spent,
+            "step_s": spent / max(self.steps, 1),
+            "data_wait": self.waited / spent,
+            "memory_gib": peak / 2**30,
+        }
+        self.restart()
+        return figures
+
+
 class Timed:
-    """A layout (engine.replicas.Replicas or engine.zero.Sharded) with a clock around each part of a step."""
+    """A layout (engine.replicas.Replicas or engine.zero.Sharded) with a clock around each part of a step.
+
+    Opt-in (log.timing), since waiting for the device costs speed.
+    """
 
     def __init__(self, layout: Any, device: torch.device) -> None:
         self._layout: Replicas = layout

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import resource
-import signal
-import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 import torch
@@ -26,13 +21,14 @@ from unimatch.engine.optim import set_lr
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.runtime import Layout, Runtime
 from unimatch.engine.schedule import lr_factor
-from unimatch.engine.timing import Timed
+from unimatch.engine.signals import SIGNALS, Remembered, Stopped
+from unimatch.engine.step_log import SHOWN, means, rates
+from unimatch.engine.timing import StepClock, Timed
 from unimatch.errors import UserError
 from unimatch.methods.base import Method, Progress
 from unimatch.tasks.base import Task
 
 RawBatch = list[RawMicro]  # one process's micro-batches as the data workers made them
-SIGNALS = (signal.SIGTERM, signal.SIGINT)  # save and leave
 STEP_TAG = 0x57E9  # keeps a step's torch seed apart from the data's keys
 
 
@@ -46,15 +42,6 @@ class StepModule(nn.Module):
 
     def forward(self, batch: Batch, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         return self.method.step(self.net, batch, progress)
-
-
-class Stopped(Exception):
-    """A signal asked the run to stop; all is saved. `code`: the exit status that says which signal."""
-
-    def __init__(self, number: int, step: int) -> None:
-        name = signal.Signals(number).name
-        super().__init__(f"stopped by {name} after step {step}; saved: continue with --resume")
-        self.code = 128 + number
 
 
 @dataclass
@@ -76,6 +63,8 @@ class Trainer:
     monitor: Monitor = field(default_factory=Monitor)  # of the loader's workers
 
     def __post_init__(self) -> None:
+        batch, uses_unlabeled = self.config.batch, self.method.views.unlabeled
+        self._images_per_step = batch.labeled + (batch.unlabeled or 0 if uses_unlabeled else 0)
         self.num_parameters = sum(p.numel() for p in self.net.parameters())
         self._layout: Layout | Timed = self.runtime.prepare(
             StepModule(self.net, self.method), self.optimizer, self.config.optimizer.clip_norm
@@ -88,53 +77,43 @@ class Trainer:
         # Under ZeRO-3 the parameters are gathered for it: not in every step for nothing.
         self._follows = type(self.method).after_update is not Method.after_update
         self._copies = Copies(self.runtime.device)
-        self._signal = 0
+        self._signals = Remembered()
         self._headline: float | None = None
         self._finite = torch.ones((), dtype=torch.bool, device=self.runtime.device)
         self._saved_step = self.state.step
 
     def train(self, log: RunLog) -> None:
         """Runs to the last step. When a signal arrives: saves, and raises Stopped, on all processes."""
-        before = {number: signal.signal(number, self._remember_signal) for number in SIGNALS}
-        try:
+        with self._signals:
             self._run(log)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            log.flush()
+            with self.runtime.together():
+                if log.problem:
+                    raise log.problem
 
     def _run(self, log: RunLog) -> None:
-        every = self.config.log.every_steps
-        window = _Window(self.runtime)
+        config = self.config
+        clock = StepClock(self.runtime.device)
         samples = iter(self.loader)
         while (step := self.state.step) < self.total_steps:
             raw = self._agree(log.problem or self._next(samples))
             shares = self._shares(raw)
-            window.data_ready()
+            clock.data_ready()
             logs, batch = self._step(step, raw, shares)
             self.state.step = done = step + 1
+            is_last = done == self.total_steps
             log.progress(done)
-            if done % every == 0 or done == self.total_steps:
-                self._log_step(log, done, logs, window)
-            if self.config.log.pictures_every_steps and done % self.config.log.pictures_every_steps == 0:
-                with self._layout.whole(self.net) as net:
-                    if log.active:
-                        log.pictures(done, self.task.pictures(net, batch))
-            if self.evaluator and (
-                done % self.config.evaluation.every_steps == 0 or done == self.total_steps
-            ):
+            if is_last or done % config.log.every_steps == 0:
+                self._log_step(log, done, logs, clock)
+            if config.log.pictures_every_steps and done % config.log.pictures_every_steps == 0:
+                self._log_pictures(log, done, batch)
+            if self.evaluator and (is_last or done % config.evaluation.every_steps == 0):
                 self._evaluate(log)
-                window = _Window(self.runtime)
-            if done % self.config.checkpoint.every_steps == 0 or done == self.total_steps:
+                clock.restart()
+            if is_last or done % config.checkpoint.every_steps == 0:
                 self._save()
-                window = _Window(self.runtime)
-            window.step_done()
-        log.flush()
-        with self.runtime.together():
-            if log.problem:
-                raise log.problem
-
-    def _remember_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signal = number
+                clock.restart()
+            clock.step_done()
 
     def _next(self, samples: Iterator[tuple[int, RawBatch]]) -> RawBatch | UserError:
         """This process's micro-batches of the next step, or why there are none."""
@@ -148,8 +127,8 @@ class Trainer:
     def _agree(self, raw: RawBatch | UserError) -> RawBatch:
         """`raw`, once every process has its own. If one got a signal, all save and leave."""
         told = torch.zeros(len(SIGNALS) + 2, dtype=torch.float64)
-        if self._signal:
-            told[SIGNALS.index(self._signal)] = 1
+        if self._signals.number:
+            told[SIGNALS.index(self._signals.number)] = 1
         if isinstance(raw, UserError):
             told[-2] = 1
         else:
@@ -201,23 +180,11 @@ class Trainer:
                 self.method.after_update(self.net, progress)
         return totals, batch
 
-    def _log_step(self, log: RunLog, done: int, logs: Mapping[str, Tensor], window: _Window) -> None:
-        names = list(logs)
-        flat = torch.cat([logs[name].reshape(-1).double() for name in names])
-        flat = (self.runtime.sum_on_device(flat) / self.runtime.world).cpu()
+    def _log_step(self, log: RunLog, done: int, logs: Mapping[str, Tensor], clock: StepClock) -> None:
+        values = means(logs, self.runtime, self.task.taxonomy.names)
         self._check_finite()
-        values: dict[str, Any] = {}
-        for name, part in zip(names, flat.split([logs[name].numel() for name in names]), strict=True):
-            if part.numel() == 1:
-                values[name] = part.item()
-            else:
-                values[name] = dict(zip(self.task.taxonomy.names, part.tolist(), strict=True))
-        for group in self.optimizer.param_groups:
-            values[f"lr_{group['name']}"] = group["lr"]
-        images = self.config.batch.labeled + (
-            self.config.batch.unlabeled or 0 if self.method.views.unlabeled else 0
-        )
-        values |= window.figures(images)
+        values |= rates(self.optimizer)
+        values |= clock.figures(self._images_per_step)
         values |= {f"data_{name}": value for name, value in self.monitor.figures().items()}
         if isinstance(self._layout, Timed):
             values |= self._layout.figures()
@@ -225,9 +192,13 @@ class Trainer:
         if self.state.skipped:
             values["skipped_samples"] = self.state.skipped
         log.record("train", done, values)
-        names = [name for name in ("loss", "kept", "images_per_s", "data_wait") if name in values]
-        shown: dict[str, float] = {name: values[name] for name in names}
-        log.figures(done, shown, (self.total_steps - done) * values["step_s"])
+        seconds_left = (self.total_steps - done) * values["step_s"]
+        log.figures(done, {name: values[name] for name in SHOWN if name in values}, seconds_left)
+
+    def _log_pictures(self, log: RunLog, done: int, batch: Batch) -> None:
+        with self._layout.whole(self.net) as net:
+            if log.active:
+                log.pictures(done, self.task.pictures(net, batch))
 
     def _check_finite(self) -> None:
         """Every process checks before anything is logged or saved: poisoned weights become no checkpoint."""
@@ -294,39 +265,3 @@ class Trainer:
         if self.state.skipped:
             text += f"; {self.state.skipped} unreadable samples were replaced"
         return f"{text}; {self.config.out}"
-
-
-class _Window:
-    """Clock of the steps since the last log line."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
-        self._restart()
-
-    def _restart(self) -> None:
-        self.began = self.waiting = time.perf_counter()
-        self.waited = 0.0
-        self.steps = 0
-
-    def data_ready(self) -> None:
-        self.waited += time.perf_counter() - self.waiting
-        self.steps += 1
-
-    def step_done(self) -> None:
-        self.waiting = time.perf_counter()
-
-    def figures(self, images: int) -> dict[str, float]:
-        """Rates since the last call; `images` is the number in one global step."""
-        spent = time.perf_counter() - self.began
-        unit = 1 if sys.platform == "darwin" else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        if self.runtime.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self.runtime.device)
-        figures = {
-            "images_per_s": images * self.steps / spent,
-            "step_s": spent / max(self.steps, 1),
-            "data_wait": self.waited / spent,
-            "memory_gib": peak / 2**30,
-        }
-        self._restart()
-        return figures

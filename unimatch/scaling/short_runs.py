@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from unimatch.engine.build import build_method, build_task, open_shards, task_class
+from unimatch.engine.build import build_method, build_task, task_class
 from unimatch.engine.log import read_metrics
 from unimatch.engine.run_config import RunConfig
+from unimatch.engine.run_data import open_shards
 from unimatch.errors import UserError
 from unimatch.scaling import spawn
 from unimatch.scaling.calibrate import Exchange, Measured, Parts, log_spread

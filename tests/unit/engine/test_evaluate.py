@@ -18,9 +18,10 @@ from tests.support.change_set import CHANGES, sample, write_change_run, write_ch
 from tests.support.tiny_set import damage, write_samples
 from unimatch import config as config_io
 from unimatch.data.evaluation import eval_loader
-from unimatch.engine import build
+from unimatch.engine.build import build_trainer
 from unimatch.engine.evaluate import Evaluator, report
 from unimatch.engine.run_config import RunConfig
+from unimatch.engine.run_data import open_data
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import ConfigError, DataError, UserError
 from unimatch.shardset.archive import ShardSet
@@ -194,7 +195,7 @@ class Log:
 
 
 def built(config):
-    return build.build_trainer(config, build.open_data(config), Runtime(), resume=False)
+    return build_trainer(config, open_data(config), Runtime(), resume=False)
 
 
 def test_no_pass_inherits_the_mode_of_the_one_before(run):

@@ -20,6 +20,7 @@ from unimatch.models.segmentor import build_segmentor
 from unimatch.scaling import cost
 from unimatch.scaling.cost import Activations, Network, Passes
 from unimatch.scaling.footprint import LiveBytes, blank_micro, network_of, shape_only, step_bytes
+from unimatch.scaling.forecast import micro_batch
 from unimatch.taxonomy import Taxonomy
 
 ONCE = Passes(1, 1)
@@ -116,7 +117,7 @@ def test_the_line_through_two_measurements():
     + [(3, "batch", (0, 0)), (4, "batch", (4, 4)), (0, None, (0, 0))],
 )
 def test_the_micro_batch_that_fits_is_the_one_that_training_would_take(most, partner, found):
-    assert plan.micro_batch(BatchConfig(32, 32), True, partner, 4, most) == found
+    assert micro_batch(BatchConfig(32, 32), True, partner, 4, most) == found
 
 
 def test_storages_are_counted_once_and_forgotten_when_freed():

@@ -16,9 +16,10 @@ from unimatch import config as config_io
 from unimatch import losses
 from unimatch.codecs.volume_files import read_volume
 from unimatch.data.evaluation import eval_loader
-from unimatch.engine.build import build_network, build_task, build_trainer, open_data
+from unimatch.engine.build import build_network, build_task, build_trainer
 from unimatch.engine.evaluate import report
 from unimatch.engine.run_config import RunConfig
+from unimatch.engine.run_data import open_data
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import ConfigError, DataError
 from unimatch.shardset.archive import ShardSet

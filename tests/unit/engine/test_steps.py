@@ -1,0 +1,30 @@
+import pytest
+
+from unimatch.engine.run_config import BatchConfig
+from unimatch.engine.steps import accumulation_steps
+from unimatch.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("labeled", "unlabeled", "limit", "world", "steps"),
+    [
+        (8, 8, None, 1, 1),
+        (8, 8, 16, 1, 1),
+        (8, 8, 15, 1, 2),
+        (8, 8, 4, 1, 4),
+        (8, 8, 4, 2, 2),
+        (2, 6, 4, 1, 2),
+        (3, 9, 4, 1, 3),
+        (8, None, 3, 2, 2),
+    ],
+)
+def test_the_fewest_micro_batches_that_fit(labeled, unlabeled, limit, world, steps):
+    batch = BatchConfig(labeled, unlabeled, limit)
+    assert accumulation_steps(batch, unlabeled is not None, world) == steps
+
+
+def test_batches_that_cannot_be_shared_say_why():
+    with pytest.raises(UserError, match="batch.unlabeled is 6, which 4 processes cannot share evenly"):
+        accumulation_steps(BatchConfig(8, 6), True, 4)
+    with pytest.raises(UserError, match="max_per_device is 3, but batch.labeled 3 and batch.unlabeled 9"):
+        accumulation_steps(BatchConfig(3, 9, 3), True, 1)

@@ -1,0 +1,44 @@
+"""A trained network out of its run folder, to evaluate, predict or compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from unimatch.engine import checkpoint
+from unimatch.engine.build import build_method, build_network, build_task
+from unimatch.engine.run_config import RunConfig
+from unimatch.engine.run_folder import read_config
+from unimatch.engine.runtime import Runtime
+from unimatch.models.segmentor import Segmentor
+from unimatch.models.weights import load_strictly
+from unimatch.tasks.base import Task
+from unimatch.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A trained network and what it was trained for."""
+
+    config: RunConfig
+    net: Segmentor
+    task: Task
+    folder: Path  # the checkpoint
+    state: checkpoint.TrainerState
+
+
+def restore(run: Path, which: str, network: str | None, runtime: Runtime) -> Restored:
+    """The network of a run's checkpoint on this process's device, in eval mode.
+
+    which: "last", "best", or the number of a step; network: None for the one that gives the headline figure.
+    """
+    config = read_config(run)
+    folder = checkpoint.find(run, which)
+    state = checkpoint.load_state(folder)
+    taxonomy = Taxonomy.from_json(state.taxonomy)
+    config.model.encoder.weights = "none"  # every weight comes from the checkpoint
+    net = build_network(config, taxonomy, runtime)
+    task = build_task(config, taxonomy, net)
+    name = network or next(iter(build_method(config, task, net).eval_nets(net)))
+    load_strictly(net, checkpoint.load_network(folder, name), str(folder))
+    return Restored(config, net.eval(), task, folder, state)

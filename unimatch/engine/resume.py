@@ -1,0 +1,54 @@
+"""A run goes on where its last checkpoint left it, if it would compute what it would have computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from unimatch.engine import checkpoint
+from unimatch.engine.run_config import RunConfig
+from unimatch.engine.run_folder import refuse_changes
+from unimatch.errors import UserError
+from unimatch.methods.base import Method
+from unimatch.models.weights import load_strictly
+
+
+def resume_from(
+    last: Path,
+    config: RunConfig,
+    net: nn.Module,
+    method: Method,
+    now: checkpoint.TrainerState,
+    total_steps: int,
+) -> tuple[checkpoint.TrainerState, dict[str, Any]]:
+    """The state of a checkpoint, and its optimiser's; networks and method hold what it saved.
+
+    now: the state of the same run at step 0. UserError if other settings, classes or samples trained it, or
+    if there is no step left.
+    """
+    refuse_changes(config)
+    state = checkpoint.load_state(last)
+    _check_same(state, now, last)
+    for name, saved in {checkpoint.NETWORK: net, **method.eval_nets(net)}.items():
+        load_strictly(saved, checkpoint.load_network(last, name), str(last))
+    engine = checkpoint.load_engine(last)
+    method.load_state_dict(engine["method"])
+    if state.step >= total_steps:
+        raise UserError(
+            f"{config.out} is already at its last step, {state.step} of {total_steps}: nothing to resume; to "
+            f"train longer, start a new run with another `out`"
+        )
+    state.world = now.world
+    return state, engine
+
+
+def _check_same(saved: checkpoint.TrainerState, now: checkpoint.TrainerState, folder: Path) -> None:
+    checkpoint.check_taxonomy(saved, now.taxonomy, folder)
+    for name, value in now.splits.items():
+        if name != "val" and saved.splits.get(name) != value:
+            raise UserError(
+                f"{folder} was trained with another {name} list (hash {saved.splits.get(name)}, now "
+                f"{value}); restore data.{name}, or start a new run with another `out`"
+            )

@@ -1,0 +1,65 @@
+"""What a run tells about itself when it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import unimatch
+from unimatch.data.decoded import Decoded
+from unimatch.engine.log import banner
+from unimatch.engine.run_data import Selection
+from unimatch.engine.trainer import Trainer
+from unimatch.models.segmentor import Segmentor
+
+
+def start_banner(
+    trainer: Trainer,
+    selections: Mapping[str, Selection],
+    accumulation: int,
+    last: Path | None,
+    decoded: Decoded | None,
+) -> str:
+    """Method, machines, batch, samples, network and weights, a line each.
+
+    last: the checkpoint that the run goes on from; decoded: the memory for decoded samples, if there is one.
+    """
+    config, world = trainer.config, trainer.runtime.world
+    uses_unlabeled = trainer.method.views.unlabeled
+    sizes = {"labelled": config.batch.labeled}
+    if uses_unlabeled:
+        assert config.batch.unlabeled is not None
+        sizes["unlabelled"] = config.batch.unlabeled
+
+    def joined(parts: Iterable[int]) -> str:
+        return " + ".join(str(part) for part in parts)
+
+    encoder, net = config.model.encoder, trainer.net
+    assert isinstance(net, Segmentor)
+    rows = {
+        "method": config.method.name,
+        "processes": f"{world} on {trainer.runtime.device.type}, {config.precision}, "
+        f"batch norm {config.sync_batchnorm}",
+        "global batch": " + ".join(f"{size} {name}" for name, size in sizes.items()),
+        "micro-batch": f"{joined(size // world // accumulation for size in sizes.values())} per process, "
+        f"accumulated {accumulation}x",
+        "samples": "\n".join(
+            f"{len(s.rows)} {name}: {s.name} (hash {s.hash})" for name, s in selections.items()
+        ),
+        "classes": f"{trainer.task.taxonomy.num_classes} (hash {trainer.task.taxonomy.hash})",
+        "steps": f"{trainer.total_steps}, {trainer.steps_per_epoch} an epoch",
+        "network": f"{encoder.name} stride {encoder.output_stride} + {config.model.head.name}, "
+        f"{trainer.num_parameters / 1e6:.2f} M parameters",
+        "weights": net.encoder.loaded if last is None else str(last),
+        "run folder": str(config.out),
+    }
+    if decoded is not None:
+        rows["kept decoded"] = decoded.describe()
+    if trainer.method.views.num_strong:
+        device = trainer.runtime.device.type
+        on_device = trainer.task.views_on_device(device != "cpu")
+        maker = f"{device}, in batches" if on_device else "the data workers"
+        rows["strong views"] = f"made by {maker}"
+    if last is not None:
+        rows["resumed"] = f"after step {trainer.state.step}"
+    return banner(f"unimatch {unimatch.__version__}", rows)

@@ -1,0 +1,89 @@
+"""How the samples of a run are cut into steps, processes and micro-batches: arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from unimatch.data.plan import Plan
+from unimatch.engine.run_config import BatchConfig, RunConfig
+from unimatch.engine.run_data import RunData
+from unimatch.engine.schedule import total_steps
+from unimatch.errors import UserError
+from unimatch.methods.base import ViewNeeds
+from unimatch.shardset.archive import ShardSet
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a run, and the samples in them."""
+
+    plan: Plan
+    rows_labeled: np.ndarray  # the samples that the plan numbers, as rows of the shard set
+    rows_unlabeled: np.ndarray | None  # the same; None: the method uses none
+    accumulation: int  # micro-batches per process and step
+    total: int  # optimiser steps of the whole run
+
+
+def cut_into_steps(config: RunConfig, data: RunData, views: ViewNeeds, world: int) -> Steps:
+    """The steps of a run on `world` processes; UserError if its batches cannot be cut so."""
+    labeled, unlabeled = data.selections["labeled"], data.selections.get("unlabeled")
+    accumulation = accumulation_steps(config.batch, views.unlabeled, world)
+    _require_neighbours(config.batch, views, world, accumulation)
+    rows = unlabeled.rows if unlabeled is not None else None
+    plan = plan_of(config, data.shards, views, labeled.rows, rows)
+    total = total_steps(config.schedule, plan.steps_per_epoch)
+    return Steps(plan, labeled.rows, rows if views.unlabeled else None, accumulation, total)
+
+
+def plan_of(
+    config: RunConfig, shards: ShardSet, views: ViewNeeds, labeled: np.ndarray, unlabeled: np.ndarray | None
+) -> Plan:
+    """Who reads what when. An epoch is one pass over the unlabelled rows, if there are any."""
+    return Plan(
+        labeled=shards.shard_sizes(labeled),
+        unlabeled=shards.shard_sizes(unlabeled) if unlabeled is not None and views.unlabeled else None,
+        batch_labeled=config.batch.labeled,
+        batch_unlabeled=config.batch.unlabeled if views.unlabeled else None,
+        seed=config.seed,
+        partner=views.partner,
+        epoch_samples=len(unlabeled) if unlabeled is not None else len(labeled),
+    )
+
+
+def accumulation_steps(batch: BatchConfig, uses_unlabeled: bool, world: int) -> int:
+    """Micro-batches per process and step: the fewest that divide the batch evenly within max_per_device."""
+    sizes = {"batch.labeled": batch.labeled}
+    if uses_unlabeled:
+        assert batch.unlabeled is not None
+        sizes["batch.unlabeled"] = batch.unlabeled
+    for name, size in sizes.items():
+        if size % world:
+            raise UserError(
+                f"{name} is {size}, which {world} processes cannot share evenly: batch sizes are global, "
+                f"so choose a multiple of {world} or another number of processes"
+            )
+    per_process = [size // world for size in sizes.values()]
+    limit = batch.max_per_device or sum(per_process)
+    for steps in range(1, min(per_process) + 1):
+        if all(size % steps == 0 for size in per_process) and sum(per_process) // steps <= limit:
+            return steps
+    found = " and ".join(f"{name} {size}" for name, size in sizes.items())
+    raise UserError(
+        f"batch.max_per_device is {limit}, but {found} on {world} processes "
+        f"cannot be cut into equal micro-batches that small; raise it or change the batch sizes"
+    )
+
+
+def _require_neighbours(batch: BatchConfig, views: ViewNeeds, world: int, accumulation: int) -> None:
+    if not views.unlabeled or views.partner != "batch":
+        return
+    assert batch.unlabeled is not None
+    micro = batch.unlabeled // world // accumulation
+    if micro % 2:
+        raise UserError(
+            f"method.mix_partner: batch pairs neighbours, but the micro-batch has {micro} unlabelled "
+            f"samples; choose an even number per process (batch.unlabeled, batch.max_per_device), or "
+            f"mix_partner: same"
+        )

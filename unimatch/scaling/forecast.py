@@ -1,0 +1,184 @@
+"""What a configured run will take: memory, micro-batches, steps, traffic and reading, in each mode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+import torch
+from torch import nn
+
+from unimatch.engine.build import build_method, build_task, task_class
+from unimatch.engine.run_config import BatchConfig, OptimizerConfig, RunConfig
+from unimatch.engine.run_data import open_shards, select
+from unimatch.engine.schedule import total_steps
+from unimatch.engine.steps import accumulation_steps, plan_of
+from unimatch.errors import UserError
+from unimatch.scaling import cost
+from unimatch.scaling.cost import STAGES, Activations, Memory, Network, Passes, Traffic
+from unimatch.scaling.footprint import blank_micro, network_of, shape_only, step_bytes
+from unimatch.shardset.archive import ShardSet
+
+Points = tuple[tuple[int, float], tuple[int, float]]  # (samples, bytes) of two micro-batches
+SPARE = 0.1  # of the device's memory: the driver's context, kernels' workspaces, gaps between blocks
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way of laying the run over the devices."""
+
+    stage: int
+    memory: Memory
+    left: float  # bytes for activations
+    most: int  # samples that they hold in one pass
+    max_per_device: int  # of them used, so that the global batch divides; 0: the run does not fit
+    accumulation: int  # then; 0: the run does not fit
+    traffic: Traffic
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take of `devices` devices; one mode for each of ZeRO's stages."""
+
+    devices: int
+    room: float  # bytes of a device that are planned with
+    network: Network
+    norms: int  # batch norms
+    passes: Passes
+    activations: Activations
+    points: Points  # what they were measured on
+    sizes: tuple[int, int]  # samples of the global batch, labelled and unlabelled
+    accumulation: int  # as configured
+    steps: int
+    steps_per_epoch: int
+    read_bytes: float  # from the shards in a step
+    modes: list[Mode]
+
+    @property
+    def samples(self) -> int:
+        """Of the global batch."""
+        return sum(self.sizes)
+
+
+def forecast(config: RunConfig, devices: int, device_bytes: float) -> Forecast:
+    """UserError where the run itself would end with one."""
+    shards = open_shards(config.data.shards, config.data.cache)
+    net = shape_only(config.model, shards.taxonomy.num_classes, dates=task_class(config).dates)
+    task = build_task(config, shards.taxonomy, net)
+    method = build_method(config, task, net)
+    views, paired = method.views, method.views.unlabeled
+    if paired and not (config.data.unlabeled and config.batch.unlabeled):
+        raise UserError(
+            f"method {config.method.name} uses unlabelled samples: set data.unlabeled and batch.unlabeled"
+        )
+    labeled = select(shards, config.data.labeled).rows
+    unlabeled = select(shards, config.data.unlabeled).rows if config.data.unlabeled else None
+    sizes = (config.batch.labeled, (config.batch.unlabeled or 0) if paired else 0)
+    accumulation = accumulation_steps(config.batch, paired, devices)
+    steps_per_epoch = plan_of(config, shards, views, labeled, unlabeled).steps_per_epoch
+    steps = total_steps(config.schedule, steps_per_epoch)
+
+    copies = sum(other is not net for other in method.eval_nets(net).values())
+    network = network_of(net, _moments(config.optimizer), copies)
+    activations, passes, points = _activations(config, shards, labeled, sizes)
+    room = device_bytes * (1 - SPARE)
+    return Forecast(
+        devices,
+        room,
+        network,
+        sum(isinstance(module, nn.BatchNorm2d) for module in net.modules()),
+        passes,
+        activations,
+        points,
+        sizes,
+        accumulation,
+        steps,
+        steps_per_epoch,
+        _read_bytes(shards, labeled, unlabeled, sizes, views.partner),
+        [
+            _mode(config.batch, paired, views.partner, network, activations, passes, room, devices, stage)
+            for stage in STAGES
+        ],
+    )
+
+
+def _moments(optimizer: OptimizerConfig) -> int:
+    """Values that the optimiser keeps a parameter."""
+    return 2 if optimizer.name == "adamw" else int(optimizer.momentum != 0)
+
+
+def _mode(
+    batch: BatchConfig,
+    paired: bool,
+    partner: str | None,
+    network: Network,
+    activations: Activations,
+    passes: Passes,
+    room: float,
+    devices: int,
+    stage: int,
+) -> Mode:
+    parts = cost.memory(network, stage, devices)
+    left = room - parts.state
+    most = activations.most(left) if left > 0 else 0
+    limit, times = micro_batch(batch, paired, partner, devices, most)
+    sent = cost.traffic(
+        network.bytes, stage, devices, times or accumulation_steps(batch, paired, devices), passes
+    )
+    return Mode(stage, parts, left, most, limit, times, sent)
+
+
+def _activations(
+    config: RunConfig, shards: ShardSet, labeled: np.ndarray, sizes: tuple[int, int]
+) -> tuple[Activations, Passes, Points]:
+    """The line through two micro-batches of the run's own mixture, and these."""
+    unit = [size // gcd(*sizes) for size in sizes]
+    if sum(unit) % 2 or any(size % 2 for size in unit):  # neighbours are paired, and norms need two images
+        unit = [2 * size for size in unit]
+    row = shards.index[labeled[0]]
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+    points = []
+    passes = Passes(1, 1)
+    for times in (1, 2):
+        num_classes, recompute = shards.taxonomy.num_classes, config.activation_checkpointing
+        net = shape_only(config.model, num_classes, recompute, task_class(config).dates)
+        task = build_task(config, shards.taxonomy, net)
+        method = build_method(config, task, net)
+        counts = (times * unit[0], times * unit[1])
+        raw = blank_micro(task, method, int(row["width"]), int(row["height"]), *counts, has_accelerator=True)
+        found, passes = step_bytes(net, method, task, raw, dtype)
+        points.append((sum(counts), float(found)))
+    few, many = points
+    return Activations.through((few, many)), passes, (few, many)
+
+
+def _read_bytes(
+    shards: ShardSet,
+    labeled: np.ndarray,
+    unlabeled: np.ndarray | None,
+    sizes: tuple[int, int],
+    partner: str | None,
+) -> float:
+    """Mean bytes that a step reads, from the index."""
+    images = shards.index["image_size"].astype(np.float64) + shards.index["second_size"]
+    total = sizes[0] * float((images + shards.index["label_size"])[labeled].mean())
+    if unlabeled is not None and sizes[1]:
+        total += sizes[1] * float(images[unlabeled].mean()) * (2 if partner == "shuffled" else 1)
+    return total
+
+
+def micro_batch(
+    batch: BatchConfig, paired: bool, partner: str | None, devices: int, most: int
+) -> tuple[int, int]:
+    """(batch.max_per_device, accumulation): the largest pass of at most `most` samples; (0, 0): none fits."""
+    if not most:
+        return 0, 0
+    try:
+        steps = accumulation_steps(BatchConfig(batch.labeled, batch.unlabeled, most), paired, devices)
+    except UserError:
+        return 0, 0
+    other = (batch.unlabeled or 0) // devices // steps if paired else 0
+    if partner == "batch" and other % 2:
+        return 0, 0
+    return batch.labeled // devices // steps + other, steps
