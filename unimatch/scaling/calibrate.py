@@ -1,4 +1,4 @@
-"""From measured runs to the model of engine.step_time: what a machine is like, and how wrong the model is."""
+"""From measured runs to the model of step_time: what a machine is like, and how wrong the model is."""
 
 from __future__ import annotations
 
