@@ -166,9 +166,11 @@ def _settings(config: RunConfig) -> dict[str, str]:
 
 
 def _hashes(data: RunData) -> dict[str, str]:
-    """Of the shards' index and of the samples that each list names."""
+    """Of the shards (places, bytes and classes of all samples) and of the samples that each list names."""
+    info = data.shards.info
+    shards = [info["index"]["sha256"], data.shards.taxonomy.hash, *(one["sha256"] for one in info["shards"])]
     lists = {f"data.{name} (hash of its keys)": one.hash for name, one in data.selections.items()}
-    return {"shards": str(data.shards.info["index"]["sha256"])[:16], **lists}
+    return {"shards": _hash("\n".join(shards)), **lists}
 
 
 def _sources() -> str:

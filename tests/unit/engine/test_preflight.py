@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import json
 import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+import unimatch
 from unimatch.engine.preflight import mismatches, preflight, ranks
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
+from unimatch.packing.synthetic import write_synthetic
+from unimatch.shardset.key_list import read_keys
 
 
 @pytest.mark.parametrize(
@@ -48,3 +56,133 @@ def test_shards_that_are_not_there_are_an_error_before_anything_is_built(tiny_co
     tiny_config.data.shards = "/nowhere"
     with pytest.raises(UserError, match="^/nowhere: no such folder"):
         preflight(tiny_config, Runtime(), resume=False)
+
+
+class OneOfTwo(Runtime):
+    """A process of two, which run one after the other: `first` is what the one before told."""
+
+    def __init__(self, first: OneOfTwo | None = None) -> None:
+        super().__init__()
+        self.world, self.rank = 2, int(first is not None)
+        self.told: list[Any] = []
+        self.first = first or self
+
+    def await_all(self) -> None:
+        pass
+
+    def all_reduce_s(self, size_bytes: int) -> float:
+        return 0.0
+
+    def gather(self, value: Any) -> list[Any]:
+        self.told.append(value)
+        return [self.first.told[len(self.told) - 1], value]
+
+
+@pytest.fixture
+def own_config(tiny_config: RunConfig, tmp_path: Path) -> RunConfig:
+    """A run whose shards and lists may be changed."""
+    shutil.copytree(Path(tiny_config.data.shards).parent, tmp_path / "data")
+    tiny_config.data.shards = str(tmp_path / "data" / "shards")
+    for name in ("labeled", "unlabeled"):
+        setattr(tiny_config.data, name, str(tmp_path / "data" / "split" / f"{name}.txt"))
+    return tiny_config
+
+
+def shorten(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "split" / f"{name}.txt"
+        path.write_text("\n".join(read_keys(path)[1:]))
+
+    return change
+
+
+def change_info(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    def rewrite(folder: Path) -> None:
+        path = folder / "shards" / "index.json"
+        info = json.loads(path.read_text())
+        change(info)
+        path.write_text(json.dumps(info))
+
+    return rewrite
+
+
+def swap_classes(info: dict[str, Any]) -> None:
+    names = info["taxonomy"]["names"]
+    names[0], names[1] = names[1], names[0]
+
+
+def other_pixels(info: dict[str, Any]) -> None:
+    info["shards"][0]["sha256"] = "0" * 64
+
+
+def repacked(folder: Path) -> None:
+    """Other scenes of the same names and sizes."""
+    shutil.rmtree(folder / "shards")
+    write_synthetic(folder / "shards", train=40, val=10, height=48, width=64, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (shorten("labeled"), r"data.labeled \(hash of its keys\): \w{16} on rank 0; \w{16} on rank 1"),
+        (shorten("unlabeled"), r"data.unlabeled \(hash of its keys\): \w{16} on rank 0; \w{16} on rank 1"),
+        (change_info(swap_classes), r"shards: \w{16} on rank 0; \w{16} on rank 1"),
+        (change_info(other_pixels), r"shards: \w{16} on rank 0; \w{16} on rank 1"),
+        (repacked, r"shards: \w{16} on rank 0; \w{16} on rank 1"),
+    ],
+)
+def test_hosts_whose_data_differ_do_not_train_together(own_config, tmp_path, change, told):
+    first = OneOfTwo()
+    preflight(own_config, first, resume=False)
+    preflight(own_config, OneOfTwo(first), resume=False)
+    change(tmp_path / "data")
+    with pytest.raises(UserError, match=rf"must be alike:\n  {told}\n  \(host"):
+        preflight(own_config, OneOfTwo(first), resume=False)
+
+
+def test_the_same_shards_may_lie_elsewhere(own_config, tmp_path):
+    first = OneOfTwo()
+    preflight(own_config, first, resume=False)
+    shutil.move(tmp_path / "data" / "shards", tmp_path / "here")
+    own_config.data.shards = str(tmp_path / "here")
+    preflight(own_config, OneOfTwo(first), resume=False)
+
+
+@pytest.mark.parametrize("file", ["losses.py", "engine/trainer.py"])
+def test_hosts_whose_sources_differ_in_one_byte_do_not_train_together(
+    tiny_config, tmp_path, monkeypatch, file
+):
+    first = OneOfTwo()
+    preflight(tiny_config, first, resume=False)
+    copy = tmp_path / "unimatch"
+    shutil.copytree(Path(unimatch.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(unimatch, "__file__", str(copy / "__init__.py"))
+    preflight(tiny_config, OneOfTwo(first), resume=False)
+    data = (copy / file).read_bytes()
+    (copy / file).write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+    with pytest.raises(UserError, match=r"sources: \w{16} on rank 0; \w{16} on rank 1"):
+        preflight(tiny_config, OneOfTwo(first), resume=False)
+
+
+def test_hosts_of_other_settings_timeouts_and_checkpoints_are_told_apart(tiny_config, tmp_path):
+    first = OneOfTwo()
+    preflight(tiny_config, first, resume=False)
+    later = OneOfTwo(first)
+    later.timeout_s = 5.0
+    with pytest.raises(UserError, match="--timeout: 600 on rank 0; 5 on rank 1"):
+        preflight(tiny_config, later, resume=False)
+    (tiny_config.out / "checkpoints" / "step_00000007").mkdir(parents=True)
+    with pytest.raises(UserError, match="--resume from: the start on rank 0; step_00000007 on rank 1"):
+        preflight(tiny_config, OneOfTwo(first), resume=True)
+    tiny_config.optimizer.weight_decay = 0.5
+    first.told.append({"optimizer.weight_decay": "0.0001"})
+    with pytest.raises(UserError, match="optimizer.weight_decay: 0.0001 on rank 0; 0.5 on rank 1"):
+        preflight(tiny_config, OneOfTwo(first), resume=False)
+
+
+def test_a_host_without_the_data_is_named(own_config, tmp_path):
+    first = OneOfTwo()
+    preflight(own_config, first, resume=False)
+    shutil.rmtree(tmp_path / "data" / "shards")
+    with pytest.raises(UserError, match=r"^rank 1: .*data/shards: no such folder"):
+        preflight(own_config, OneOfTwo(first), resume=False)

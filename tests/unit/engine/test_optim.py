@@ -1,0 +1,189 @@
+"""Optimiser and schedule as a run uses them: rates, updates and clipping of real steps, by formula."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.training import SUPERVISED, bare, built, trained
+from unimatch.engine.optim import OptimizerConfig, build_optimizer, set_lr
+from unimatch.engine.schedule import ScheduleConfig
+from unimatch.engine.trainer import Trainer
+
+GROUPS = ("encoder", "head")
+
+
+class Watched:
+    """What each update of a trainer starts from, with which gradients and rates, and what it makes of it."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.steps: list[dict[str, list]] = []
+        trainer.optimizer.register_step_pre_hook(self._before)
+        trainer.optimizer.register_step_post_hook(self._after)
+
+    def _before(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        groups = optimizer.param_groups
+        assert [group["name"] for group in groups] == list(GROUPS)
+        self.steps.append(
+            {
+                "rate": [group["lr"] for group in groups],
+                "grad": [_doubles(p.grad for p in group["params"]) for group in groups],
+                "old": [_doubles(group["params"]) for group in groups],
+            }
+        )
+
+    def _after(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        self.steps[-1]["new"] = [_doubles(group["params"]) for group in optimizer.param_groups]
+
+
+def _doubles(values) -> Tensor:
+    """All values of some tensors in one, float64."""
+    return torch.cat([value.detach().flatten().double() for value in values])
+
+
+def config_of(tiny_run: Path, *overrides: str):
+    return bare(tiny_run, SUPERVISED, "batch.labeled=2", *overrides)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "multiplier", "factors"),
+    [
+        ("{steps: 5, power: 1.0}", 1.0, [1.0, 1.0, 0.8, 0.6, 0.4]),
+        ("{steps: 5, power: 2.0}", 10.0, [1.0, 1.0, 0.64, 0.36, 0.16]),
+        ("{steps: 5}", 1.0, [1.0, 1.0, 0.8**0.9, 0.6**0.9, 0.4**0.9]),
+        ("{steps: 5, power: 1.0, warmup_steps: 2}", 0.5, [0.5, 1.0, 0.8, 0.6, 0.4]),
+        ("{steps: null, epochs: 2, power: 0.0}", 10.0, [1.0] * 4),
+    ],
+)
+def test_logged_rates_are_those_of_the_update_and_of_the_formula(tiny_run, schedule, multiplier, factors):
+    batch = 2 if "epochs: 2" not in schedule else 16  # an epoch is a pass over 34 unlabelled samples
+    trainer = built(
+        config_of(
+            tiny_run,
+            f"schedule={schedule}",
+            f"optimizer={{lr: 0.02, head_lr_multiplier: {multiplier}}}",
+            f"batch.labeled={batch}",
+        )
+    )
+    watched = Watched(trainer)
+    lines = trained(trainer)
+    assert [line["step"] for line in lines] == list(range(1, len(factors) + 1))
+    for name, base in (("lr_encoder", 0.02), ("lr_head", 0.02 * multiplier)):
+        assert [line[name] for line in lines] == pytest.approx([base * f for f in factors], rel=1e-12)
+    assert [step["rate"] for step in watched.steps] == [[x["lr_encoder"], x["lr_head"]] for x in lines]
+
+
+UPDATES = [
+    "{lr: 0.02, weight_decay: 0.0, momentum: 0.0}",
+    "{lr: 0.02, weight_decay: 0.5, momentum: 0.0}",
+    "{lr: 0.02, weight_decay: 0.0, momentum: 0.6}",
+    "{lr: 0.02, weight_decay: 0.5, momentum: 0.6, head_lr_multiplier: 4.0, clip_norm: 0.3}",
+    "{lr: 0.02}",
+    "{name: adamw, lr: 0.01, weight_decay: 0.0}",
+    "{name: adamw, lr: 0.01, weight_decay: 2.0}",
+    "{name: adamw, lr: 0.01, weight_decay: 2.0, betas: [0.5, 0.8], head_lr_multiplier: 4.0, clip_norm: 0.3}",
+    "{name: adamw, lr: 0.01, momentum: 0.1}",
+]
+
+
+def sgd(config: OptimizerConfig, rate: float, step: dict, group: int, memory: dict) -> Tensor:
+    """The change by momentum on gradient and decay."""
+    grad = step["grad"][group] + config.weight_decay * step["old"][group]
+    memory[group] = config.momentum * memory.get(group, 0.0) + grad
+    return -rate * memory[group]
+
+
+def adamw(config: OptimizerConfig, rate: float, step: dict, group: int, memory: dict) -> Tensor:
+    """The change by two moments without bias, and by a decay that they do not see."""
+    grad = step["grad"][group]
+    first, second = config.betas
+    count, mean, square = memory.get(group, (0, 0.0, 0.0))
+    count, mean, square = (
+        count + 1,
+        first * mean + (1 - first) * grad,
+        second * square + (1 - second) * grad**2,
+    )
+    memory[group] = count, mean, square
+    mean, square = mean / (1 - first**count), square / (1 - second**count)
+    return -rate * (mean / (square.sqrt() + 1e-8) + config.weight_decay * step["old"][group])
+
+
+@pytest.mark.parametrize("settings", UPDATES)
+def test_updates_are_those_of_the_formula(tiny_run, settings):
+    """Every field changes what is expected here; the tolerance is a thousandth of the update itself."""
+    config = config_of(tiny_run, f"optimizer={settings}", "schedule={steps: 4, power: 1.0}")
+    trainer = built(config)
+    watched = Watched(trainer)
+    trained(trainer)
+    formula = {"sgd": sgd, "adamw": adamw}[config.optimizer.name]
+    memory: dict[int, object] = {}
+    for step, factor in zip(watched.steps, [1.0, 1.0, 0.75, 0.5], strict=True):
+        for group, multiplier in enumerate((1.0, config.optimizer.head_lr_multiplier)):
+            expected = formula(
+                config.optimizer, config.optimizer.lr * factor * multiplier, step, group, memory
+            )
+            change = step["new"][group] - step["old"][group]
+            rounding = 2.0**-23 * step["old"][group].abs()
+            assert expected.abs().mean() > 1e-6
+            assert ((change - expected).abs() <= 1e-3 * expected.abs() + 2 * rounding + 1e-9).all()
+
+
+def test_every_setting_is_tried_above():
+    """A new one needs a case."""
+    told = " ".join(UPDATES)
+    assert all(f"{field.name}: " in told for field in fields(OptimizerConfig))
+    assert {field.name for field in fields(ScheduleConfig)} == {"steps", "epochs", "power", "warmup_steps"}
+
+
+def loud(trainer: Trainer, factor: float) -> Trainer:
+    """The same with a loss, and so with gradients, `factor` times as large."""
+    quiet = trainer.method.supervised_loss
+    trainer.method.supervised_loss = lambda *inputs: factor * quiet(*inputs)
+    return trainer
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e5])
+def test_a_huge_gradient_is_clipped_over_all_parameters_and_a_small_one_is_left(tiny_run, factor):
+    steps, lines = [], []
+    for clip in ("null", "0.25"):
+        settings = (f"out={tiny_run.parent / clip}", f"optimizer.clip_norm={clip}", "schedule.steps=1")
+        trainer = loud(built(config_of(tiny_run, *settings)), factor)
+        watched = Watched(trainer)
+        lines += trained(trainer)
+        steps += watched.steps
+    raw, clipped = (torch.cat(step["grad"]) for step in steps)
+    norm = float(raw.norm())
+    assert "grad_norm" not in lines[0]
+    assert lines[1]["grad_norm"] == pytest.approx(norm, rel=1e-5), "logged as it was before clipping"
+    if factor < 1:
+        assert norm < 0.2 and torch.equal(clipped, raw)
+    else:
+        assert norm > 1000
+        torch.testing.assert_close(clipped, raw * 0.25 / norm, rtol=1e-4, atol=1e-9)
+
+
+def test_frozen_parameters_are_in_no_group_and_all_others_in_one(tiny_run):
+    trainer = built(config_of(tiny_run))
+    first = next(trainer.net.encoder.parameters()).requires_grad_(False)
+    groups = build_optimizer(trainer.net, trainer.config.optimizer).param_groups
+    held = [id(p) for group in groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in trainer.net.parameters() if p is not first)
+    assert {id(p) for p in groups[1]["params"]} == {id(p) for p in trainer.net.head.parameters()}
+
+
+def test_a_rate_is_set_from_its_base_however_often(tiny_run):
+    optimizer = built(config_of(tiny_run, "optimizer.head_lr_multiplier=3", "optimizer.lr=0.5")).optimizer
+    for factor in (0.5, 0.5, 0.1):
+        set_lr(optimizer, factor)
+        assert [group["lr"] for group in optimizer.param_groups] == [0.5 * factor, 1.5 * factor]
+
+
+@pytest.mark.parametrize("field", ["lr", "head_lr_multiplier", "clip_norm"])
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_what_must_be_positive_is(field, value):
+    with pytest.raises(ValueError, match=field):
+        OptimizerConfig(**{"lr": 0.1, field: value})

@@ -1,0 +1,142 @@
+"""A resumed run computes what it would have computed: everything that decides that must be as it was."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.training import SUPERVISED, bare, built, trained
+from unimatch import config as config_io
+from unimatch.config import Section
+from unimatch.engine.run_config import RunConfig
+from unimatch.engine.run_folder import flat, refuse_changes, start_run_folder
+from unimatch.errors import UserError
+from unimatch.packing.synthetic import write_synthetic
+from unimatch.shardset import index as shard_index
+from unimatch.shardset.archive import ShardSet
+from unimatch.shardset.key_list import read_keys
+from unimatch.taxonomy import Taxonomy
+
+# All that a resumed run may set anew. Whatever else there is decides what the run computes.
+FREE = {
+    "out",
+    "log.every_steps",
+    "log.pictures_every_steps",
+    "log.timing",
+    "evaluation.every_steps",
+    "evaluation.batch",
+    "evaluation.workers",
+    "checkpoint.every_steps",
+    "checkpoint.keep",
+    "data.shards",
+    "data.val",
+    "data.workers",
+    "data.worker_kind",
+    "data.prefetch",
+    "data.timeout_s",
+    "data.cache.folder",
+    "data.cache.size_gb",
+    "data.decoded_mb",
+    "batch.max_per_device",
+    "activation_checkpointing",
+    "compile",
+}
+
+
+def other(value: Any) -> Any:
+    """Another value in the place of this one; nothing checks that it makes sense."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, tuple | list):
+        return type(value)([*value, 1])
+    return f"{value}x"
+
+
+def change(config: RunConfig, name: str) -> None:
+    """Sets one setting to something else."""
+    *path, last = name.split(".")
+    owner: Any = config
+    for part in path:
+        owner = getattr(owner.config if isinstance(owner, Section) else owner, part)
+    if isinstance(owner, Section) and last != "name":
+        owner = owner.config
+    value = getattr(owner, last)
+    object.__setattr__(owner, last, value / "moved" if isinstance(value, Path) else other(value))
+
+
+def test_every_setting_outside_the_list_is_refused_by_name(tiny_run):
+    config = config_io.load(tiny_run, RunConfig)
+    start_run_folder(config, resume=False)
+    shutil.copytree(config.out, config.out / "moved")
+    names = flat(config_io.plain(config)).keys()
+    assert names > FREE and len(names) > 60
+    allowed = set()
+    for name in names:
+        changed = copy.deepcopy(config)
+        change(changed, name)
+        try:
+            refuse_changes(changed)
+            allowed.add(name)
+        except UserError as error:
+            assert f"\n  {name}: was " in str(error) and str(error).count(": was ") == 1
+    assert allowed == FREE
+
+
+def stopped(tiny_run: Path, *more: str) -> RunConfig:
+    """The configuration of a run that was stopped after the first of three steps."""
+    settings = (SUPERVISED, "schedule.steps=3", "checkpoint.every_steps=1", "checkpoint.keep=9", *more)
+    config = bare(tiny_run, *settings)
+    trained(built(config))
+    for step in (2, 3):
+        (config.out / "checkpoints" / f"step_{step:08d}").rename(config.out / f"away{step}")
+    return config
+
+
+def test_a_run_goes_on_with_other_free_settings_and_not_with_others(tiny_run):
+    config = stopped(tiny_run)
+    config.log.every_steps = 2
+    assert built(config, resume=True).state.step == 1
+    config.optimizer.weight_decay = 0.5
+    with pytest.raises(UserError, match=r"with other settings:\n  optimizer.weight_decay: "):
+        built(config, resume=True)
+
+
+@pytest.mark.parametrize("name", ["labeled", "unlabeled"])
+def test_a_list_that_lost_a_key_is_refused(tiny_run, tmp_path, name):
+    lists = Path(bare(tiny_run).data.labeled).parent
+    keys = {part: read_keys(lists / f"{part}.txt") for part in ("labeled", "unlabeled")}
+    for part, found in keys.items():
+        (tmp_path / f"{part}.txt").write_text("\n".join(found))
+    config = stopped(tiny_run, *(f"data.{part}={tmp_path}/{part}.txt" for part in keys))
+    assert built(config, resume=True).state.step == 1
+    (tmp_path / f"{name}.txt").write_text("\n".join(keys[name][1:]))
+    with pytest.raises(UserError, match=f"was trained with another {name} list"):
+        built(config, resume=True)
+
+
+def test_as_many_classes_of_other_names_are_other_classes(tiny_run, tmp_path):
+    config = stopped(tiny_run)
+    write_synthetic(tmp_path / "shards", train=40, val=10, height=48, width=64, seed=0)
+    config.data.shards = str(tmp_path / "shards")
+    assert built(config, resume=True).state.step == 1
+    old = ShardSet.open(tmp_path / "shards")
+    names = old.taxonomy.names
+    for changed in ([*names[:-1], "other"], [names[1], names[0], *names[2:]]):
+        relabel(tmp_path / "shards", Taxonomy.of(changed))
+        with pytest.raises(UserError, match="knows other classes than the shards"):
+            built(config, resume=True)
+        with pytest.raises(UserError, match=r"has other classes than asked for: 8 \("):
+            ShardSet.open(tmp_path / "shards", old.taxonomy)
+
+
+def relabel(folder: Path, taxonomy: Taxonomy) -> None:
+    """Gives a set other classes."""
+    info, _ = shard_index.read(folder)
+    (folder / "index.json").write_text(json.dumps({**info, "taxonomy": taxonomy.to_json()}))
