@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "unimatch"
 # Leaves know each other and no room; one that is a package is a leaf as a whole.
-LEAVES = {"errors", "taxonomy", "keyed", "config", "registry", "losses", "metrics", "mixing"}
+LEAVES = {"errors", "durable", "taxonomy", "keyed", "config", "registry", "losses", "metrics", "mixing"}
 # What a room may import beside itself and the leaves, from below upwards. Entry points, the other top-level
 # files, may all.
 MAY_IMPORT = {

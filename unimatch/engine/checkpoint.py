@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unimatch.durable import sync
 from unimatch.errors import UserError
 
 NETWORK = "model"
@@ -55,8 +56,8 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         partial.mkdir(parents=True)
         fill(partial)
         for path in partial.iterdir():
-            _sync(path)
-        _sync(partial)
+            sync(path)
+        sync(partial)
         if folder.exists():
             old = folder.with_name(f".{folder.name}.old")
             shutil.rmtree(old, ignore_errors=True)
@@ -65,7 +66,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
             shutil.rmtree(old, ignore_errors=True)
         else:
             os.replace(partial, folder)
-        _sync(folder.parent)
+        sync(folder.parent)
     except (OSError, SafetensorError, RuntimeError) as error:
         # Both savers wrap a failed write in errors of their own; everything in `fill` is a write.
         # torch tells of a short write and not of its cause.
@@ -84,14 +85,6 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
 
 def _is_full(folder: Path) -> bool:
     return folder.exists() and shutil.disk_usage(folder).free < LITTLE_BYTES
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def save_networks(folder: Path, networks: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -144,7 +137,7 @@ def _point(link: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     os.replace(temporary, link)
-    _sync(link.parent)
+    sync(link.parent)
 
 
 def last_checkpoint(run: Path) -> Path | None:

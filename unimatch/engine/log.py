@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from unimatch.durable import replace_file
 from unimatch.errors import UserError
 
 
@@ -139,9 +139,7 @@ def _keep_until(path: Path, step: int) -> None:
                 kept.append(line)
         except ValueError:
             break  # the line that was being written when the run was killed
-    temporary = path.with_suffix(".partial")
-    temporary.write_text("".join(line + "\n" for line in kept))
-    os.replace(temporary, path)
+    replace_file(path, "".join(line + "\n" for line in kept).encode())
 
 
 def read_metrics(run: Path, kind: str) -> list[dict[str, Any]]:

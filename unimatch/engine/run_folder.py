@@ -12,6 +12,7 @@ from typing import Any
 
 import unimatch
 from unimatch import config as config_io
+from unimatch.durable import replace_file
 from unimatch.engine.run_config import FREE_ON_RESUME, RunConfig
 from unimatch.errors import UserError, masked
 
@@ -26,8 +27,9 @@ def start_run_folder(config: RunConfig, resume: bool) -> None:
         )
     try:
         config.out.mkdir(parents=True, exist_ok=True)
-        (config.out / "config.yaml").write_text(config_io.dump(config))
-        (config.out / "env.json").write_text(json.dumps(_environment(), indent=1) + "\n")
+        # A resumed run writes them again: what a crash leaves must still be resumable.
+        replace_file(config.out / "config.yaml", config_io.dump(config).encode())
+        replace_file(config.out / "env.json", (json.dumps(_environment(), indent=1) + "\n").encode())
     except OSError as error:
         raise UserError(f"cannot write to the run folder {config.out}: {error.strerror}") from None
 

@@ -26,9 +26,10 @@ import numpy as np
 import PIL
 import zstandard
 
+from unimatch.durable import replace_file
 from unimatch.errors import DataError, summary
 from unimatch.shardset import index as shard_index
-from unimatch.shardset.index import Shard, replace_file
+from unimatch.shardset.index import Shard
 from unimatch.shardset.names import shard_name
 from unimatch.shardset.scan import scan_tar
 from unimatch.taxonomy import Taxonomy
@@ -111,7 +112,8 @@ def _locked(partial: Path) -> Iterator[None]:
 
 
 def _finish(partial: Path, out: Path) -> None:
-    old = out.with_name(f".{out.name}.old-{os.getpid()}")
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)  # of a run that was killed in these lines
     if out.exists():
         out.rename(old)
     partial.rename(out)

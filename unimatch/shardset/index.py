@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from unimatch.durable import replace_file
 from unimatch.errors import DataError, summary
 from unimatch.shardset.names import SHARD_NAME
 from unimatch.taxonomy import Taxonomy
@@ -93,16 +94,6 @@ def row_dtype(key_bytes: int) -> np.dtype:
             ("by_key", "<u4"),  # not of this sample: the row of the i-th smallest key
         ]
     )
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file beside `path` and rename it: readers see the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def digest(file: BinaryIO) -> str:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from unimatch.durable import sync
 from unimatch.errors import DataError, summary
 from unimatch.shardset import index as shard_index
 from unimatch.shardset.index import BLOCK, INDEX_JSON, Sample, Shard, local_folder
@@ -164,6 +165,7 @@ class ShardWriter:
         self._write(b"", bytes(end - self._offset))
         try:
             self._file.close()
+            sync(self._temporary)  # the index will say that its bytes are there
             os.replace(self._temporary, self.root / self._name)
         except OSError as error:
             self._temporary.unlink(missing_ok=True)

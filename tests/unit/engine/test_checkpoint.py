@@ -1,9 +1,11 @@
 import errno
 import os
+import shutil
 
 import pytest
 import torch
 
+from tests.support.power_cut import cuts
 from unimatch.engine import checkpoint
 from unimatch.errors import UserError
 
@@ -49,38 +51,34 @@ def test_the_newest_are_kept_and_found(tmp_path):
         checkpoint.find(tmp_path, "newest")
 
 
-@pytest.mark.parametrize("survived", range(8))
-def test_a_crash_at_any_moment_of_a_save_leaves_a_complete_last(tmp_path, monkeypatch, survived):
-    """The process dies right before its n-th change to a file name or flush to disk, for every n."""
+def test_a_power_cut_at_any_moment_of_a_save_leaves_a_complete_last(tmp_path):
+    def fresh():
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        for step in (1, 2):
+            save(tmp_path / "run", step, value=float(step))
 
-    class Killed(BaseException):
-        pass
+    run, found = tmp_path / "run", []
+    for _ in cuts(lambda: save(run, 3, value=3.0), run, fresh):
+        last = checkpoint.last_checkpoint(run)
+        step = checkpoint.load_state(last).step
+        assert checkpoint.load_network(last)["w"].tolist() == [step] * 3
+        checkpoint.load_engine(last)
+        checkpoint.load_network(run / "last")
+        found.append(step)
+        save(run, 4)  # and the next save is not disturbed by what the cut left
+        assert checkpoint.last_checkpoint(run).name == "step_00000004"
+    assert found == sorted(found) and set(found) == {2, 3} and len(found) > 8
 
-    save(tmp_path, 1)
-    calls = 0
 
-    def deadly(function):
-        def call(*args, **kwargs):
-            nonlocal calls
-            calls += 1
-            if calls > survived:
-                raise Killed
-            return function(*args, **kwargs)
+def test_a_power_cut_leaves_the_old_or_the_new_best(tmp_path):
+    def save_best(value):
+        checkpoint.save_best(tmp_path, state(5), {"model": {"w": torch.tensor([value])}})
 
-        return call
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", deadly(os.replace))
-        patch.setattr(os, "fsync", deadly(os.fsync))
-        with pytest.raises(Killed):
-            save(tmp_path, 2, value=9.0)
-    last = checkpoint.last_checkpoint(tmp_path)
-    step = checkpoint.load_state(last).step
-    assert checkpoint.load_network(last)["w"].tolist() == [9.0 if step == 2 else 1.0] * 3
-    checkpoint.load_engine(last)
-    checkpoint.load_network(tmp_path / "last")
-    save(tmp_path, 3)  # and the next save is not disturbed by what the crash left
-    assert checkpoint.last_checkpoint(tmp_path).name == "step_00000003"
+    found = []
+    for _ in cuts(lambda: save_best(2.0), tmp_path, lambda: save_best(1.0)):
+        if (tmp_path / "best").exists():
+            found.append(checkpoint.load_network(checkpoint.find(tmp_path, "best"))["w"].item())
+    assert found == sorted(found) and set(found) == {1.0, 2.0}
 
 
 @pytest.mark.parametrize("fail", ["save_file", "torch.save", "fsync"])

@@ -6,6 +6,7 @@ import functools
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.power_cut import cuts
 from tests.support.tiny_set import HEIGHT, TAXONOMY, WIDTH, image_bytes, label_array
 from unimatch.errors import DataError
 from unimatch.packing import pool, resume, synthetic
@@ -347,6 +349,34 @@ def test_killed_ten_times_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert progress == sorted(progress) and progress[-1] > 3
     pack_scenes(out, workers=1)
     assert every_file(out) == expected
+
+
+def test_a_power_cut_costs_no_set_and_no_sound_shard(tmp_path: Path) -> None:
+    """The set that stands is the old or the new one; packed again, it is the one of an undisturbed run."""
+    packing = Packing(tmp_path, count=6)
+    new = undisturbed(packing, created={"made": "anew"})
+    packing.pack(created={"made": "first"})
+    old = every_file(packing.out)
+    kept = []
+
+    def fresh() -> None:
+        for folder in (packing.out, packing.partial):
+            shutil.rmtree(folder, ignore_errors=True)
+        packing.out.mkdir()
+        for name, data in old.items():
+            (packing.out / name).write_bytes(data)
+
+    def pack() -> Packed:
+        return packing.pack(created={"made": "anew"}, overwrite=True)
+
+    for _ in cuts(pack, tmp_path, fresh):
+        if (packing.out / "index.json").exists():
+            found = {name: data for name, data in every_file(packing.out).items() if name in new}
+            assert found in (old, new)
+        kept.append(pack().kept)
+        assert every_file(packing.out) == new
+        assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"out", "undisturbed"}
+    assert max(kept) == 6 and len(set(kept)) > 2, "finished shards are kept"
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
