@@ -11,6 +11,11 @@ from safetensors.torch import load_file
 
 from tests.conftest import ROOT, TINY_RUN
 from tests.dist.test_training import Run
+from unimatch import config as config_io
+from unimatch.engine.build import build_network
+from unimatch.engine.run_config import RunConfig
+from unimatch.engine.runtime import Runtime
+from unimatch.shardset.archive import ShardSet
 
 
 def zero(stage: int, name: str = "") -> dict[str, str]:
@@ -26,7 +31,7 @@ def config(
     """20 steps of UniMatch with momentum or with Adam's two moments, at a rate that amplifies no rounding."""
     folder = tmp_path_factory.mktemp(request.param)
     text = TINY_RUN.format(out=folder / "run", shards=tiny_shards, split=tiny_shards.parent / "split")
-    rate = {"sgd": "lr: 0.001", "adamw": "name: adamw, lr: 1e-5"}[request.param]
+    rate = {"sgd": "lr: 0.0003", "adamw": "name: adamw, lr: 1e-5"}[request.param]
     path = folder / "run.yaml"
     path.write_text(text.replace("lr: 0.01", f"{rate}, clip_norm: 5.0"))
     return path
@@ -42,13 +47,36 @@ def end(run: Run, name: str = "model") -> dict[str, torch.Tensor]:
     return load_file(run.out / "last" / f"{name}.safetensors")
 
 
-def assert_same_training(ours: Run, theirs: Run) -> None:
+def assert_same_weights(ours: Run, theirs: Run, config: Path, name: str = "model") -> None:
+    """Both moved the same way from where they began: the difference is a small part of the way.
+
+    Whole networks, since a rate is small: any tolerance for single weights would be wider than their way.
+    """
+    mine, other, start = end(ours, name), end(theirs, name), beginning(config)
+    assert mine.keys() == other.keys() == start.keys()
+    trained = [
+        key for key in start if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))
+    ]
+    apart, moved = (
+        torch.cat([(one[key] - another[key]).flatten().double() for key in trained]).norm()
+        for one, another in ((mine, other), (other, start))
+    )
+    assert 0 < moved and apart < 0.02 * moved
+    for key in start.keys() - set(trained):
+        torch.testing.assert_close(mine[key], other[key], rtol=1e-3, atol=1e-4)
+        assert not torch.equal(other[key], start[key]), key
+
+
+def beginning(config: Path) -> dict[str, torch.Tensor]:
+    """The weights that every run of a configuration begins with."""
+    settings = config_io.load(config, RunConfig)
+    return build_network(settings, ShardSet.open(settings.data.shards).taxonomy, Runtime()).state_dict()
+
+
+def assert_same_training(ours: Run, theirs: Run, config: Path) -> None:
     assert len(ours.losses) == 20
     assert ours.losses == pytest.approx(theirs.losses, rel=1e-4)
-    mine, other = end(ours), end(theirs)
-    assert mine.keys() == other.keys()
-    for name, value in other.items():
-        torch.testing.assert_close(mine[name], value, rtol=1e-3, atol=1e-4)
+    assert_same_weights(ours, theirs, config)
     for a, b in zip(ours.lines("eval"), theirs.lines("eval"), strict=True):
         assert a["miou"] == pytest.approx(b["miou"], abs=2e-3)
     norms = [[line["grad_norm"] for line in run.lines()] for run in (ours, theirs)]
@@ -58,7 +86,7 @@ def assert_same_training(ours: Run, theirs: Run) -> None:
 @pytest.mark.parametrize("config", ["adamw"], indirect=True)
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_every_stage_trains_as_ddp_does(config: Path, replicas: Run, stage: int):
-    assert_same_training(Run(config, f"zero{stage}").train(2, **zero(stage)), replicas)
+    assert_same_training(Run(config, f"zero{stage}").train(2, **zero(stage)), replicas, config)
 
 
 SHORT = ("schedule.steps=6", "data.val=null")
@@ -75,8 +103,7 @@ def test_a_teacher_follows_gathered_parameters(config: Path):
     moved.train(2, "--resume", **zero(2))
     assert moved.losses == pytest.approx(ddp.losses, rel=1e-4)
     for name in ("ema", "model"):
-        for key, value in end(ddp, name).items():
-            torch.testing.assert_close(end(moved, name)[key], value, rtol=1e-3, atol=1e-4)
+        assert_same_weights(moved, ddp, config, name)
     student, teacher = end(moved), end(moved, "ema")
     assert any(not torch.equal(student[key], teacher[key]) for key in student), "the teacher lags"
 
@@ -89,8 +116,7 @@ def test_accumulation_and_recomputation_are_the_same_under_every_stage(config: P
     for stage in (2, 3):
         run = Run(config, f"accumulated_zero{stage}", *settings).train(2, **zero(stage))
         assert run.losses == pytest.approx(ddp.losses, rel=1e-4)
-        for name, value in end(ddp).items():
-            torch.testing.assert_close(end(run)[name], value, rtol=1e-3, atol=1e-4)
+        assert_same_weights(run, ddp, config)
 
 
 @pytest.mark.parametrize("config", ["adamw"], indirect=True)
@@ -113,4 +139,4 @@ def test_training_moves_between_layouts_and_process_counts(config: Path, replica
     assert moved.saved_step == 10
     moved.stop(2, 16, signal.SIGKILL, "--resume", **zero(3))
     assert moved.saved_step == 15
-    assert_same_training(moved.train(4, "--resume", **zero(1)), replicas)
+    assert_same_training(moved.train(4, "--resume", **zero(1)), replicas, config)

@@ -16,9 +16,12 @@ from tests.support.processes import MEASURED
 from tools import compare
 from unimatch import config as config_io
 from unimatch import evaluate, predict, train
+from unimatch.codecs.decode import decode_rgb
 from unimatch.engine import checkpoint
 from unimatch.engine.log import read_metrics
+from unimatch.engine.restore import restore
 from unimatch.engine.run_config import RunConfig
+from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
 from unimatch.shardset.archive import ShardSet
 
@@ -88,6 +91,33 @@ def test_predict_writes_ids_colours_and_overlays(finished: Path, tiny_shards: Pa
     ids = cv2.imread(str(tmp_path / "out" / "ids" / "a folder" / "small.png.png"), cv2.IMREAD_UNCHANGED)
     painted = cv2.imread(str(tmp_path / "out" / "colors" / "a folder" / "small.png.png"))
     assert (painted[..., ::-1] == colors[ids]).all()
+
+
+def test_predict_writes_what_the_network_says_of_each_image(
+    finished: Path, tiny_shards: Path, tmp_path: Path
+):
+    shards = ShardSet.open(tiny_shards)
+    restored, seen = restore(finished, "last", None, Runtime()), set()
+    (tmp_path / "in").mkdir()
+    rows = shards.rows("val").tolist()[:3]
+    for row in rows:
+        record = shards.read(row)
+        (tmp_path / "in" / f"{row}.{record.image_ext}").write_bytes(record.image)
+    predict.main([str(finished), "--images", str(tmp_path / "in"), "--out", str(tmp_path / "out")])
+    colors = np.array(shards.taxonomy.colors, np.uint8)
+    for row in rows:
+        record = shards.read(row)
+        image, name = decode_rgb(record.image, ""), f"{row}.{record.image_ext}.png"
+        expected = restored.task.predict(restored.net, torch.from_numpy(image)[None])[0].numpy()
+        ids, overlay = (
+            cv2.imread(str(tmp_path / "out" / kind / name), cv2.IMREAD_UNCHANGED)
+            for kind in ("ids", "overlays")
+        )
+        assert np.array_equal(ids, expected)
+        blended = 0.5 * image + 0.5 * colors[ids]
+        assert np.abs(overlay[..., ::-1] - blended).max() <= 1
+        seen |= set(np.unique(ids).tolist())
+    assert len(seen) > 1, "a network that says one class of everything would hide most mistakes"
 
 
 def test_an_image_that_cannot_be_read_is_named_after_the_others_are_done(finished: Path, tmp_path: Path):

@@ -38,6 +38,13 @@ def test_draws_are_the_uniform_numbers_one_by_one():
     assert draws.bool(0.5) == (expected[2] < 0.5)
 
 
+def test_integers_are_uniform_and_never_their_end():
+    draws = keyed.Draws(5)
+    numbers = [draws.integer(-1, 3) for _ in range(4000)]
+    counts = [numbers.count(number) for number in (-1, 0, 1, 2)]
+    assert sum(counts) == 4000 and all(abs(count - 1000) < 150 for count in counts)
+
+
 def test_keys_depend_on_every_part_and_on_their_order():
     parts = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (-1,), (1 << 64) - 2]
     keys = [keyed.key(*(part if isinstance(part, tuple) else (part,))) for part in parts]

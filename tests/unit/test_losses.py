@@ -108,6 +108,10 @@ def test_losses_of_half_precision_logits_are_computed_in_fp32():
         value = supervised_loss(config, logits, labels)
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, supervised_loss(config, logits.float(), labels))
+    arguments = (labels.clamp(max=2), torch.ones(labels.shape), labels != IGNORE_INDEX, 0.5)
+    value = masked_consistency(logits, *arguments)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, masked_consistency(logits.float(), *arguments))
 
 
 def test_the_configuration_chooses_the_loss_and_refuses_nonsense():

@@ -39,6 +39,8 @@ def test_figures_come_from_sums_over_images_not_from_means_of_images():
         intersection = sum(int(((p == k) & (y == k)).sum()) for p, y in images)
         union = sum(int(((p == k) | (y == k)).sum()) for p, y in images)
         assert float(metric.iou()[k]) == pytest.approx(intersection / union)
+    right = sum(int((p == y).sum()) for p, y in images)
+    assert metric.accuracy() == pytest.approx(right / sum(y.numel() for _, y in images))
 
 
 def test_no_counted_pixel_gives_nan_and_an_ignored_prediction_is_left_out():

@@ -13,6 +13,7 @@ import zstandard
 from PIL import Image
 
 from tests.support.tiny_set import image_bytes, label_array, label_bytes
+from unimatch.codecs import tiles
 from unimatch.codecs.decode import (
     check_label,
     decode_grey,
@@ -20,6 +21,7 @@ from unimatch.codecs.decode import (
     decode_label,
     decode_rgb,
     image_header,
+    whole_image,
 )
 from unimatch.codecs.encode import LabelFormat, encode_label, png
 from unimatch.errors import DataError
@@ -101,6 +103,15 @@ def test_a_cut_image_is_an_error_at_every_length(ext: str, picture: Image.Image)
     if ext != "webp":  # which has no end mark and no checksum: there only the shard's hash tells
         with pytest.raises(DataError, match="^shard:key: "):  # a file system's zeros in place of the end
             decode_image(data[: len(data) // 2] + bytes(len(data) - len(data) // 2), "shard:key")
+
+
+@pytest.mark.parametrize("ext", [*EXTENSIONS, "tif"])
+def test_a_file_that_is_trusted_has_its_end(ext: str) -> None:
+    data = tiles.encode(decode_image(image_bytes(5), "x")) if ext == "tif" else image_bytes(5, ext)
+    assert whole_image(data, "x").format == {"jpg": "jpeg", "tif": "tiff"}.get(ext, ext)
+    for cut in (1, 2, 9):
+        with pytest.raises(DataError, match="^x: the image is cut short"):
+            whole_image(data[:-cut], "x")
 
 
 def test_a_cut_jpeg_with_a_thumbnail_is_an_error_too() -> None:

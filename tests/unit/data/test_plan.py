@@ -167,6 +167,16 @@ def test_repeated_sets_have_no_sample_twice_in_a_batch_in_any_order_of_asking(si
     assert counts.max() - counts.min() <= 1
 
 
+def test_every_pass_over_a_repeated_set_has_an_order_of_its_own() -> None:
+    plan = Plan([12], [9 * 4], 4, 4, seed=SEED)  # three passes an epoch
+    orders = []
+    for start in range(0, 18, 3):
+        batches = [plan.slots(step)[0].labeled.ordinals.tolist() for step in range(start, start + 3)]
+        orders.append(tuple(sum(batches, [])))
+    assert all(sorted(order) == list(range(12)) for order in orders)
+    assert len(set(orders)) == 6
+
+
 def test_fewer_labels_than_slots_are_repeated_inside_the_batch() -> None:
     plan = Plan([3], [640], 64, 64, seed=SEED)
     for step in range(10):

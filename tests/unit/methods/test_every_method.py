@@ -308,6 +308,27 @@ def test_the_unsupervised_weight_moves_between_the_two_losses(name, make_net, ma
     assert losses[2] != pytest.approx(losses[0])
 
 
+@pytest.mark.parametrize("p", [0.0, 0.25, 0.8])
+def test_unimatch_drops_as_often_as_it_is_told(p, make_batch):
+    """Of labelled and unlabelled features alike, each image by numbers of its own."""
+    seen = []
+
+    class Ones(torch.nn.Module):
+        def forward(self, image, perturb=None):
+            if perturb is not None:
+                seen.append(perturb([torch.ones(len(image), 400, 1, 1)])[0].flatten(1))
+            return {"logits": torch.zeros(len(image) * (2 if perturb else 1), 3, *image.shape[-2:])}
+
+    build("unimatch", feature_dropout=p).step(Ones(), make_batch(views=2), START)
+    clean, dropped = seen[0].chunk(2)
+    assert torch.equal(clean, torch.ones(8, 400))
+    rates = (dropped == 0).double().mean(1)
+    assert ((rates - p).abs() < 5 * (p * (1 - p) / 400) ** 0.5 + 1e-9).all()
+    torch.testing.assert_close(dropped[dropped != 0], torch.full_like(dropped[dropped != 0], 1 / (1 - p)))
+    if p:
+        assert len({tuple(row) for row in dropped.tolist()}) == 8
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "field"),
     [

@@ -153,7 +153,7 @@ def test_splits_decide_what_is_compared(leaky: Path, tmp_path: Path) -> None:
     assert len(problems) == 2 and "1 sample(s) of val are in" in problems[0] and "v9" in problems[0]
     assert "(v0 = t0)" in problems[1] and "unlabeled.txt too" in problems[1]
     problems = check_set(leaky, held_out=["extra"]).problems
-    assert len(problems) == 1 and "(e1 = t1)" in problems[0] or "(t1 = e1)" in problems[0]
+    assert len(problems) == 1 and ("(e1 = t1)" in problems[0] or "(t1 = e1)" in problems[0])
     assert "neither a subset" in check_set(leaky, held_out=["nix"]).problems[0]
     (tmp_path / "labeled.txt").write_text("nope\n")
     assert "1 of 1 keys are not in" in check_set(leaky, lists).problems[0]

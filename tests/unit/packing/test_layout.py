@@ -112,10 +112,10 @@ def test_bad_list_lines_are_all_told(tmp_path: Path) -> None:
         "train.txt:2: several images are 'a'; write more of the path",
         "train.txt:3: no file that matches 'img/*/*.jpg' is 'none.jpg lab/none.png'",
         "train.txt:4: no file that matches 'img/*/*.jpg' is 'y/b -1'",
-        "latin.txt",
-        "gone.txt",
+        f"{source / 'latin.txt'}: cannot be read as UTF-8 text",
+        f"{source / 'gone.txt'}: cannot be read: No such file",
     ):
-        assert f"  {line}" in text or line in ("latin.txt", "gone.txt") and line in text
+        assert f"  {line}" in text
 
 
 def test_optional_subsets(tmp_path: Path) -> None:
