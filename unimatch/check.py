@@ -24,7 +24,7 @@ from unimatch.shardset.archive import ShardSet, index_tars
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="unimatch check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("shards", type=Path, help="folder of the shard set, or of the tars with --foreign")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="write images beside their overlays")

@@ -36,7 +36,9 @@ Curves = dict[str, list[dict[str, Any]]]  # by run: its evaluations, one a step
 
 
 def main(args: list[str]) -> None:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog="unimatch compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", nargs="+", type=Path, help="run folders; the folder's name is the label")
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for summary.md, curves.png and overlays.png"

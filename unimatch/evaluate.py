@@ -1,4 +1,4 @@
-"""Evaluates a run: `python -m unimatch.evaluate RUN [--data test]`, also through `accelerate launch`."""
+"""Evaluates a run: `unimatch evaluate RUN [--data test]`; under `accelerate launch`: -m unimatch.evaluate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unimatch.errors import UserError
 
 
 def main(args: list[str]) -> None:
-    parser = Parser(prog="unimatch.evaluate", description=__doc__)
+    parser = Parser(prog="unimatch evaluate", description=__doc__)
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument(
         "--data", metavar="NAME", help="subset of the shards or key-list file (default: the run's data.val)"

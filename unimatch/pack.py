@@ -1,6 +1,7 @@
 """Make a shard set: from a folder of images and labels (a recipe file), or procedural scenes ("synthetic").
 
-unimatch pack --recipe shards/recipes/camvid.yaml --source ~/data/camvid --out data/camvid
+unimatch pack --recipe camvid --source ~/data/camvid --out data/camvid
+unimatch pack --recipe my.yaml --source photos --out data/my
 unimatch pack --recipe synthetic --out data/scenes --train 400 --val 100
 
 A run that was stopped or killed is continued by the same command: finished shards wait in OUT.partial.
@@ -14,13 +15,14 @@ import re
 import sys
 from pathlib import Path
 
-from unimatch import config
+from unimatch import config, shipped
 from unimatch.codecs import compiled
 from unimatch.codecs.encode import KEPT
 from unimatch.errors import UserError
 from unimatch.packing import folder, synthetic
 from unimatch.packing.pack import Packed
 from unimatch.packing.recipe import Recipe
+from unimatch.registry import nearest
 
 SYNTHETIC = "synthetic"
 
@@ -40,10 +42,13 @@ def workers(text: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="unimatch pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--recipe", required=True, help=f"a YAML file (see shards/recipes), or the word {SYNTHETIC}"
+        "--recipe",
+        required=True,
+        help="a YAML file; or, where there is no such file, a recipe that came with unimatch, such as camvid "
+        f"(`unimatch where` lists them); or the word {SYNTHETIC}",
     )
     parser.add_argument(
         "--out", required=True, type=Path, help="folder of the shard set; must not exist or be empty"
@@ -70,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--trust-images",
         action="store_true",
         help="check images by header and end only, not by decoding them: much faster for JPEG; the bytes are "
-        "the same, and check_shards.py finds what is damaged",
+        "the same, and `unimatch check` finds what is damaged",
     )
     files.add_argument(
         "--fast-decode",
@@ -143,9 +148,12 @@ def make(args: argparse.Namespace) -> Packed:
         return synthetic.write_synthetic(
             args.out, workers=args.workers, overwrite=args.overwrite, **args.scenes
         )
-    recipe = config.load(
-        args.recipe, Recipe, [*args.set, *(["fast_decode=true"] if args.fast_decode else [])]
-    )
+    path = shipped.found(args.recipe, "recipes")
+    if not path.exists():
+        beside = [other.name for other in path.parent.glob("*.yaml")]
+        told = nearest(path.name, [*beside, *shipped.of_kind("recipes"), SYNTHETIC])
+        raise UserError(f"--recipe {args.recipe}: no such file, nor a recipe of unimatch; {told}")
+    recipe = config.load(path, Recipe, [*args.set, *(["fast_decode=true"] if args.fast_decode else [])])
     if recipe.fast_decode and not compiled.AVAILABLE:
         told = "restart markers take a second and more a photograph without numba: pip install unimatch[fast]"
         print(told, file=sys.stderr)

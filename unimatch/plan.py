@@ -1,6 +1,6 @@
 """Says what a run will take before it is started: memory, micro-batch, steps and traffic. Trains nothing.
 
-python -m unimatch.plan --config RUN.yaml --devices 64 --device-memory 80GB --network 200Gbit
+unimatch plan --config RUN.yaml --devices 64 --device-memory 80GB --network 200Gbit
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ NAMES = ("DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3")
 
 
 def main(args: list[str]) -> None:
-    parser = Parser(prog="unimatch.plan", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--config", required=True, metavar="RUN.yaml", help="run configuration, see configs/")
+    parser = Parser(prog="unimatch plan", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--config", required=True, metavar="RUN.yaml", help="as of unimatch train")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--devices", type=int, required=True, help="GPUs, or CPU processes")
     parser.add_argument("--device-memory", type=cost.parse_bytes, required=True, help="of each, such as 80GB")

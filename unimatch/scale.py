@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from unimatch import config as config_io
+from unimatch import shipped
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.run_config import BatchConfig, RunConfig
 from unimatch.errors import UserError
@@ -31,12 +32,13 @@ from unimatch.scaling.predicted import Simulation, check, predictions
 from unimatch.scaling.short_runs import ShortRuns, time_messages, work_of
 from unimatch.scaling.step_time import Work
 
-ROOT = Path(__file__).resolve().parents[1]
 Case = tuple[str, int, str, int, int]  # precision, processes, mode, labelled and unlabelled samples
 
 
 def main(args: list[str]) -> None:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog="unimatch scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     run = commands.add_parser("run", help="measure on this machine")
     run.add_argument("--config", type=Path, required=True)
@@ -72,7 +74,7 @@ def _run(options: argparse.Namespace) -> None:
         options.overrides,
         bool(config.batch.unlabeled),
         options.out / "runs",
-        ROOT / "launch" / "deepspeed",
+        shipped.ROOT / "launch" / "deepspeed",
         options.steps,
         options.warm_up,
         options.timeout,
@@ -168,7 +170,7 @@ def _read(path: Path) -> tuple[Calibration, list[Measured]]:
         exchanges = [Exchange(**one) for one in stored["exchanges"]]
         work, machine = Work(**stored["work"]), stored["machine"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no result of tools/scaling.py run: {error!r}") from error
+        raise UserError(f"{path} is no result of unimatch scale run: {error!r}") from error
     if not any(row.processes == 1 and row.mode == "ddp" for row in rows):
         raise UserError(
             f"{path} has no run of one DDP process to calibrate from: measure with --processes 1 ..."

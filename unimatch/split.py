@@ -35,7 +35,7 @@ def fraction(text: str) -> Fraction:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="unimatch split", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shards", required=True, help="folder of the shard set")
     parser.add_argument("--subset", default="train", help="subset, or key-list file, to divide (%(default)s)")

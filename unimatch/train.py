@@ -1,7 +1,7 @@
 """Trains one run.
 
-One process:   python -m unimatch.train --config RUN.yaml
-Many of them:  accelerate launch --config_file launch/accelerate/FILE.yaml -m unimatch.train --config RUN.yaml
+One process: unimatch train --config RUN.yaml
+Many: accelerate launch --config_file "$(unimatch where launch/gpu8)" -m unimatch.train --config RUN.yaml
 """
 
 from __future__ import annotations
@@ -18,10 +18,17 @@ from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_folder import start_run_folder
 from unimatch.engine.runtime import Runtime
 
+TIMEOUT_S = 600.0
+
 
 def main(args: list[str]) -> None:
-    parser = Parser(prog="unimatch.train", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--config", required=True, metavar="RUN.yaml", help="run configuration, see configs/")
+    parser = Parser(prog="unimatch train", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="RUN.yaml",
+        help="run configuration: a file (`unimatch init run` writes one), or a name of `unimatch where`",
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -38,23 +45,32 @@ def main(args: list[str]) -> None:
     parser.add_argument(
         "--timeout",
         type=float,
-        default=600.0,
+        default=TIMEOUT_S,
         metavar="SECONDS",
-        help="a process that lets the others wait this long ends the run (default: 600)",
+        help="a process that lets the others wait this long ends the run (default: %(default)g)",
     )
     options = parser.parse_args(args)
 
     config = config_io.load(options.config, RunConfig, options.overrides)
-    runtime = Runtime(config.precision, options.timeout, broadcast_buffers=config.sync_batchnorm == "off")
+    train_run(config, options.resume, options.timeout)
+
+
+def train_run(config: RunConfig, resume: bool, timeout_s: float) -> None:
+    """Trains a run to its last step, as one of its processes.
+
+    resume: from its last checkpoint. timeout_s: of every wait for the other processes. UserError: what cannot
+    be trained. Stopped: a signal ended it, after a checkpoint.
+    """
+    runtime = Runtime(config.precision, timeout_s, broadcast_buffers=config.sync_batchnorm == "off")
     runtime.watch()
-    data, report = preflight(config, runtime, options.resume)
+    data, report = preflight(config, runtime, resume)
     if runtime.is_main:
         print(report, flush=True)
     with runtime.together():
-        trainer, banner = build_trainer(config, data, runtime, options.resume)
+        trainer, banner = build_trainer(config, data, runtime, resume)
     with runtime.together():
         if runtime.is_main:
-            start_run_folder(config, options.resume)
+            start_run_folder(config, resume)
         log = RunLog(config.out, runtime.is_main, trainer.state.step, trainer.total_steps)
     with log:
         log.say(banner)

@@ -1,1 +1,1 @@
-"""What `tools/bench.py` measures: cases that are run in turns, so that their ratios mean something."""
+"""What `unimatch bench` measures: cases that are run in turns, so that their ratios mean something."""

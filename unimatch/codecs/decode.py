@@ -172,7 +172,7 @@ def decode_label(data: bytes, where: str) -> np.ndarray:
         kind = {0: "palette", 1: "greyscale"}.get(header.channels, f"{header.channels}-channel")
         raise DataError(
             f"{where}: the label is a {header.depth}-bit {kind} {header.format.upper()}; it must be "
-            "an 8-bit greyscale PNG of class ids (tools/make_shards.py converts palette masks)"
+            "an 8-bit greyscale PNG of class ids (unimatch pack converts palette masks)"
         )
     _check_whole(data, header, where, "label")
     return _decode(data, cv2.IMREAD_UNCHANGED, where, "label")

@@ -4,7 +4,8 @@ A file is read by the types that the dataclasses declare, never by what YAML gue
 until a type asks for them, so `split: 1_16` is the text "1_16", `lr: 5e-6` is a number, and `norm: off` is
 the text "off". Every value keeps the file and line that it came from.
 
-    include: ../base/camvid.yaml   # or a list, relative to this file; later files win, and this one most
+    include: ../base/camvid.yaml   # or a list, relative to this file; later files win, and this one most.
+                                   # Where there is no such file: a shipped configuration, as base/camvid.yaml
     method:                        # a `Section`:
       name: unimatch               # the name chooses from a registry which other keys there are
       threshold: 0.95
@@ -19,11 +20,12 @@ from typing import Any, TypeVar
 
 from yaml.nodes import MappingNode
 
+from unimatch import shipped
 from unimatch.config.kinds import Kind, Section
 from unimatch.config.mistakes import Mistakes
 from unimatch.config.nodes import mapping
 from unimatch.config.reader import Reader
-from unimatch.config.tree import merge, override, read_file, read_text
+from unimatch.config.tree import SHIPPED, merge, override, read_file, read_text
 from unimatch.config.writer import dump, plain
 
 __all__ = ["Section", "dump", "from_text", "load", "plain"]
@@ -34,10 +36,12 @@ T = TypeVar("T")
 def load(path: str | Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
     """The `schema` object that a YAML file and `a.b=value` overrides describe.
 
-    ConfigError lists every mistake, a line each. The value of an override is YAML, also of a list or mapping.
+    Where there is no file at `path`, it is the name of a shipped configuration. ConfigError lists every
+    mistake, a line each. The value of an override is YAML, also of a list or mapping.
     """
     mistakes = Mistakes()
-    root = read_file(Path(path), schema, mistakes, ())
+    path = shipped.found(str(path), SHIPPED)
+    root = read_file(path, schema, mistakes, ())
     return _build(root, str(path), schema, overrides, mistakes)
 
 

@@ -5,11 +5,13 @@ from pathlib import Path
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from unimatch import shipped
 from unimatch.config.kinds import Kind, Section
 from unimatch.config.mistakes import OVERRIDE, Mistakes
 from unimatch.config.nodes import TAG, compose, describe, is_null, mapping, mark_of, name_in
 from unimatch.registry import nearest
 
+SHIPPED = "configs"  # the kind of shipped file that an include may name without its folder
 
 def read_file(
     path: Path, schema: type, mistakes: Mistakes, parents: tuple[Path, ...], by: Node | None = None
@@ -30,14 +32,23 @@ def read_file(
             return refuse(f"files include each other: {' -> '.join(chain)}")
         return read_text(path.read_bytes().decode("utf-8-sig"), source, schema, mistakes, parents)
     except FileNotFoundError:
-        siblings = [p.name for p in path.parent.glob("*.yaml")]
-        return refuse(f"no such file{'; ' + nearest(path.name, siblings) if siblings else ''}")
+        return refuse(f"no such file{_meant(path, by)}")
     except IsADirectoryError:
         return refuse("this is a folder; give a YAML file")
     except UnicodeDecodeError as error:
         return refuse(f"not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x})")
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null character in the name
         return refuse(f"cannot be read: {getattr(error, 'strerror', None) or error}")
+
+
+def _meant(path: Path, by: Node | None) -> str:
+    """What a missing file's name may have meant: a file beside it, or a shipped one."""
+    siblings = [p.name for p in path.parent.glob("*.yaml")]
+    told = "; " + nearest(path.name, siblings) if siblings else ""
+    similar = shipped.like(str(path) if by is None else by.value, SHIPPED)
+    if similar and "did you mean" not in told:
+        told = f"; did you mean {' or '.join(map(repr, similar))}, which came with unimatch?"
+    return told
 
 
 def read_text(
@@ -59,7 +70,8 @@ def read_text(
                 mistakes.at(item, "include", message, fatal=True)
                 continue
             here = Path(source)
-            other = read_file(here.parent / item.value, schema, mistakes, (*parents, here.resolve()), by=item)
+            path = shipped.found(item.value, SHIPPED, here.parent)
+            other = read_file(path, schema, mistakes, (*parents, here.resolve()), by=item)
             merged = merge(merged, other, kind)
     return merge(merged, own, kind)
 

@@ -36,7 +36,7 @@ class CacheConfig:
 class DataConfig:
     """Where samples come from. A set of samples is named by a subset of the shards or by a key-list file."""
 
-    shards: str  # folder that tools/make_shards.py wrote, or its URL: https://, s3://, gs://, hf:// ...
+    shards: str  # folder that `unimatch pack` wrote, or its URL: https://, s3://, gs://, hf:// ...
     labeled: str  # subset name, or text file with one key a line
     unlabeled: str | None = None  # the same; its masks, if it has any, are never read
     val: str | None = None  # what training evaluates on; none: no evaluation

@@ -57,7 +57,7 @@ class Runtime:
         if os.environ.get("ACCELERATE_USE_FSDP") == "true":
             raise UserError(
                 "FSDP launches are not supported: accelerate ignores them on CPUs. "
-                "Use DDP or ZeRO-3 (launch/accelerate/zero3.yaml), which also parts the parameters"
+                "Use DDP or ZeRO-3 (unimatch where launch/zero3), which also parts the parameters"
             )
         if uses_zero and precision == "fp16":
             raise UserError("precision: fp16 is not supported with DeepSpeed; use bf16, or launch without it")

@@ -18,6 +18,7 @@ from deepspeed.utils import safe_get_full_optimizer_state, safe_set_full_optimiz
 from deepspeed.utils.mixed_precision_linkage import lazy_init_hp_params_optimizer_state
 from torch import Tensor, nn
 
+from unimatch import shipped
 from unimatch.errors import UserError
 
 CONFIG_FILE = "ACCELERATE_DEEPSPEED_CONFIG_FILE"  # set by `accelerate launch`, or by hand beside torchrun
@@ -47,9 +48,9 @@ def plugin(dtype: torch.dtype | None) -> DeepSpeedPlugin:
     if path in ("none", ""):
         raise UserError(
             "a DeepSpeed launch needs deepspeed_config_file in its launch file (see "
-            f"launch/accelerate/zero2.yaml), or {CONFIG_FILE} in the environment"
+            f"unimatch where launch/zero2), or {CONFIG_FILE} in the environment"
         )
-    settings = _read(Path(path))
+    settings = _read(shipped.found(path, "launch"))
     # Integers, since no loader is prepared. Which micro-batch is the last of a step, `backward` tells.
     settings |= {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1}
     if dtype is not None:

@@ -144,7 +144,7 @@ def advice(found: Survey) -> str:
     if found.no_image == found.samples:
         points.append(
             f"no images: they are the members that end on .{', .'.join(IMAGE_EXTENSIONS)}, directly behind "
-            "the key; rename them while packing anew (tools/make_shards.py on the unpacked files)"
+            "the key; rename them while packing anew (unimatch pack on the unpacked files)"
         )
     elif images:
         points.append(f"{images} samples have no image; take them out of the tars")
@@ -158,7 +158,7 @@ def advice(found: Survey) -> str:
     for ending in pictures:
         points.append(
             f".{ending}: not a label that can be used as it is ({found.kinds[ending].why_not}); if it is "
-            "the label, unpack the tars and pack the files with a recipe (shards/recipes/folder.yaml), which "
+            "the label, unpack the tars and pack the files with a recipe (unimatch init recipe), which "
             "converts it"
         )
     for ending in alike:
@@ -179,7 +179,7 @@ def advice(found: Survey) -> str:
     lines = ["for training:", *(f"- {point}" for point in points)]
     if not indexed and not found.problems:
         wanted = f" --label-ext {label}" if label and label not in own else ""
-        lines.append(f"next: python tools/check_shards.py --foreign {found.root} --classes NAMES{wanted}")
+        lines.append(f"next: unimatch check --foreign {found.root} --classes NAMES{wanted}")
     return "\n".join(lines)
 
 
@@ -194,7 +194,7 @@ def taxonomy_of(text: str) -> Taxonomy:
     if [number for number, _, _ in entries] != list(range(len(entries))):
         raise DataError(
             f"{text}: the ids must be 0 to {len(entries) - 1}, as labels are used as they are; pack the "
-            "unpacked files with a recipe (shards/recipes/folder.yaml) to change ids"
+            "unpacked files with a recipe (unimatch init recipe) to change ids"
         )
     made = default_colors(len(entries))
     colors = tuple(color or made[number] for number, _, color in entries)

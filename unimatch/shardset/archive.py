@@ -85,13 +85,13 @@ class ShardSet:
     @classmethod
     def _open_folder(cls, folder: Path, taxonomy: Taxonomy | None) -> ShardSet:
         if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; make the shards first (tools/make_shards.py)")
+            raise DataError(f"{folder}: no such folder; make the shards first (unimatch pack)")
         if not (folder / INDEX_JSON).exists():
             if taxonomy is None:
                 raise DataError(
                     f"{folder} has no {INDEX_JSON}: an unfinished set, or tars of another program. Pack the "
-                    "data with tools/make_shards.py, or index the tars: "
-                    "tools/check_shards.py --foreign FOLDER --classes NAMES"
+                    "data with unimatch pack, or index the tars: "
+                    "unimatch check --foreign FOLDER --classes NAMES"
                 )
             index_tars(folder, taxonomy)
         return cls(folder, *shard_index.read(folder))

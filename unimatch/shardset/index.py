@@ -29,8 +29,8 @@ INDEX_JSON = "index.json"
 INDEX_NPY = "index.npy"
 BLOCK = 512
 AGAIN = (
-    "copy or pack the data again (tools/make_shards.py); if the tars are sound, delete both index files and "
-    "index them by tools/check_shards.py --foreign FOLDER --classes NAMES"
+    "copy or pack the data again (unimatch pack); if the tars are sound, delete both index files and "
+    "index them by unimatch check --foreign FOLDER --classes NAMES"
 )
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # or what looks like one
 

@@ -53,7 +53,7 @@ def read_keys(path: Path) -> list[str]:
             said = f"{told['count']} keys of hash {told['hash']}" if told else repr(lines[0])
             raise DataError(
                 f"{path}: its first line says {said}, but it holds {len(keys)} keys of hash "
-                f"{list_hash(keys)}: it was cut or edited. Make it again with tools/make_splits.py, or, if "
+                f"{list_hash(keys)}: it was cut or edited. Make it again with unimatch split, or, if "
                 "the change is meant, delete the first line"
             )
     return keys

@@ -278,7 +278,7 @@ def test_a_prediction_needs_no_measurement_and_states_its_assumptions(tmp_path: 
         (["simulate", "--set", "cluster.inside.gbyte_s=0"], "gbyte_s must be above 0"),
         (["simulate", "--set", "work.imagee_s=1"], "image_s"),
         (["simulate", "--set", "devices=[0]"], "devices must be numbers of at least 1"),
-        (["simulate", "--measured", "{file}"], "is no result of tools/scaling.py run"),
+        (["simulate", "--measured", "{file}"], "is no result of unimatch scale run"),
         (["run", "--config", "{file}", "--steps", "3", "--warm-up", "3"], "--warm-up must be below"),
         (["walk"], "invalid choice"),
     ],

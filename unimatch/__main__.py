@@ -1,0 +1,65 @@
+"""The command `unimatch`: `unimatch NAME ARGUMENTS` is `python -m unimatch.NAME ARGUMENTS`.
+
+Nothing is imported before it is known which program is meant, so that help costs no second.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+
+import unimatch
+from unimatch.registry import nearest
+
+COMMANDS = {
+    "prepare data": {
+        "init": "write a recipe or a run's configuration to fill in",
+        "pack": "images and labels, or made-up scenes, become shards",
+        "check": "verify shards, find duplicates, draw a sheet of them",
+        "split": "choose which samples are labelled",
+    },
+    "train": {
+        "plan": "memory, batch and traffic of a run before it is started",
+        "train": "train one run; under `accelerate launch`: -m unimatch.train",
+    },
+    "use what was trained": {
+        "evaluate": "the figures of a run on any samples",
+        "predict": "class ids, colour masks and overlays of a folder of images",
+        "compare": "runs side by side: a table, curves, overlays",
+    },
+    "look further": {
+        "where": "recipes, configurations and launch files: names and paths",
+        "scale": "measure how training scales here, predict it elsewhere",
+        "bench": "time reading, decoding and views",
+    },
+}
+NAMES = [name for group in COMMANDS.values() for name in group]
+
+
+def usage() -> str:
+    """The whole help, in one screen."""
+    lines = ["usage: unimatch COMMAND ...    unimatch COMMAND --help says more    unimatch --version"]
+    for group, commands in COMMANDS.items():
+        lines += [f"\n{group}", *(f"  {name:<10}{text}" for name, text in commands.items())]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Runs the command that the arguments name; the exit status of one that is wrong."""
+    name, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
+    if name in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if name == "--version":
+        print(f"unimatch {unimatch.__version__}")
+        return 0
+    if name not in NAMES:
+        print(f"error: no command {name!r}; {nearest(name, NAMES)}", file=sys.stderr)
+        return 2
+    sys.argv[1:] = arguments
+    runpy.run_module(f"unimatch.{name}", run_name="__main__", alter_sys=True)
+    raise AssertionError("a program ends with sys.exit")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""unimatch from Python: train a run, predict with it, look at samples. `import unimatch` offers these names.
+
+A mistake of the caller's is a UserError, as on the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unimatch import config as config_io
+from unimatch.codecs.decode import (
+    check_label,
+    decode_grey,
+    decode_image,
+    decode_label,
+    decode_rgb,
+    image_header,
+)
+from unimatch.codecs.picture import grid
+from unimatch.codecs.volume_files import is_volume, read_volume
+from unimatch.data.images import stack_dates
+from unimatch.engine.restore import Restored, restore
+from unimatch.engine.run_config import RunConfig
+from unimatch.engine.runtime import Runtime
+from unimatch.errors import UserError
+from unimatch.shardset.archive import ShardSet
+from unimatch.train import TIMEOUT_S, train_run
+
+IMAGES_PER_PASS = 8  # bounds the memory; the result does not depend on it
+Colors = tuple[tuple[int, int, int], ...]
+
+
+def fit(config: RunConfig | str | Path, *changes: str, resume: bool = False) -> Path:
+    """Trains a run as `unimatch train` does, and returns its folder, which `load` takes.
+
+    config: a file, or the name of a shipped one; YAML text, which is a str with a line break or ": "; or an
+        object.
+    changes: "optimizer.lr=0.01" and the like, as with --set.
+    resume: continue from the run's last checkpoint, if there is one.
+
+    Under `accelerate launch` every process calls it. Ctrl-C saves a checkpoint and raises `Stopped`.
+    """
+    if isinstance(config, RunConfig):
+        config = config_io.from_text(config_io.dump(config), RunConfig, changes, "the configuration")
+    elif isinstance(config, str) and ("\n" in config or ": " in config):
+        config = config_io.from_text(config, RunConfig, changes)
+    else:
+        config = config_io.load(config, RunConfig, changes)
+    train_run(config, resume, TIMEOUT_S)
+    return config.out
+
+
+def load(run: str | Path, checkpoint: str | int | None = None, network: str | None = None) -> Run:
+    """A trained network, ready to predict on the GPU if there is one.
+
+    run: a run's folder, or that of one of its checkpoints.
+    checkpoint: "last" (the default), "best" or the number of a step.
+    network: which one of the checkpoint, such as the teacher; by default the one whose figures are reported.
+    """
+    runtime = Runtime()
+    if runtime.world > 1:
+        raise UserError("predicting takes one process: start it with python, not with a launcher")
+    folder = Path(run)
+    if (folder / "trainer.json").exists():
+        if checkpoint is not None:
+            raise UserError(f"{run} is a checkpoint itself: leave `checkpoint` out, or name the run's folder")
+        place = folder.resolve()  # `last` is a link
+        folder = place.parent if place.name == "best" else place.parent.parent
+        checkpoint = place.name if place.name == "best" else int(place.name.removeprefix("step_"))
+    return Run(restore(folder, "last" if checkpoint is None else str(checkpoint), network, runtime))
+
+
+def open_shards(place: str | Path, select: str | Path | None = None) -> Samples:
+    """The samples of a shard set in a folder or behind a URL.
+
+    select: a subset, or a key-list file such as a split's labeled.txt; None: all of them.
+    """
+    shards = ShardSet.open(place)
+    return Samples(shards, np.arange(len(shards)) if select is None else shards.rows(select))
+
+
+class Run:
+    """A trained network and what it was trained for.
+
+    Attributes:
+        folder: its checkpoint.
+        step: optimiser steps it was trained for.
+        config: the run's configuration.
+        classes, colors: the name and RGB of each class id.
+    """
+
+    def __init__(self, restored: Restored) -> None:
+        self.folder: Path = restored.folder
+        self.step: int = restored.state.step
+        self.config: RunConfig = restored.config
+        self.task = restored.task
+        self.classes: tuple[str, ...] = tuple(restored.task.taxonomy.names)
+        self.colors: Colors = tuple(restored.task.taxonomy.colors)
+        self._net = restored.net
+
+    def read(self, path: str | Path, second: str | Path | None = None) -> np.ndarray:
+        """A file's image as `predict` takes it: [H, W, 3] of a photograph, [2, H, W, 3] of one and its second
+        date, [H, W, 1] of a slice and [D, H, W, 1] of a volume (.h5, .nii, .nii.gz) for a medical run.
+
+        DataError: a file that cannot be read, or of another kind than the run was trained on. OSError: none.
+        """
+        paths = [Path(path)] if second is None else [Path(path), Path(second)]
+        if len(paths) != self.task.dates:
+            raise UserError(f"this run reads {self.task.dates} image(s) a sample, but was given {len(paths)}")
+        if self.task.channels == 1:
+            if is_volume(paths[0]):
+                return read_volume(paths[0]).slices[..., None]
+            return decode_grey(paths[0].read_bytes(), str(path))[..., None]
+        dates = [decode_rgb(one.read_bytes(), str(one)) for one in paths]
+        return dates[0] if second is None else stack_dates(dates[0], dates[1], paths[0].name)
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [H, W]: the class id of each pixel; [B, H, W] where `images` has one more axis in front.
+
+        images: uint8 [H, W, 3] RGB, [2, H, W, 3] of two dates, or, grey, [H, W] or [H, W, 1] of 8 or 16 bits,
+            whose largest possible value is white; values as in the file, neither scaled nor resized.
+        UserError: another shape or type.
+        """
+        batch, single = self._batch(np.asarray(images))
+        device = next(self._net.parameters()).device
+        labels = []
+        with torch.inference_mode():
+            for start in range(0, len(batch), IMAGES_PER_PASS):
+                part = torch.from_numpy(batch[start : start + IMAGES_PER_PASS]).to(device)
+                labels.append(self.task.predict(self._net, part).to("cpu", torch.uint8).numpy())
+        return labels[0][0] if single else np.concatenate(labels)
+
+    def overlay(self, image: np.ndarray, labels: np.ndarray, alpha: float = 0.5) -> np.ndarray:
+        """uint8 [H, W, 3]: class ids [H, W] in colour over one image, its dates side by side.
+
+        alpha: strength of the colours, 0 to 1.
+        """
+        batch, single = self._batch(np.asarray(image))
+        if not single:
+            raise UserError("overlay takes one image at a time")
+        dates = [self.task.paint(date, labels, alpha) for date in self.task.show(batch[0])]
+        return grid(dates, columns=len(dates))
+
+    def _batch(self, given: np.ndarray) -> tuple[np.ndarray, bool]:
+        """`given` as the task decodes images, behind a batch axis, and whether it had none."""
+        images, dates = given, self.task.dates
+        if self.task.channels == 1:
+            wanted, dtype, tail = "[H, W] of uint8 or uint16", np.uint16, (1,)
+            if images.dtype == np.uint8:
+                images = images.astype(np.uint16) * np.uint16(257)  # as decode_grey does
+            if images.ndim == 2 or images.shape[-1] != 1:
+                images = images[..., None]
+        else:
+            wanted, dtype, tail = "[H, W, 3] of uint8", np.uint8, (3,)
+            if dates == 1 and (images.ndim == 2 or images.shape[2:] == (1,)):
+                images = np.repeat(images.reshape(*images.shape[:2], 1), 3, axis=2)  # as decode_rgb does
+        axes = 3
+        if dates > 1:
+            wanted, axes = f"[{dates}, {wanted[1:]}", 4
+        fits = images.shape[-1:] == tail and (dates == 1 or images.shape[-4:-3] == (dates,))
+        if not fits or images.dtype != dtype or images.ndim not in (axes, axes + 1) or not images.size:
+            raise UserError(
+                f"this run reads an image {wanted}, or several of one size behind another axis; found "
+                f"{list(given.shape)} of {given.dtype}"
+            )
+        single = images.ndim == axes
+        return np.ascontiguousarray(images[None] if single else images), single
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample of a shard set.
+
+    image: as Run.predict takes it: uint8 [H, W, 3], [2, H, W, 3] of a pair, [H, W] of a grey file.
+    label: uint8 [H, W] of class ids, 255 where nothing is labelled; None: it has no mask.
+    """
+
+    key: str
+    image: np.ndarray
+    label: np.ndarray | None
+
+
+class Samples:
+    """Samples of a shard set by number or key, also as a map-style data set for torch's DataLoader.
+
+    Attributes:
+        shards: the set.
+        rows: of the samples in its index.
+        classes, colors: the name and RGB of each class id.
+        subsets: names of the set's subsets.
+    """
+
+    def __init__(self, shards: ShardSet, rows: np.ndarray) -> None:
+        self.shards = shards
+        self.rows = rows
+        self.classes: tuple[str, ...] = tuple(shards.taxonomy.names)
+        self.colors: Colors = tuple(shards.taxonomy.colors)
+        self.subsets: tuple[str, ...] = tuple(shards.subsets)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The samples' keys, in their order."""
+        return self.shards.keys(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, which: int | str) -> Sample:
+        """The sample of a number, also counted from the end, or of a key. IndexError, KeyError: none such."""
+        if isinstance(which, str):
+            try:
+                which = self.keys.index(which)
+            except ValueError:
+                raise KeyError(which) from None
+        record = self.shards.read(int(self.rows[which]))
+        if record.second is not None:
+            first, second = (decode_rgb(data, record.where) for data in (record.image, record.second))
+            image = stack_dates(first, second, record.where)
+        else:
+            image = decode_image(record.image, record.where)
+            if image.ndim == 3 and image_header(record.image, record.where).channels == 1:
+                image = image[..., 0]
+        label = None
+        if record.label is not None:
+            label = decode_label(record.label, record.where)
+            check_label(label, len(self.classes), record.where)
+        return Sample(record.key, image, label)
