@@ -38,7 +38,7 @@ NAMES = [name for group in COMMANDS.values() for name in group]
 
 def usage() -> str:
     """The whole help, in one screen."""
-    lines = ["usage: unimatch COMMAND ...    unimatch COMMAND --help says more    unimatch --version"]
+    lines = ["usage: unimatch COMMAND ...      more about one: unimatch COMMAND --help"]
     for group, commands in COMMANDS.items():
         lines += [f"\n{group}", *(f"  {name:<10}{text}" for name, text in commands.items())]
     return "\n".join(lines)

@@ -125,7 +125,7 @@ def test_no_such_file_and_no_such_argument(refused: Refused, config: Path) -> No
         train.main, "--config", config.with_name("ru.yaml")
     )
     told = refused(train.main, "--config", config, "--restart")
-    assert "unrecognized arguments: --restart; see unimatch.train --help" in told
+    assert "unrecognized arguments: --restart; see unimatch train --help" in told
 
 
 # Splits
@@ -183,7 +183,7 @@ def other_byte(path: Path) -> None:
         (lambda s: (s.root / TAR).unlink(), f"{TAR}: No such file"),
         (
             lambda s: (s.root / "index.json").unlink(),
-            "has no index.json: .*make_shards.py, or index the tars",
+            "has no index.json: .*unimatch pack, or index the tars",
         ),
         (lambda s: cut(s.root / "index.json", 300), "index.json is damaged: .*; copy or pack the data again"),
         (lambda s: other_byte(s.root / "index.npy"), "index.npy is damaged .*; copy or pack the data again"),

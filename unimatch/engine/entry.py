@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import errno
+import json
 import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 import torch.distributed as dist
@@ -16,6 +19,7 @@ from unimatch.engine.signals import Stopped
 from unimatch.errors import UserError, of_system
 
 LAUNCHER_S = 2.0  # a launcher looks every 0.1 s, and should name the process that ended first
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where a process leaves what its launcher prints last
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,15 +50,11 @@ def _status(main: Callable[[list[str]], None]) -> int:
             print(stopped, file=sys.stderr, flush=True)
         return stopped.code
     except UserError as error:
-        if tells:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        return 1
+        return _end(str(error), tells)
     except OSError as error:
         if error.filename is None and error.errno != errno.ENOSPC:  # no path that someone gave: a bug
             raise
-        if tells:
-            print(f"error: {of_system(error)}", file=sys.stderr, flush=True)
-        return 1
+        return _end(of_system(error), tells)
     except RuntimeError as error:
         if not _lost_a_process(error):
             raise
@@ -77,6 +77,21 @@ def _status(main: Callable[[list[str]], None]) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _end(message: str, tells: bool) -> int:
+    """Tells of an error; the exit status. Under a launcher it is also the last of the many lines that this
+    prints about the first process that fails, which is then the one that tells.
+    """
+    if tells:
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        if ERROR_FILE in os.environ:
+            told = {"message": f"error: {message}", "timestamp": int(time.time())}
+            with suppress(OSError):
+                Path(os.environ[ERROR_FILE]).write_text(json.dumps(told))
+    elif ERROR_FILE in os.environ:
+        time.sleep(LAUNCHER_S)
+    return 1
 
 
 def _lost_a_process(error: RuntimeError) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
@@ -77,6 +78,8 @@ class Runtime:
 
             plugin = zero.plugin(self.dtype)
             self.zero_stage = plugin.deepspeed_config["zero_optimization"]["stage"]
+        # What an earlier Runtime of this process left: accelerate refuses another precision beside it.
+        AcceleratorState._reset_state()
         self.accelerator = Accelerator(
             mixed_precision="no" if precision == "fp32" or uses_zero else precision,
             deepspeed_plugin=plugin,

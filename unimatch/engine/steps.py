@@ -61,8 +61,8 @@ def accumulation_steps(batch: BatchConfig, uses_unlabeled: bool, world: int) -> 
     for name, size in sizes.items():
         if size % world:
             raise UserError(
-                f"{name} is {size}, which {world} processes cannot share evenly: batch sizes are global, "
-                f"so choose a multiple of {world} or another number of processes"
+                f"{name} is {size}, which {world} processes cannot share evenly: batch sizes are global. "
+                + _even_batch(sizes, world)
             )
     per_process = [size // world for size in sizes.values()]
     limit = batch.max_per_device or sum(per_process)
@@ -74,6 +74,16 @@ def accumulation_steps(batch: BatchConfig, uses_unlabeled: bool, world: int) -> 
         f"batch.max_per_device is {limit}, but {found} on {world} processes "
         f"cannot be cut into equal micro-batches that small; raise it or change the batch sizes"
     )
+
+
+def _even_batch(sizes: dict[str, int], world: int) -> str:
+    """Advice: the next larger batch that `world` processes can share, and how many can share this one."""
+    # Of unlabelled samples an even number a process, which `mix_partner: batch` needs.
+    units = {name: 2 if name == "batch.unlabeled" else 1 for name in sizes}
+    larger = {name: -(-size // (units[name] * world)) * units[name] * world for name, size in sizes.items()}
+    text = "Take " + " ".join(f"--set {name}={size}" for name, size in larger.items())
+    fewer = [n for n in range(1, world) if not any(size % (units[name] * n) for name, size in sizes.items())]
+    return text + (f", or start {fewer[-1]} process{'es' if fewer[-1] > 1 else ''}" if fewer else "")
 
 
 def _require_neighbours(batch: BatchConfig, views: ViewNeeds, world: int, accumulation: int) -> None:

@@ -2,6 +2,8 @@ import errno
 import sys
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.runtime import Runtime
@@ -29,6 +31,25 @@ def test_a_users_mistake_is_one_message_of_one_process_a_node(capsys, monkeypatc
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert run_entry(fail(error)) == 1
     assert capsys.readouterr().err == ""
+
+
+def test_a_launcher_repeats_the_message_at_its_end(capfd, tmp_path):
+    """Torch's launcher prints fifty lines; the last is what the process left in its error file."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\nfrom unimatch.engine.entry import run_entry\nfrom unimatch.errors import UserError\n"
+        "def main(args):\n    raise UserError('the batch is odd:\\ntake 8')\n"
+        "sys.exit(run_entry(main))\n"
+    )
+    launch = LaunchConfig(
+        1, 1, 2, run_id="test", rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0
+    )
+    with pytest.raises(ChildFailedError) as caught:
+        elastic_launch(launch, sys.executable)(str(program))
+    assert caught.value.get_first_failure()[0] == 0
+    shown = str(caught.value).rstrip("=\n").splitlines()
+    assert shown[-2:] == ["  traceback : error: the batch is odd:", "take 8"]
+    assert capfd.readouterr().err.count("error: the batch is odd") == 1
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), OSError(errno.EBADF, "Bad file descriptor")])

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from unimatch.engine.run_config import BatchConfig
@@ -28,3 +30,22 @@ def test_batches_that_cannot_be_shared_say_why():
         accumulation_steps(BatchConfig(8, 6), True, 4)
     with pytest.raises(UserError, match="max_per_device is 3, but batch.labeled 3 and batch.unlabeled 9"):
         accumulation_steps(BatchConfig(3, 9, 3), True, 1)
+
+
+@pytest.mark.parametrize("world", [2, 3, 8])
+@pytest.mark.parametrize(("labeled", "unlabeled"), [(8, 4), (1, 1), (7, None), (3, 9), (6, 12)])
+def test_the_batch_that_is_proposed_works(labeled: int, unlabeled: int | None, world: int):
+    paired = unlabeled is not None
+    try:
+        accumulation_steps(BatchConfig(labeled, unlabeled), paired, world)
+    except UserError as error:
+        told = str(error)
+        sizes = {name: int(size) for name, size in re.findall(r"--set batch\.(\w+)=(\d+)", told)}
+        batch = BatchConfig(**sizes)
+        assert labeled <= batch.labeled and (unlabeled or 0) <= (batch.unlabeled or 0)
+        assert accumulation_steps(batch, paired, world) == 1
+        assert (batch.unlabeled or 0) // world % 2 == 0  # as mix_partner: batch needs
+        for count in re.findall(r"start (\d+) process", told):
+            assert accumulation_steps(BatchConfig(labeled, unlabeled), paired, int(count)) == 1
+    else:
+        assert labeled % world == (unlabeled or 0) % world == 0
