@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts a training with torchrun on this host; for several hosts, start it on each with its own NODE_RANK.
-# Usage: [NAME=VALUE ...] bash launch/torchrun.sh PROCESSES --config RUN.yaml [--resume] ...
+# Usage: [NAME=VALUE ...] bash "$(unimatch where launch/torchrun)" PROCESSES --config RUN.yaml [--resume] ...
 #   PROCESSES  on this host: one a GPU, or any number on CPUs
 #   ZERO       1, 2, 3 or 3_offload: DeepSpeed with launch/deepspeed/zero$ZERO.json (default: DDP)
 #   RESTARTS   how often all processes start again after one has failed; give --resume too (default: 0)

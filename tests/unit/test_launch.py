@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+
+from unimatch import shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "launch" / "accelerate").glob("*.yaml"))
@@ -34,13 +37,16 @@ def test_a_launch_file_is_one_that_accelerate_reads_and_names_files_that_exist(p
     assert load_config_from_file(str(path)).num_processes >= 1
     settings = yaml.safe_load(path.read_text())
     named = settings.get("deepspeed_config", {}).get("deepspeed_config_file")
-    assert named is None or (ROOT / named).is_file()
+    # From the folder of the repository as a file, from any other by its name.
+    assert named is None or (ROOT / named) == shipped.find(named)
 
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> dict[str, str]:
-    """The environment of a job's script, with stand-ins for srun, scontrol and accelerate."""
-    for name, text in (("srun", SRUN), ("scontrol", SCONTROL), ("accelerate", ACCELERATE)):
+    """The environment of a job's script, with stand-ins for srun, scontrol, accelerate and this package's."""
+    own = f'#!/bin/bash\nPYTHONPATH={ROOT} exec {sys.executable} -m unimatch "$@"\n'
+    stand_ins = {"srun": SRUN, "scontrol": SCONTROL, "accelerate": ACCELERATE, "unimatch": own}
+    for name, text in stand_ins.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     job = {
@@ -55,13 +61,14 @@ def slurm(tmp_path: Path) -> dict[str, str]:
 
 def start(env: dict[str, str]) -> subprocess.Popen[bytes]:
     script = str(ROOT / "launch" / "slurm.sbatch")
-    return subprocess.Popen(["bash", script, "--config", "a run.yaml"], env=env, stdout=subprocess.PIPE)
+    command = ["bash", script, "--config", "a run.yaml"]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, cwd=env["PLAYED"])
 
 
 def test_a_job_starts_one_launcher_a_node_and_resumes(slurm: dict[str, str], tmp_path: Path):
     assert start(slurm).wait(20) == 0
     told = (tmp_path / "launched").read_text()
-    assert told.startswith("launch --machine_rank 1 --config_file launch/accelerate/nodes8.yaml")
+    assert told.startswith(f"launch --machine_rank 1 --config_file {ROOT}/launch/accelerate/nodes8.yaml")
     assert "--num_machines 2 --num_processes 8 --main_process_ip first --main_process_port 20007" in told
     assert told.endswith("-m unimatch.train --config a run.yaml --resume\n")
     assert not (tmp_path / "requeued").exists()

@@ -158,8 +158,8 @@ def advice(found: Survey) -> str:
     for ending in pictures:
         points.append(
             f".{ending}: not a label that can be used as it is ({found.kinds[ending].why_not}); if it is "
-            "the label, unpack the tars and pack the files with a recipe (unimatch init recipe), which "
-            "converts it"
+            "the label, unpack the tars and pack the files with a recipe, which converts it "
+            "(unimatch init recipe writes one to fill in)"
         )
     for ending in alike:
         share = found.kinds[ending].members
@@ -194,7 +194,7 @@ def taxonomy_of(text: str) -> Taxonomy:
     if [number for number, _, _ in entries] != list(range(len(entries))):
         raise DataError(
             f"{text}: the ids must be 0 to {len(entries) - 1}, as labels are used as they are; pack the "
-            "unpacked files with a recipe (unimatch init recipe) to change ids"
+            "unpacked files with a recipe (unimatch init recipe writes one) to change ids"
         )
     made = default_colors(len(entries))
     colors = tuple(color or made[number] for number, _, color in entries)
