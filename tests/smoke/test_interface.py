@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import unimatch
-from tests.conftest import TINY_RUN
+from tests.conftest import ROOT, TINY_RUN
 from tests.support.change_set import write_change_run
 from tests.support.medical_set import scan, write_medical_run
 from unimatch import config as config_io
@@ -218,6 +218,21 @@ def test_samples_by_number_and_by_key(tiny_shards: Path):
             labeled[wrong]
     loader = torch.utils.data.DataLoader(labeled, batch_size=None, num_workers=0)
     assert len(list(loader)) == 6
+
+
+def test_the_readmes_example_runs(text: str, tiny_shards: Path, tmp_path: Path, monkeypatch, capsys):
+    example = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert len([line for line in example.splitlines() if line]) <= 10
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_run.yaml").write_text(text)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "my").symlink_to(tiny_shards)
+    images(tmp_path / "photos", street=np.full((40, 50, 3), 90, np.uint8))
+    (tmp_path / "photos" / "street.png").rename(tmp_path / "photos" / "street.jpg")
+    assert example.count('"schedule.steps=2000"') == 1
+    exec(example.replace('"schedule.steps=2000"', '*short, "out=run"'), {"short": SHORT})
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(str(unimatch.open_shards(tiny_shards).classes))
 
 
 def test_the_names_are_few_and_typed():
