@@ -13,6 +13,7 @@ from unimatch.registry import nearest
 
 SHIPPED = "configs"  # the kind of shipped file that an include may name without its folder
 
+
 def read_file(
     path: Path, schema: type, mistakes: Mistakes, parents: tuple[Path, ...], by: Node | None = None
 ) -> MappingNode:
