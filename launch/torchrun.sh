@@ -2,7 +2,7 @@
 # Starts a training with torchrun on this host; for several hosts, start it on each with its own NODE_RANK.
 # Usage: [NAME=VALUE ...] bash "$(unimatch where launch/torchrun)" PROCESSES --config RUN.yaml [--resume] ...
 #   PROCESSES  on this host: one a GPU, or any number on CPUs
-#   ZERO       1, 2, 3 or 3_offload: DeepSpeed with launch/deepspeed/zero$ZERO.json (default: DDP)
+#   ZERO       1, 2, 3 or 3_offload: DeepSpeed with launch/deepspeed/zero$ZERO.json (default: DDP, quicker for all it can hold)
 #   RESTARTS   how often all processes start again after one has failed; give --resume too (default: 0)
 #   NODES NODE_RANK MASTER PORT   how many hosts, this one's number, the first one's address, its free port
 #   RUN_ID     a name that is the same on all hosts and no other run's there (default: unimatch)

@@ -464,6 +464,10 @@ def test_a_killed_data_worker(config: Path, tmp_path: Path) -> None:
 
 FULL = """
 import resource, runpy, sys
+from unimatch.codecs import compiled
+from unimatch.views import resize
+if compiled.AVAILABLE:
+    resize.prepare()  # in memory, so that nothing depends on what numba finds on the disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))
 sys.argv[0] = "unimatch.train"
 runpy.run_module("unimatch.train", run_name="__main__")

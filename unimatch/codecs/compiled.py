@@ -9,6 +9,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 try:
     import numba
 
+    from unimatch.codecs.numba_cache import disk_cache
+
     AVAILABLE = True
 except ImportError:  # pip install unimatch[fast]
     AVAILABLE = False
@@ -22,8 +24,6 @@ def compiled(function: Function) -> Function:
     """
     if not AVAILABLE:
         return function
-    try:
-        made = numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no folder for the cache
-        made = numba.njit(nogil=True)(function)
+    made = numba.njit(nogil=True)(function)
+    made._cache = disk_cache(function)  # what njit(cache=True) sets, but for errors that end a run
     return cast(Function, made)

@@ -15,10 +15,13 @@ from unimatch.engine.run_data import open_shards, select
 from unimatch.engine.schedule import total_steps
 from unimatch.engine.steps import accumulation_steps, plan_of
 from unimatch.errors import UserError
+from unimatch.methods.base import Method
+from unimatch.models.segmentor import Segmentor
 from unimatch.scaling import cost
 from unimatch.scaling.cost import STAGES, Activations, Memory, Network, Passes, Traffic
 from unimatch.scaling.footprint import blank_micro, network_of, shape_only, step_bytes
 from unimatch.shardset.archive import ShardSet
+from unimatch.tasks.base import Task
 
 Points = tuple[tuple[int, float], tuple[int, float]]  # (samples, bytes) of two micro-batches
 SPARE = 0.1  # of the device's memory: the driver's context, kernels' workspaces, gaps between blocks
@@ -64,7 +67,8 @@ class Forecast:
 def forecast(config: RunConfig, devices: int, device_bytes: float) -> Forecast:
     """UserError where the run itself would end with one."""
     shards = open_shards(config.data.shards, config.data.cache)
-    net = shape_only(config.model, shards.taxonomy.num_classes, dates=task_class(config).dates)
+    recompute, dates = config.activation_checkpointing, task_class(config).dates
+    net = shape_only(config.model, shards.taxonomy.num_classes, recompute, dates)
     task = build_task(config, shards.taxonomy, net)
     method = build_method(config, task, net)
     views, paired = method.views, method.views.unlabeled
@@ -81,7 +85,7 @@ def forecast(config: RunConfig, devices: int, device_bytes: float) -> Forecast:
 
     copies = sum(other is not net for other in method.eval_nets(net).values())
     network = network_of(net, _moments(config.optimizer), copies)
-    activations, passes, points = _activations(config, shards, labeled, sizes)
+    activations, passes, points = _activations(config, net, method, task, shards.index[labeled[0]], sizes)
     room = device_bytes * (1 - SPARE)
     return Forecast(
         devices,
@@ -130,26 +134,18 @@ def _mode(
 
 
 def _activations(
-    config: RunConfig, shards: ShardSet, labeled: np.ndarray, sizes: tuple[int, int]
+    config: RunConfig, net: Segmentor, method: Method, task: Task, sample: np.void, sizes: tuple[int, int]
 ) -> tuple[Activations, Passes, Points]:
-    """The line through two micro-batches of the run's own mixture, and these."""
+    """The line through two micro-batches of the run's own mixture, and these; `sample`: an index row."""
     unit = [size // gcd(*sizes) for size in sizes]
     if sum(unit) % 2 or any(size % 2 for size in unit):  # neighbours are paired, and norms need two images
         unit = [2 * size for size in unit]
-    row = shards.index[labeled[0]]
+    image = int(sample["width"]), int(sample["height"])
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
-    points = []
-    passes = Passes(1, 1)
-    for times in (1, 2):
-        num_classes, recompute = shards.taxonomy.num_classes, config.activation_checkpointing
-        net = shape_only(config.model, num_classes, recompute, task_class(config).dates)
-        task = build_task(config, shards.taxonomy, net)
-        method = build_method(config, task, net)
-        counts = (times * unit[0], times * unit[1])
-        raw = blank_micro(task, method, int(row["width"]), int(row["height"]), *counts, has_accelerator=True)
-        found, passes = step_bytes(net, method, task, raw, dtype)
-        points.append((sum(counts), float(found)))
-    few, many = points
+    counts = [(times * unit[0], times * unit[1]) for times in (1, 2)]
+    batches = [blank_micro(task, method, *image, *count, has_accelerator=True) for count in counts]
+    found, passes = step_bytes(net, method, task, batches, dtype)
+    few, many = ((sum(count), float(peak)) for count, peak in zip(counts, found, strict=True))
     return Activations.through((few, many)), passes, (few, many)
 
 

@@ -139,7 +139,7 @@ def work_of(config: RunConfig) -> Work:
     size = sum(p.numel() for p in net.parameters()) * FP32
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
     raw = blank_micro(task, method, 64, 64, 2, 2 if method.views.unlabeled else 0)
-    _, passes = step_bytes(net, method, task, raw, None)
+    _, passes = step_bytes(net, method, task, [raw], None)
     return Work(
         parameter_mb=1e-6 * size,
         norms=norms if config.sync_batchnorm == "global" else 0,

@@ -149,8 +149,21 @@ def test_a_teachers_passes_are_counted_as_memory_and_not_as_the_networks(tiny_co
     task = build_task(tiny_config, Taxonomy.of([f"class {index}" for index in range(8)]), net)
     method = build_method(tiny_config, task, net)
     raw = blank_micro(task, method, 64, 48, 2, 2)
-    found, passes = step_bytes(net, method, task, raw, None)
+    (found,), passes = step_bytes(net, method, task, [raw], None)
     assert found > 0 and passes == Passes(forward=2, trained=2)
+
+
+def test_micro_batches_are_counted_one_by_one(tiny_config):
+    def parts(counts: list[tuple[int, int]]) -> tuple[list[int], Passes]:
+        net = shape_only(tiny_config.model, 8)
+        task = build_task(tiny_config, Taxonomy.of([f"class {index}" for index in range(8)]), net)
+        method = build_method(tiny_config, task, net)
+        batches = [blank_micro(task, method, 64, 48, *count) for count in counts]
+        return step_bytes(net, method, task, batches, None)
+
+    (small,), passes = parts([(2, 2)])
+    (large,), _ = parts([(4, 4)])
+    assert small < large and parts([(2, 2), (4, 4), (2, 2)]) == ([small, large, small], passes)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
@@ -161,7 +174,7 @@ def test_a_step_without_values_takes_the_memory_of_a_step_with_them(tiny_config,
     task = build_task(tiny_config, taxonomy, net)
     method = build_method(tiny_config, task, net)
     raw = blank_micro(task, method, 64, 48, 2, 2)
-    found, passes = step_bytes(net, method, task, raw, dtype)
+    (found,), passes = step_bytes(net, method, task, [raw], dtype)
     assert passes == Passes(forward=3, trained=2)
 
     real = build_segmentor(tiny_config.model, 8).to(memory_format=torch.channels_last)
