@@ -22,7 +22,7 @@ from unimatch.codecs.decode import (
     decode_rgb,
     image_header,
 )
-from unimatch.codecs.picture import grid
+from unimatch.codecs.picture import side_by_side
 from unimatch.codecs.volume_files import is_volume, read_volume
 from unimatch.data.images import stack_dates
 from unimatch.engine.restore import Restored, restore
@@ -145,7 +145,7 @@ class Run:
         if not single:
             raise UserError("overlay takes one image at a time")
         dates = [self.task.paint(date, labels, alpha) for date in self.task.show(batch[0])]
-        return grid(dates, columns=len(dates))
+        return side_by_side(dates)
 
     def _batch(self, given: np.ndarray) -> tuple[np.ndarray, bool]:
         """`given` as the task decodes images, behind a batch axis, and whether it had none."""
