@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -113,18 +114,18 @@ def _percent(value: float | None, digits: int) -> str:
 
 
 def _plot(curves: Curves, headline: str, path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     for name, curve in curves.items():
         axes.plot(
             [line["step"] for line in curve],
             [100 * _or(line[headline], math.nan) for line in curve],
             marker="o",
             markersize=3,
-            label=name,
+            label="\n".join(textwrap.wrap(name, 80)),
         )
     axes.set(xlabel="optimiser steps", ylabel=f"{headline}, %")
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=1 if max(map(len, curves)) > 24 else 3)  # over no curve
     figure.savefig(path, dpi=130)
     plt.close(figure)
 

@@ -30,7 +30,7 @@ from unimatch.engine.run_config import RunConfig
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
 from unimatch.shardset.archive import ShardSet
-from unimatch.train import TIMEOUT_S, train_run
+from unimatch.train import TIMEOUT_S, train_runs
 
 IMAGES_PER_PASS = 8  # bounds the memory; the result does not depend on it
 Colors = tuple[tuple[int, int, int], ...]
@@ -52,7 +52,7 @@ def fit(config: RunConfig | str | Path, *changes: str, resume: bool = False) -> 
         config = config_io.from_text(config, RunConfig, changes)
     else:
         config = config_io.load(config, RunConfig, changes)
-    train_run(config, resume, TIMEOUT_S)
+    train_runs([config], resume, TIMEOUT_S)
     return config.out
 
 

@@ -169,6 +169,18 @@ def test_every_method_learns_for_twenty_steps(tiny_run: Path, method: str):
     assert sum(losses[-4:]) / 4 < 0.85 * sum(losses[:4]) / 4
 
 
+def test_runs_that_cannot_share_processes_are_refused(tiny_run: Path):
+    other = tiny_run.parent / "other.yaml"
+    for line, words in (
+        ("sync_batchnorm: off", "differ in sync_batchnorm"),
+        ("seed: 1", "have the same `out`"),
+    ):
+        other.write_text(f"include: {tiny_run.name}\n{line}\n")
+        with pytest.raises(UserError, match=words):
+            train.main(["--config", str(tiny_run), str(other)])
+    assert not (tiny_run.parent / "run").exists()
+
+
 def test_a_run_is_not_mixed_with_another(finished: Path):
     path = finished.parent / "run.yaml"
     with pytest.raises(UserError, match="already holds a run; continue it with --resume"):
