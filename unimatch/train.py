@@ -30,8 +30,8 @@ def main(args: list[str]) -> None:
         required=True,
         nargs="+",
         metavar="RUN.yaml",
-        help="run configuration: a file (`unimatch init run` writes one), or a name of `unimatch where`; several\n"
-        "are trained one after the other in the same processes, which spares the starts",
+        help="run configuration: a file (`unimatch init run` writes one), or a name of `unimatch where`;\n"
+        "several are trained one after the other in the same processes, which spares the starts",
     )
     parser.add_argument(
         "--set",
