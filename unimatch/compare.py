@@ -1,5 +1,7 @@
 """Compares finished runs: a table (summary.md), curves over steps (curves.png), predictions (overlays.png).
 
+The pictures of predictions are of samples spread evenly over the evaluation set.
+
 unimatch compare RUN [RUN ...] --out FOLDER
 """
 
@@ -8,10 +10,10 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
-import cv2
 import matplotlib
 import numpy as np
 import torch
@@ -19,8 +21,9 @@ import torch
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from unimatch.codecs.encode import png
-from unimatch.codecs.picture import grid
+from unimatch.codecs.encode import jpeg, png
+from unimatch.codecs.picture import scaled
+from unimatch.codecs.sheet import Sample, sheet, tile_side
 from unimatch.data.load import load_pair
 from unimatch.engine.checkpoint import check_taxonomy
 from unimatch.engine.entry import Parser, run_entry
@@ -32,6 +35,7 @@ from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
 from unimatch.tasks import TASKS
 
+JPEG_QUALITY = 85
 Curves = dict[str, list[dict[str, Any]]]  # by run: its evaluations, one a step
 
 
@@ -43,7 +47,8 @@ def main(args: list[str]) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for summary.md, curves.png and overlays.png"
     )
-    parser.add_argument("--images", type=int, default=6, help="rows of the overlay picture (default: 6)")
+    parser.add_argument("--images", type=int, default=6, help="samples in the overlay picture (default: 6)")
+    parser.add_argument("--jpeg", action="store_true", help="overlays.jpg instead of overlays.png: smaller")
     options = parser.parse_args(args)
     options.out.mkdir(parents=True, exist_ok=True)
 
@@ -58,9 +63,11 @@ def main(args: list[str]) -> None:
     table = _table(curves, headline)
     (options.out / "summary.md").write_text(table)
     _plot(curves, headline, options.out / "curves.png")
-    _overlays(options.runs, names, options.images, options.out / "overlays.png")
+    picture = _overlays(options.runs, names, options.images)
+    overlays = options.out / ("overlays.jpg" if options.jpeg else "overlays.png")
+    overlays.write_bytes(jpeg(picture, JPEG_QUALITY) if options.jpeg else png(picture))
     print(table)
-    for name in ("summary.md", "curves.png", "overlays.png"):
+    for name in ("summary.md", "curves.png", overlays.name):
         print(options.out / name)
 
 
@@ -107,25 +114,25 @@ def _percent(value: float | None, digits: int) -> str:
 
 
 def _plot(curves: Curves, headline: str, path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     for name, curve in curves.items():
         axes.plot(
             [line["step"] for line in curve],
             [100 * _or(line[headline], math.nan) for line in curve],
             marker="o",
             markersize=3,
-            label=name,
+            label="\n".join(textwrap.wrap(name, 80)),
         )
     axes.set(xlabel="optimiser steps", ylabel=f"{headline}, %")
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=1 if max(map(len, curves)) > 24 else 3)  # over no curve
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
 
-def _overlays(runs: list[Path], names: list[str], count: int, path: Path) -> None:
-    """Columns: image (each date), truth, then each run's last network, both on the last date; rows: images
-    spread over the evaluation set.
+def _overlays(runs: list[Path], names: list[str], count: int) -> np.ndarray:
+    """uint8 [H, W, 3]: rows are samples spread evenly over the evaluation set; columns are image (each
+    date), truth, then each run's last network, both on the last date.
     """
     runtime = Runtime()
     restored = [restore(run, "last", None, runtime) for run in runs]
@@ -137,28 +144,22 @@ def _overlays(runs: list[Path], names: list[str], count: int, path: Path) -> Non
         raise UserError(f"{runs[0]} has no data.val any more: name another run first")
     rows = shards.rows(first.config.data.val)
     task = first.task
-    pictures = []
-    for row in rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]:
-        part, label = load_pair(shards, int(row), shards.taxonomy.num_classes, task.decode)
+    images = ["image"] if task.dates == 1 else [f"date {number + 1}" for number in range(task.dates)]
+    titles = [*images, "truth", *names]
+    side = tile_side(len(titles))
+    samples = []
+    chosen = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+    for row, key in zip(chosen.tolist(), shards.keys(chosen), strict=True):
+        part, label = load_pair(shards, row, shards.taxonomy.num_classes, task.decode)
         image = part.pixels
-        shown = task.show(image)
-        pictures += [*shown, task.paint(shown[-1], label)]
+        shown = [scaled(date, side) for date in task.show(image)]
+        tiles = [*shown, task.paint(shown[-1], label)]
         for one in restored:
             with torch.inference_mode():
                 predicted = one.task.predict(one.net, torch.from_numpy(image)[None].to(runtime.device))[0]
-            pictures.append(task.paint(shown[-1], predicted.to("cpu", torch.uint8).numpy()))
-    images = ["image"] if task.dates == 1 else [f"date {number + 1}" for number in range(task.dates)]
-    titles = [*images, "truth", *names]
-    path.write_bytes(png(_titled(grid(pictures, columns=len(titles)), titles)))
-
-
-def _titled(sheet: np.ndarray, titles: list[str]) -> np.ndarray:
-    """The sheet under a line of column titles."""
-    header = np.full((24, sheet.shape[1], 3), 255, np.uint8)
-    for index, title in enumerate(titles):
-        x = sheet.shape[1] * index // len(titles) + 4
-        cv2.putText(header, title, (x, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.concatenate([header, sheet])
+            tiles.append(task.paint(shown[-1], predicted.to("cpu", torch.uint8).numpy()))
+        samples.append(Sample(tiles, key))
+    return sheet(samples, titles, legend=task.legend())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from unimatch.codecs.decode import (
     decode_rgb,
     image_header,
 )
-from unimatch.codecs.picture import grid
+from unimatch.codecs.picture import side_by_side
 from unimatch.codecs.volume_files import is_volume, read_volume
 from unimatch.data.images import stack_dates
 from unimatch.engine.restore import Restored, restore
@@ -30,7 +30,7 @@ from unimatch.engine.run_config import RunConfig
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
 from unimatch.shardset.archive import ShardSet
-from unimatch.train import TIMEOUT_S, train_run
+from unimatch.train import TIMEOUT_S, train_runs
 
 IMAGES_PER_PASS = 8  # bounds the memory; the result does not depend on it
 Colors = tuple[tuple[int, int, int], ...]
@@ -52,7 +52,7 @@ def fit(config: RunConfig | str | Path, *changes: str, resume: bool = False) -> 
         config = config_io.from_text(config, RunConfig, changes)
     else:
         config = config_io.load(config, RunConfig, changes)
-    train_run(config, resume, TIMEOUT_S)
+    train_runs([config], resume, TIMEOUT_S)
     return config.out
 
 
@@ -145,7 +145,7 @@ class Run:
         if not single:
             raise UserError("overlay takes one image at a time")
         dates = [self.task.paint(date, labels, alpha) for date in self.task.show(batch[0])]
-        return grid(dates, columns=len(dates))
+        return side_by_side(dates)
 
     def _batch(self, given: np.ndarray) -> tuple[np.ndarray, bool]:
         """`given` as the task decodes images, behind a batch axis, and whether it had none."""

@@ -3,12 +3,13 @@
 `unimatch predict RUN --images FOLDER --out FOLDER`; a run of change detection also needs
 `--second FOLDER`, the same file names at the second date, and its overlays show both dates side by side.
 A medical run also takes whole volumes (.h5, .nii, .nii.gz): their class ids are written as files of the same
-kind on the same grid, and the overlay is a sheet of all slices.
+kind on the same grid, and the overlay is a sheet of all slices. legend.png says which colour is which class.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from unimatch.codecs.encode import png
-from unimatch.codecs.picture import grid, label_colors
+from unimatch.codecs.picture import label_colors, scaled
+from unimatch.codecs.sheet import Sample, legend_picture, sheet, tile_side
 from unimatch.codecs.volume_files import VOLUME_SUFFIXES, is_volume, read_volume, write_labels
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.errors import DataError, UserError, summary
@@ -37,7 +39,11 @@ def main(args: list[str]) -> None:
         "--second", type=Path, metavar="FOLDER", help="the second date of each image (change detection)"
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FOLDER", help="gets ids/, colors/ and overlays/"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="gets ids/, colors/, overlays/ and legend.png",
     )
     parser.add_argument(
         "--checkpoint", default="last", metavar="WHICH", help="last, best or a step (default: last)"
@@ -58,6 +64,7 @@ def main(args: list[str]) -> None:
     names = _names(options.images, "--images", SUFFIXES + (VOLUME_SUFFIXES if task.channels == 1 else ()))
     folders = _dates(options.images, options.second, names, task.dates)
     options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "legend.png").write_bytes(png(legend_picture(task.legend(ignored="not predicted"))))
     problems = []
     for name in tqdm(names, unit="image", dynamic_ncols=True, disable=None):
         try:
@@ -85,8 +92,14 @@ def _predict_volume(run: Run, path: Path, out: Path, name: Path, alpha: float) -
     images = volume.slices[..., None]
     ids = run.predict(images)
     write_labels(out / "ids" / name, ids, volume)
-    pairs = zip(images, ids, strict=True)
-    _write(out / "overlays" / name, grid([run.overlay(image, label, alpha) for image, label in pairs]))
+    across = math.ceil(math.sqrt(len(images)))
+    side = tile_side(across)
+    samples = []
+    for number, (image, label) in enumerate(zip(images, ids, strict=True)):
+        tile = run.task.paint(scaled(run.task.show(image)[0], side), label, alpha)
+        samples.append(Sample([tile], f"slice {number}"))
+    legend = run.task.legend("not predicted")
+    _write(out / "overlays" / name, sheet(samples, across=across, legend=legend))
 
 
 def _names(folder: Path, option: str, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:

@@ -59,11 +59,15 @@ class Taxonomy:
 
 
 def default_colors(count: int) -> tuple[tuple[int, int, int], ...]:
-    """`count` RGB colours, neighbours far apart in hue (golden-angle steps), none of them black."""
-    colors = []
-    for index in range(count):
-        hue = (index * 0.618033988749895) % 1.0
-        value = (1.0, 0.75, 0.9)[index % 3]
+    """`count` RGB colours, neighbours far apart in hue (golden-angle steps), none of them black.
+
+    Class 0 is grey: it is often the background, and most of a picture. Class 1 is pink, a colour that few
+    things have: it is often the one that matters.
+    """
+    colors = [(150, 150, 150)]
+    for index in range(1, count):
+        hue = (0.87 + (index - 1) * 0.618033988749895) % 1.0
+        value = (0.75, 1.0, 0.9)[index % 3]
         r, g, b = colorsys.hsv_to_rgb(hue, 0.65, value)
         colors.append((round(r * 255), round(g * 255), round(b * 255)))
     return tuple(colors)

@@ -1,4 +1,4 @@
-"""Trains one run.
+"""Trains a run, or several one after the other.
 
 One process: unimatch train --config RUN.yaml
 Many: accelerate launch --config_file "$(unimatch where launch/gpu8)" -m unimatch.train --config RUN.yaml
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from unimatch import config as config_io
 from unimatch.engine.build import build_trainer
@@ -17,6 +18,7 @@ from unimatch.engine.preflight import preflight
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_folder import start_run_folder
 from unimatch.engine.runtime import Runtime
+from unimatch.errors import UserError
 
 TIMEOUT_S = 600.0
 
@@ -26,8 +28,10 @@ def main(args: list[str]) -> None:
     parser.add_argument(
         "--config",
         required=True,
+        nargs="+",
         metavar="RUN.yaml",
-        help="run configuration: a file (`unimatch init run` writes one), or a name of `unimatch where`",
+        help="run configuration: a file (`unimatch init run` writes one), or a name of `unimatch where`;\n"
+        "several are trained one after the other in the same processes, which spares the starts",
     )
     parser.add_argument(
         "--set",
@@ -51,18 +55,33 @@ def main(args: list[str]) -> None:
     )
     options = parser.parse_args(args)
 
-    config = config_io.load(options.config, RunConfig, options.overrides)
-    train_run(config, options.resume, options.timeout)
+    configs = [config_io.load(path, RunConfig, options.overrides) for path in options.config]
+    train_runs(configs, options.resume, options.timeout)
 
 
-def train_run(config: RunConfig, resume: bool, timeout_s: float) -> None:
-    """Trains a run to its last step, as one of its processes.
+def train_runs(configs: Sequence[RunConfig], resume: bool, timeout_s: float) -> None:
+    """Trains each run to its last step, as one of its processes.
 
-    resume: from its last checkpoint. timeout_s: of every wait for the other processes. UserError: what cannot
-    be trained. Stopped: a signal ended it, after a checkpoint.
+    Each is the run that it is by itself, to the last bit. resume: each from its last checkpoint. timeout_s:
+    of every wait for the other processes. UserError: what cannot be trained; later runs are not begun.
+    Stopped: a signal ended the run that was training, after a checkpoint.
     """
+    config = configs[0]
+    for name in ("precision", "sync_batchnorm"):
+        if len({getattr(one, name) for one in configs}) > 1:
+            raise UserError(f"the runs differ in {name}, which belongs to the processes: start them apart")
+    if len({one.out.resolve() for one in configs}) < len(configs):
+        raise UserError("two of the runs have the same `out`")
     runtime = Runtime(config.precision, timeout_s, broadcast_buffers=config.sync_batchnorm == "off")
     runtime.watch()
+    for number, config in enumerate(configs):
+        if number:
+            runtime.release()
+        _train(config, runtime, resume)
+    runtime.close()
+
+
+def _train(config: RunConfig, runtime: Runtime, resume: bool) -> None:
     data, report = preflight(config, runtime, resume)
     if runtime.is_main:
         print(report, flush=True)
@@ -76,7 +95,6 @@ def train_run(config: RunConfig, resume: bool, timeout_s: float) -> None:
         log.say(banner)
         trainer.train(log)
         log.say(trainer.result())
-    runtime.close()
 
 
 if __name__ == "__main__":

@@ -84,8 +84,14 @@ def single(config: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def double(config: Path) -> Run:
-    """The undisturbed run of two processes."""
-    return Run(config, "double").train(2)
+    """The undisturbed run of two processes, which have trained another run before: it must not show."""
+    run, first = Run(config, "double"), config.parent / "before.yaml"
+    first.write_text(f"include: run.yaml\nout: {config.parent}/before\nschedule: {{steps: 3}}\nseed: 5\n")
+    second = config.parent / "double.yaml"
+    second.write_text(f"include: run.yaml\nout: {run.out}\n")
+    succeed(2, "-m", "unimatch.train", "--config", str(first), str(second))
+    assert len(read_metrics(config.parent / "before", "train")) == 3
+    return run
 
 
 def assert_same_curve(ours: Run, theirs: Run) -> None:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import TINY_RUN
 from tests.support.processes import MEASURED
@@ -17,6 +18,7 @@ from tools import compare
 from unimatch import config as config_io
 from unimatch import evaluate, predict, train
 from unimatch.codecs.decode import decode_rgb
+from unimatch.codecs.sheet import GAP, LINE, MARGIN, TILE
 from unimatch.engine import checkpoint
 from unimatch.engine.log import read_metrics
 from unimatch.engine.restore import restore
@@ -64,6 +66,18 @@ def test_a_run_folder_tells_what_ran(finished: Path):
     assert list((finished / "tensorboard").iterdir())
 
 
+def test_tensorboard_has_the_headline_first_and_pictures_of_the_first_and_last_step(finished: Path):
+    board = EventAccumulator(str(finished / "tensorboard"))
+    board.Reload()
+    scalars = sorted(board.Tags()["scalars"])
+    assert scalars[0] == "Result/miou" and {"eval/miou", "eval/iou/sky", "train/loss"} <= set(scalars)
+    logged = [line["miou"] for line in read_metrics(finished, "eval")]
+    assert [event.value for event in board.Scalars("Result/miou")] == pytest.approx(logged)
+    assert set(board.Tags()["images"]) == {"labeled", "unlabeled"}
+    for name in ("labeled", "unlabeled"):
+        assert [event.step for event in board.Images(name)] == [1, 4]
+
+
 def test_evaluate_gives_the_figures_that_training_logged(finished: Path, tmp_path: Path, capsys):
     evaluate.main([str(finished), "--json", str(tmp_path / "val.json"), "--workers", "0"])
     figures = json.loads((tmp_path / "val.json").read_text())
@@ -87,6 +101,7 @@ def test_predict_writes_ids_colours_and_overlays(finished: Path, tiny_shards: Pa
                 str(tmp_path / "out" / kind / "a folder" / f"{name}.png"), cv2.IMREAD_UNCHANGED
             )
             assert picture.shape == shape
+    assert cv2.imread(str(tmp_path / "out" / "legend.png")) is not None
     colors = np.array(shards.taxonomy.colors, np.uint8)
     ids = cv2.imread(str(tmp_path / "out" / "ids" / "a folder" / "small.png.png"), cv2.IMREAD_UNCHANGED)
     painted = cv2.imread(str(tmp_path / "out" / "colors" / "a folder" / "small.png.png"))
@@ -138,7 +153,8 @@ def test_compare_makes_a_table_and_pictures(finished: Path, tmp_path: Path):
     assert f"| run | 4 | {100 * last['miou']:.2f} |" in table and "sky" in table
     assert cv2.imread(str(tmp_path / "curves.png")) is not None
     height, width = cv2.imread(str(tmp_path / "overlays.png")).shape[:2]
-    assert width == 3 * 64 + 2 * 2 and height == 24 + 2 * 48 + 2
+    assert 0 <= width - 3 * (TILE + GAP) < 2 * MARGIN  # the images are 48 x 64
+    assert 0 <= height - 2 * (TILE * 48 // 64 + LINE) < 5 * LINE
 
 
 @pytest.mark.parametrize(
@@ -151,6 +167,18 @@ def test_every_method_learns_for_twenty_steps(tiny_run: Path, method: str):
                 "--set", "log.pictures_every_steps=0", "--set", "optimizer.lr=0.02"])  # fmt: skip
     losses = [line["loss_x"] for line in read_metrics(tiny_run.parent / "run", "train")]
     assert sum(losses[-4:]) / 4 < 0.85 * sum(losses[:4]) / 4
+
+
+def test_runs_that_cannot_share_processes_are_refused(tiny_run: Path):
+    other = tiny_run.parent / "other.yaml"
+    for line, words in (
+        ("sync_batchnorm: off", "differ in sync_batchnorm"),
+        ("seed: 1", "have the same `out`"),
+    ):
+        other.write_text(f"include: {tiny_run.name}\n{line}\n")
+        with pytest.raises(UserError, match=words):
+            train.main(["--config", str(tiny_run), str(other)])
+    assert not (tiny_run.parent / "run").exists()
 
 
 def test_a_run_is_not_mixed_with_another(finished: Path):

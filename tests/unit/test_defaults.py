@@ -42,7 +42,7 @@ RUN = {
     "sync_batchnorm": "global",
     "loss_normalization": "global",
 }
-FIXMATCH = {"threshold": 0.95, "mix_partner": "same", "unsupervised_weight": 0.5}
+FIXMATCH = {"threshold": 0.95, "mix_partner": "same", "unsupervised_weight": 0.5, "burn_in": 0}
 METHOD = {
     "supervised": {},
     "fixmatch": FIXMATCH,

@@ -2,7 +2,7 @@
 
 - decode, encode: whole files; part, region: a part of one, without the rest
 - restart (with jpeg_layout and huffman), tiles: files of which a part can be decoded
-- volumes, volume_files: medical data; picture: pictures for people; compiled: loops as machine code
+- volumes, volume_files: medical data; picture, sheet: pictures for people; compiled: loops as machine code
 """
 
 import cv2

@@ -101,19 +101,29 @@ class RunLog:
                 f"step {step}/{self._total} {' '.join(f'{k} {v}' for k, v in shown.items())} left {left}"
             )
 
-    def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """One JSON line; numbers among `values` become TensorBoard scalars <kind>/<name> too."""
+    def headline(self, step: int, name: str, value: float | None) -> None:
+        """The figure by which runs are compared, as TensorBoard's first scalar: capitals sort first."""
+        if self.active and value is not None:
+            with self._writing():
+                self._board.add_scalar(f"Result/{name}", value, step)
+
+    def record(self, kind: str, step: int, values: Mapping[str, Any], group: str | None = None) -> None:
+        """One JSON line; numbers among `values` become TensorBoard scalars <group>/<name> too.
+
+        group: by default the kind; another one where a step has several lines of a kind.
+        """
         if not self.active:
             return
+        group = group or kind
         with self._writing():
             self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
             for name, value in values.items():
                 if isinstance(value, Mapping):
                     for key, inner in value.items():
                         if inner is not None:
-                            self._board.add_scalar(f"{kind}/{name}/{key}", inner, step)
+                            self._board.add_scalar(f"{group}/{name}/{key}", inner, step)
                 elif isinstance(value, int | float):
-                    self._board.add_scalar(f"{kind}/{name}", value, step)
+                    self._board.add_scalar(f"{group}/{name}", value, step)
 
     def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """uint8 [H, W, 3] pictures by name."""

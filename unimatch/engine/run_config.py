@@ -88,7 +88,7 @@ class LogConfig:
     """How often a run tells about itself, in steps."""
 
     every_steps: int = 10
-    pictures_every_steps: int = 500  # TensorBoard images; 0: none
+    pictures_every_steps: int = 500  # TensorBoard images, of the first and last step too; 0: none
     timing: bool = False  # also log the seconds of forward, backward and update; waits for the device
 
     def __post_init__(self) -> None:

@@ -226,6 +226,10 @@ class Runtime:
         if self.world > 1:
             dist.barrier(group=self._host_group)
 
+    def release(self) -> None:
+        """Lets go of the prepared module, so that another one can take its place."""
+        self.accelerator.free_memory()
+
     def close(self) -> None:
         """Leaves the process group."""
         if self._watchdog is not None:

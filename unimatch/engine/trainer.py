@@ -105,7 +105,7 @@ class Trainer:
             log.progress(done)
             if is_last or done % config.log.every_steps == 0:
                 self._log_step(log, done, logs, clock)
-            if config.log.pictures_every_steps and done % config.log.pictures_every_steps == 0:
+            if self._shows_pictures(done):
                 self._log_pictures(log, done, batch)
             if self.evaluator and (is_last or done % config.evaluation.every_steps == 0):
                 self._evaluate(log)
@@ -114,6 +114,10 @@ class Trainer:
                 self._save()
                 clock.restart()
             clock.step_done()
+
+    def _shows_pictures(self, done: int) -> bool:
+        every = self.config.log.pictures_every_steps
+        return every > 0 and (done in (1, self.total_steps) or done % every == 0)
 
     def _next(self, samples: Iterator[tuple[int, RawBatch]]) -> RawBatch | UserError:
         """This process's micro-batches of the next step, or why there are none."""
@@ -222,9 +226,11 @@ class Trainer:
                 results[name] = self.evaluator(whole)
         name, result = next(iter(results.items()))  # a method names its headline network first
         for net_name, values in results.items():
-            log.record("eval", self.state.step, {"network": net_name, **values})
+            group = "eval" if net_name == name else f"eval_{net_name}"
+            log.record("eval", self.state.step, {"network": net_name, **values}, group)
         headline = self.task.headline
         self._headline = figure = result[headline]
+        log.headline(self.state.step, headline, figure)
         log.say(
             f"step {self.state.step}: {self.config.data.val} {headline} {shown(headline, figure, self.task)} "
             f"({name} network)"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from unimatch.data.sample import Batch
+from unimatch.data.sample import Batch, Labeled
 from unimatch.errors import UserError
 from unimatch.registry import Registry
 
@@ -70,6 +70,12 @@ class Method:
         float [K], the class fractions among those pixels of this micro-batch (all 0 if there are none).
         """
         raise NotImplementedError
+
+    def supervised_step(self, net: nn.Module, x: Labeled) -> tuple[Tensor, Logs]:
+        """The supervised loss alone: every step of the baseline, and the burn-in of other methods."""
+        net.train()
+        loss = self.supervised_loss(net(x.image)["logits"], x.label) * x.share
+        return loss, {"loss": loss.detach(), "loss_x": loss.detach()}
 
     def after_update(self, net: nn.Module, progress: Progress) -> None:
         """Called once after each optimiser step."""

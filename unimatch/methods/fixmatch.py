@@ -30,16 +30,21 @@ class FixMatchConfig:
         neighbour in the batch, which needs neither a second input nor a second prediction, but even
         micro-batches.
     unsupervised_weight: w in L = (1 - w) * L_x + w * L_u; 0.5 is the paper's.
+    burn_in: the first steps, which use labelled images alone (L = L_x) and cost a fraction of the others:
+        pseudo-labels then come from a network that has learned something. 0, as in the papers: none.
     """
 
     threshold: float = 0.95
     mix_partner: MixPartner = "same"
     unsupervised_weight: float = 0.5
+    burn_in: int = 0
 
     def __post_init__(self) -> None:
         for name in ("threshold", "unsupervised_weight"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} must lie in [0, 1], found {getattr(self, name)}")
+        if self.burn_in < 0:
+            raise ConfigError(f"burn_in must be at least 0 steps, found {self.burn_in}")
 
 
 @METHODS.register("fixmatch", FixMatchConfig)
@@ -53,6 +58,8 @@ class FixMatch(Method):
     def step(self, net: nn.Module, batch: Batch, progress: Progress) -> tuple[Tensor, Logs]:
         x, u = batch.labeled, batch.unlabeled
         assert u is not None, "FixMatch needs unlabelled views"
+        if progress.step < self.config.burn_in:
+            return self.supervised_step(net, x)
         threshold, weight = self.config.threshold, self.config.unsupervised_weight
 
         partner = partner_pseudo_label(net, u)

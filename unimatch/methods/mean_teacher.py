@@ -55,6 +55,8 @@ class MeanTeacher(Method):
     def step(self, net: nn.Module, batch: Batch, progress: Progress) -> tuple[Tensor, Logs]:
         x, u = batch.labeled, batch.unlabeled
         assert u is not None, "a mean teacher needs unlabelled views"
+        if progress.step < self.config.burn_in:
+            return self.supervised_step(net, x)
         threshold, weight = self.config.threshold, self.config.unsupervised_weight
 
         partner = partner_pseudo_label(self.teacher.net, u)

@@ -25,7 +25,4 @@ class Supervised(Method):
         return ViewNeeds(num_strong=0, partner=None, unlabeled=False)
 
     def step(self, net: nn.Module, batch: Batch, progress: Progress) -> tuple[Tensor, Logs]:
-        x = batch.labeled
-        net.train()
-        loss = self.supervised_loss(net(x.image)["logits"], x.label) * x.share
-        return loss, {"loss": loss.detach(), "loss_x": loss.detach()}
+        return self.supervised_step(net, batch.labeled)

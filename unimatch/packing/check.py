@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from unimatch import keyed
 from unimatch.codecs.decode import check_label, decode_image, decode_label
-from unimatch.codecs.picture import as_rgb, grid, overlay
+from unimatch.codecs.picture import as_rgb, overlay, scaled
+from unimatch.codecs.sheet import Sample, class_legend, notice, sheet, tile_side
 from unimatch.errors import DataError
 from unimatch.packing.duplicates import compare_images, fingerprint, group_rows
 from unimatch.packing.pack import class_counts
@@ -216,25 +217,33 @@ def table(report: Report) -> str:
 
 
 def contact_sheet(shards: ShardSet, count: int = 24, seed: int = 0) -> np.ndarray:
-    """uint8 [H, W, 3]: images drawn by `seed`, each beside its overlay, where ignored pixels are dark.
+    """uint8 [H, W, 3]: images drawn by `seed`, each beside its overlay, with their keys and the classes.
 
-    The two images of a pair stand side by side, and the overlay is on the second.
+    The two images of a pair stand side by side, and the overlay is on the second. In pairs and in 16-bit
+    greyscale, which are for the tasks change and medical, class 0 is the background and is not painted.
     """
-    colors = shards.taxonomy.colors
-    tiles = []
-    for row in sorted(keyed.permutation(keyed.key(seed), len(shards))[:count].tolist()):
-        record = shards.read(row)
-        images = [
-            as_rgb(decode_image(data, record.where))
-            for data in (record.image, record.second)
-            if data is not None
-        ]
-        tiles.append(np.hstack(images))
+    records = [
+        shards.read(row) for row in sorted(keyed.permutation(keyed.key(seed), len(shards))[:count].tolist())
+    ]
+    shown = [
+        [decode_image(data, record.where) for data in (record.image, record.second) if data is not None]
+        for record in records
+    ]
+    dates = max(map(len, shown))
+    clear = 0 if dates == 2 or shown[0][0].dtype == np.uint16 else None
+    across = 8 // (dates + 1)
+    side = tile_side(across * (dates + 1))
+    names, colors = shards.taxonomy.names, shards.taxonomy.colors
+    samples = []
+    for record, images in zip(records, shown, strict=True):
+        tiles = [scaled(as_rgb(image), side) for image in images]
+        height, width = tiles[-1].shape[:2]
         if record.label is None:
-            tiles.append(np.full_like(images[-1], 255))
+            tiles.append(notice("no mask", height, width))
         else:
             label = decode_label(record.label, record.where)
-            # Dark where nothing is labelled: an ignore id that was forgotten shows at once.
-            dark = (label == IGNORE_INDEX)[..., None]
-            tiles.append(np.where(dark, images[-1] // 4, overlay(images[-1], label, colors, 0.6)))
-    return grid(tiles, columns=8)
+            tiles.append(overlay(tiles[-1], label, colors, 0.6, clear))
+        # A set may hold both kinds: a single image leaves the place of the second empty.
+        tiles[1:1] = [notice("", height, width)] * (dates + 1 - len(tiles))
+        samples.append(Sample(tiles, record.key))
+    return sheet(samples, across=across, legend=class_legend(names, colors, clear))

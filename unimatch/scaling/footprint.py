@@ -22,6 +22,8 @@ from unimatch.models.segmentor import ModelConfig, Segmentor, build_segmentor
 from unimatch.scaling.cost import PERSISTENT, Network, Passes
 from unimatch.tasks.base import Task
 
+LATE = Progress(10**9, 10**9 + 1, 0)  # after any burn-in: a step of the main part
+
 
 class LiveBytes(TorchDispatchMode):
     """Counts the storages that operations make while it is active, and forgets each when it is freed."""
@@ -146,7 +148,7 @@ def step_bytes(
             with LiveBytes(known) as live:
                 batch = task.to_device(micro, torch.device("cpu"), torch.ones(8))
                 with contextlib.nullcontext() if dtype is None else torch.autocast("cpu", dtype=dtype):
-                    loss, _ = StepModule(net, method)(batch, Progress(0, 1, 0))
+                    loss, _ = StepModule(net, method)(batch, LATE)
                 loss.backward()
             peaks.append(live.peak)
     hook.remove()

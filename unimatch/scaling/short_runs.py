@@ -94,7 +94,8 @@ class ShortRuns:
                 f"out={out}",
                 f"precision={precision}",
                 f"batch.labeled={labeled}",
-                *([f"batch.unlabeled={unlabeled}"] if self.paired else []),
+                # Without a burn-in, whose steps cost less than those that follow it.
+                *([f"batch.unlabeled={unlabeled}", "method.burn_in=0"] if self.paired else []),
                 f"schedule={{steps: {steps}}}",
                 "data.val=null",
                 "log={every_steps: 1, pictures_every_steps: 0, timing: true}",

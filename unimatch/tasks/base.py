@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from unimatch.codecs.part import Part, Rect
 from unimatch.codecs.picture import as_rgb, overlay
+from unimatch.codecs.sheet import class_legend
 from unimatch.data.sample import Batch
 from unimatch.metrics import Metric
 from unimatch.registry import Registry
 from unimatch.shardset.archive import Record
-from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
+from unimatch.taxonomy import Taxonomy
 
 TASKS = Registry("task")
 
@@ -76,10 +77,12 @@ class Task(ABC):
         return [as_rgb(date) for date in (image if self.dates > 1 else [image])]
 
     def paint(self, picture: np.ndarray, label: np.ndarray, alpha: float = 0.5) -> np.ndarray:
-        """uint8 [H, W, 3]: class ids [H, W] over a picture of that size."""
-        if self.background is not None:
-            label = np.where(label == self.background, IGNORE_INDEX, label)
-        return overlay(picture, label, self.taxonomy.colors, alpha)
+        """uint8 [H, W, 3]: class ids [h, w] over a picture, stretched to its size if they have another."""
+        return overlay(picture, label, self.taxonomy.colors, alpha, self.background)
+
+    def legend(self, ignored: str = "not labelled") -> list[tuple[str, np.ndarray]]:
+        """What `paint` draws: (name, swatch) of each class and of pixels of none, see codecs.sheet."""
+        return class_legend(self.taxonomy.names, self.taxonomy.colors, self.background, ignored)
 
     def views_on_device(self, has_accelerator: bool) -> bool:
         """Whether the configuration leaves strong views to `to_device`, in a run on an accelerator or not."""

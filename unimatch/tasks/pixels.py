@@ -139,7 +139,7 @@ class PixelTask(Task):
     @torch.no_grad()
     def pictures(self, net: nn.Module, batch: Batch) -> dict[str, np.ndarray]:
         """Contact sheets "labeled" and "unlabeled" of the first images of a batch, see Sheets."""
-        sheets = Sheets(self.mean, self.std, self.paint)
+        sheets = Sheets(self.mean, self.std, self.paint, self.legend())
         found = {"labeled": sheets.labeled(net, batch.labeled)}
         if batch.unlabeled is not None:
             found["unlabeled"] = sheets.unlabeled(net, batch.unlabeled)

@@ -2,6 +2,7 @@ import errno
 import json
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from unimatch.engine.log import RunLog, read_metrics
 from unimatch.errors import UserError
@@ -18,6 +19,24 @@ def test_lines_after_the_resumed_step_are_dropped_and_written_again(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 2.0), (3, 30.0)]
     assert read_metrics(tmp_path, "eval") == []
+
+
+def test_several_networks_of_a_step_have_scalars_of_their_own(tmp_path):
+    with RunLog(tmp_path, True, 0, 10) as log:
+        log.record("eval", 5, {"network": "ema", "miou": 0.5, "iou": {"sky": 0.25}})
+        log.record("eval", 5, {"network": "model", "miou": 0.75}, "eval_model")
+        log.headline(5, "miou", 0.5)
+        log.headline(6, "miou", None)
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    found = {tag: [(e.step, e.value) for e in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
+    assert found == {
+        "eval/miou": [(5, 0.5)],
+        "eval/iou/sky": [(5, 0.25)],
+        "eval_model/miou": [(5, 0.75)],
+        "Result/miou": [(5, 0.5)],
+    }
+    assert [line["network"] for line in read_metrics(tmp_path, "eval")] == ["ema", "model"]
 
 
 def test_other_processes_write_nothing(tmp_path):

@@ -225,6 +225,24 @@ def test_twenty_steps_reduce_the_loss(name, partner, make_net, make_batch):
     assert list(method.eval_nets(net).values()) == [net]
 
 
+@pytest.mark.parametrize("name", [*SEMI, "mean_teacher"])
+def test_the_burn_in_is_the_baseline(name, make_net, make_batch):
+    """Its steps see labelled images alone; the one after them is the method's own."""
+    batch = make_batch(views=VIEWS.get(name, 1))
+    results = {}
+    for settings in ({"burn_in": 3}, {}):
+        method = build(name, **settings)
+        method.begin(make_net(norm=True))
+        for step in (2, 3):
+            net = make_net(norm=True).eval()
+            loss, logs = method.step(net, batch, Progress(step, 20, 0))
+            assert net.training
+            results[bool(settings), step] = loss.item(), set(logs)
+    baseline = build("supervised").step(make_net(norm=True), batch, START)
+    assert results[True, 2] == (baseline[0].item(), {"loss", "loss_x"})
+    assert results[True, 3] == results[False, 3] == results[False, 2] and results[True, 3] != results[True, 2]
+
+
 def part(batch: Batch, keep: slice, counts: list[int], parts: int) -> Batch:
     """Some images of a batch, with shares that make the mean over `parts` such batches the global one."""
     x, u = batch.labeled, batch.unlabeled
@@ -334,6 +352,7 @@ def test_unimatch_drops_as_often_as_it_is_told(p, make_batch):
     [
         ("fixmatch", {"threshold": 1.5}, "threshold"),
         ("fixmatch", {"unsupervised_weight": -0.1}, "unsupervised_weight"),
+        ("unimatch", {"burn_in": -1}, "burn_in must be at least 0"),
         ("unimatch", {"threshold": -1.0}, "threshold"),
         ("unimatch", {"feature_dropout": 1.0}, "feature_dropout"),
     ],

@@ -9,7 +9,8 @@ import pytest
 from tests.support.tiny_set import write_samples
 from tests.unit.packing.test_tools import tool
 from unimatch.codecs.encode import jpeg, png
-from unimatch.codecs.picture import as_rgb
+from unimatch.codecs.picture import as_rgb, scaled
+from unimatch.codecs.sheet import GAP, LINE, MARGIN, TILE
 from unimatch.packing.check import check_set, contact_sheet, table
 from unimatch.packing.duplicates import find_twins, fingerprint, similar_pairs
 from unimatch.packing.pack import NewSample, labeled_sample
@@ -169,14 +170,23 @@ def test_pairs_and_deep_images(tmp_path: Path, capsys: pytest.CaptureFixture[str
     report = check_set(root)
     assert len(report.problems) == 1 and "(later = pair)" in report.problems[0]
     sheet = contact_sheet(ShardSet.open(root))
-    assert sheet.shape[0] == 60 and np.array_equal(sheet[:, :160], np.hstack([scene(3), scene(1)]))
+    tiles = [scaled(scene(number), TILE) for number in (3, 1)]
+    area = sheet[MARGIN + LINE :][: tiles[0].shape[0], MARGIN:]
+    for place, tile in enumerate(tiles):
+        assert np.array_equal(area[:, place * (TILE + GAP) :][:, :TILE], tile)
+    painted = area[:, 2 * (TILE + GAP) :][:, :TILE].astype(int)
+    middle = tiles[1].shape[0] // 2
+    assert np.abs(painted[:middle] - (0.4 * tiles[1] + 0.6 * np.array([0, 0, 255]))[:middle]).max() <= 1
+    assert np.array_equal(painted[middle:], tiles[1][middle:]), "unchanged is not painted"
     deep = np.zeros((60, 80), np.uint16)
     deep[:, :40] = 3000
     made = labeled_sample("deep", cv2.imencode(".png", deep)[1].tobytes(), "png", label, 2)
     root = write_samples(tmp_path / "deep", TAXONOMY, {"train": [made]})
     report = check_set(root)
     assert report.problems == [] and report.subsets["train"].class_pixels.tolist() == [2400, 2400]
-    assert np.array_equal(contact_sheet(ShardSet.open(root))[:, :80], as_rgb(deep))
+    side = 1984 // 8 - GAP
+    tile, sheet = scaled(as_rgb(deep), side), contact_sheet(ShardSet.open(root))
+    assert np.array_equal(sheet[MARGIN + LINE :, MARGIN:][: tile.shape[0], :side], tile)
     assert as_rgb(deep)[0, [0, 79], 0].tolist() == [255, 0]
     assert [line.split()[:3] for line in table(report).splitlines()[3:5]] == [
         ["0", "a", "#ff0000"],

@@ -14,7 +14,8 @@ import pytest
 from tests.support.tiny_set import write_samples
 from unimatch.codecs.decode import decode_image
 from unimatch.codecs.encode import jpeg, png
-from unimatch.codecs.picture import grid, label_colors, overlay
+from unimatch.codecs.picture import hatching, scaled
+from unimatch.codecs.sheet import BREAK, GAP, LINE, MARGIN
 from unimatch.packing import synthetic
 from unimatch.packing.check import check_set, contact_sheet
 from unimatch.packing.pack import NewSample, labeled_sample
@@ -113,7 +114,10 @@ def test_make_check_and_split(scenes: Path, tmp_path: Path, capsys: pytest.Captu
     told = capsys.readouterr().out
     assert "11 samples" in told and "sound" in told and "vehicle" in told
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
-    assert sheet is not None and sheet.shape == (2 * 48 + 2, 8 * 64 + 7 * 2, 3)
+    # Five samples, four to a row of eight pictures, and the eight classes in one line.
+    side = 1984 // 8 - GAP
+    assert sheet is not None and sheet.shape[1] == 8 * (side + GAP) - GAP + 3 * (BREAK - GAP) + 2 * MARGIN
+    assert sheet.shape[0] == 2 * (LINE + round(side * 48 / 64) + BREAK - GAP) + LINE + 2 * MARGIN
     arguments = ["--shards", scenes, "--count", 3, "--method", "stratified", "--out", tmp_path / "split"]
     assert tool("make_splits", *arguments) == 0
     told = capsys.readouterr().out
@@ -227,37 +231,22 @@ def test_no_set_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "error: " in capsys.readouterr().err
 
 
-def test_the_contact_sheet_shows_image_and_overlay(tmp_path: Path) -> None:
+def test_the_contact_sheet_shows_image_overlay_and_classes(tmp_path: Path) -> None:
     label = np.zeros((8, 10), np.uint8)
     label[:, 3:6], label[:, 6:] = 1, 255
     shown = np.full((8, 10, 3), 100, np.uint8)
     shards = ShardSet.open(odd_set(tmp_path / "set", {"one": label}, shown))
     sheet = contact_sheet(shards)
-    image = decode_image(shards.read(0).image, "one")
-    assert np.array_equal(sheet[:8, :10], image)
-    seen = sheet[:8, 12:22].astype(int)
-    assert np.abs(seen[:, :3] - (193, 40, 40)).max() <= 3 and np.abs(seen[:, 3:6] - (40, 40, 193)).max() <= 3
-    assert (seen[:, 6:] == image[:, 6:] // 4).all()
-
-
-def test_overlay_by_hand() -> None:
-    image = np.full((1, 3, 3), 100, np.uint8)
-    label = np.array([[0, 1, 255]])
-    assert label_colors(label, TAXONOMY.colors).tolist() == [[[255, 0, 0], [0, 0, 255], [0, 0, 0]]]
-    mixed = overlay(image, label, TAXONOMY.colors, 0.2)
-    assert mixed.tolist() == [[[131, 80, 80], [80, 80, 131], [100, 100, 100]]]
-    with pytest.raises(IndexError, match=r"\[2\]"):
-        label_colors(np.array([[2]]), TAXONOMY.colors)
-
-
-def test_grid_by_hand() -> None:
-    tiles = [
-        np.full((2, 3, 3), 10, np.uint8),
-        np.full((1, 1), 20, np.uint8),
-        np.full((2, 3, 3), 30, np.uint8),
-    ]
-    sheet = grid(tiles, columns=2, gap=1)
-    expected = np.full((5, 7), 255)
-    expected[:2, :3], expected[0, 4], expected[3:, :3] = 10, 20, 30
-    assert np.array_equal(sheet, np.repeat(expected[..., None], 3, axis=2))
-    assert grid(tiles).shape == (2 * 2 + 2, 2 * 3 + 2, 3)
+    side = 1984 // 8 - GAP  # the longer side: each pixel becomes 24.5
+    top, second = MARGIN + LINE, MARGIN + side + GAP
+    image = scaled(decode_image(shards.read(0).image, "one"), side)
+    assert np.array_equal(sheet[top : top + image.shape[0], MARGIN : MARGIN + side], image)
+    seen = sheet[top : top + image.shape[0], second : second + side].astype(int)
+    assert (
+        np.abs(seen[:, :73] - (193, 40, 40)).max() <= 3 and np.abs(seen[:, 74:147] - (40, 40, 193)).max() <= 3
+    )
+    stripes = hatching(*seen.shape[:2])[:, 148:]
+    assert np.abs(seen[:, 148:] - (0.4 * image[:, 148:] + 0.6 * stripes)).max() <= 1
+    legend = sheet[top + image.shape[0] :]
+    for color in ((255, 0, 0), (0, 0, 255)):
+        assert (legend == color).all(axis=2).sum() > 100, "swatches are not blended"

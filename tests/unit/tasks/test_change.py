@@ -9,6 +9,9 @@ import torch
 from torch import nn
 
 from tests.support.change_set import CHANGES, pair
+from tests.support.sheets import tiles_of
+from unimatch.codecs.picture import scaled
+from unimatch.codecs.sheet import GAP, TILE, tile_side
 from unimatch.errors import ConfigError
 from unimatch.metrics import ConfusionMatrix
 from unimatch.tasks import TASKS, ChangeTask, ChangeTaskConfig
@@ -170,23 +173,16 @@ def test_sheets_show_both_dates_and_mark_changes_alone():
     task = make_task()
     raw = raw_micro("same", size=5)
     sheets = task.pictures(DifferenceNet().train(), task.to_device(raw, CPU))
-    cell = SIDE + 2
-    assert sheets["labeled"].shape == (4 * cell - 2, 6 * cell - 2, 3)  # dates, truth and prediction on each
-    assert sheets["unlabeled"].shape == (
-        4 * cell - 2,
-        9 * cell - 2,
-        3,
-    )  # 2 weak, 2 x 2 strong, 2 labels, conf
-    for row in range(4):
-        tiles = [
-            sheets["labeled"][row * cell : row * cell + SIDE, column * cell : column * cell + SIDE]
-            for column in range(6)
-        ]
-        label = raw["labeled"]["label"][row].numpy()
+    side = tile_side(6)  # dates, truth and prediction on each
+    assert side == TILE and 6 * (side + GAP) < sheets["labeled"].shape[1] < 6 * (side + GAP) + 20
+    small = tile_side(9)  # 2 weak, 2 x 2 strong, 2 labels, confidence
+    assert 9 * (small + GAP) < sheets["unlabeled"].shape[1] < 9 * (small + GAP) + 20
+    for row, tiles in enumerate(tiles_of(sheets["labeled"], 4, 6, side)):
+        label = np.kron(raw["labeled"]["label"][row].numpy(), np.ones((side // SIDE,) * 2, int))
         for date in range(2):
-            image = raw["labeled"]["image"][row, date].numpy()
+            image = scaled(raw["labeled"]["image"][row, date].numpy(), side)
             assert np.array_equal(tiles[date], image)
-            assert np.array_equal(tiles[2 + date][label != 1], image[label != 1]), "unchanged stays as it is"
+            assert np.array_equal(tiles[2 + date][label == 0], image[label == 0]), "unchanged stays as it is"
             marked = image[label == 1] / 2 + np.array(CHANGES.colors[1]) / 2
             assert np.abs(tiles[2 + date][label == 1] - marked).max(initial=0) <= 1
 

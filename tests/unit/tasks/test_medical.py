@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.medical_set import ORGANS, scan, write_medical_run, write_scans
+from tests.support.sheets import tiles_of
 from unimatch import config as config_io
 from unimatch import losses
+from unimatch.codecs.sheet import TILE
 from unimatch.codecs.volume_files import read_volume
 from unimatch.data.evaluation import eval_loader
 from unimatch.engine.build import build_network, build_task, build_trainer
@@ -227,7 +229,9 @@ def test_pictures(tmp_path: Any) -> None:
     task = build_task(config, ORGANS, net)
     sheets = task.pictures(net, task.to_device(raw_micro(), CPU))
     assert set(sheets) == {"labeled", "unlabeled"} and all(s.dtype == np.uint8 for s in sheets.values())
-    assert sheets["labeled"].shape == (4 * CROP + 6, 3 * CROP + 4, 3)
+    for row in tiles_of(sheets["labeled"], 4, 3, TILE):
+        image, truth, _ = row
+        assert (image == image[..., :1]).all() and (truth == image).all(axis=2).any(), "background stays grey"
     (shown,) = task.show(scan(0, 1, 9, 8)[0][0][..., None])
     assert shown.shape == (9, 8, 3)
 

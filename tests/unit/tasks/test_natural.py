@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.support.sheets import tiles_of
+from unimatch.codecs.picture import hatching, scaled
+from unimatch.codecs.sheet import GAP, TILE
 from unimatch.errors import ConfigError
 from unimatch.losses import LossConfig
 from unimatch.tasks import TASKS, NaturalTask, NaturalTaskConfig
@@ -254,19 +257,27 @@ def test_pictures_show_labelled_and_unlabelled_images():
     batch = task.to_device(raw_micro("batch", size=6), CPU)
     pictures = task.pictures(PixelNet(), batch)
     assert set(pictures) == {"labeled", "unlabeled"}
+    factor = TILE // SIDE
+    tiles = {name: tiles_of(pictures[name], 4, n, TILE) for name, n in (("labeled", 3), ("unlabeled", 5))}
+    raw = raw_micro("batch", size=6)
     for name, columns in (("labeled", 3), ("unlabeled", 5)):
-        picture, cell = pictures[name], SIDE + 2
-        assert picture.dtype == np.uint8 and picture.shape == (4 * cell - 2, columns * cell - 2, 3)
+        assert pictures[name].dtype == np.uint8
+        assert 0 <= pictures[name].shape[1] - columns * (TILE + GAP) < 20
     for row in range(4):
-        shown = pictures["labeled"][row * 18 : row * 18 + SIDE, :SIDE]
-        assert np.array_equal(shown, raw_micro("batch", size=6)["labeled"]["image"][row].numpy())
-    raw = raw_micro("batch", size=6)["unlabeled"]
+        shown = scaled(raw["labeled"]["image"][row].numpy(), TILE)
+        assert np.array_equal(tiles["labeled"][row][0], shown)
+        ignored = np.kron(raw["labeled"]["label"][row] == IGNORE_INDEX, np.ones((factor, factor), bool))
+        hatched = shown[ignored] / 2 + hatching(TILE, TILE)[ignored] / 2
+        assert ignored.any() and np.abs(tiles["labeled"][row][1][ignored] - hatched).max() <= 1
+    raw = raw["unlabeled"]
     row = next(row for row in range(4) if raw["boxes"][row, 0].any())
     x0, y0, x1, y1 = raw["boxes"][row, 0].tolist()
-    shown = pictures["unlabeled"][row * 18 : row * 18 + SIDE, 18 : 18 + SIDE]
-    assert (shown[[y0, y1 - 1], x0:x1] == 255).all() and (shown[y0:y1, [x0, x1 - 1]] == 255).all()
-    partner = raw["strong"][row ^ 1, 0].numpy()
-    assert np.array_equal(shown[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1], partner[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1])
+    mixed = raw["strong"][row, 0].numpy().copy()
+    mixed[y0:y1, x0:x1] = raw["strong"][row ^ 1, 0].numpy()[y0:y1, x0:x1]
+    expected = scaled(mixed, TILE)
+    x0, y0, x1, y1 = (factor * value for value in (x0, y0, x1, y1))
+    expected[[y0, y1 - 1], x0:x1] = expected[y0:y1, [x0, x1 - 1]] = 255
+    assert np.array_equal(tiles["unlabeled"][row][1], expected)
     without = task.pictures(PixelNet(), task.to_device(raw_micro(None), CPU))
     assert set(without) == {"labeled"}
 
