@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from tests.support.warm_python import FIXED, Forked, WarmPython
+from tests.support.warm_python import FIXED, WarmPython
 from unimatch.scaling.spawn import places
 
 # What no two runs log alike: of each training line, and of an evaluation.
