@@ -1,16 +1,18 @@
 """A Python that has imported what the trainer imports, and forks itself for each process that a test starts.
 
-Nine tenths of what a process of a tiny run costs are the imports: five seconds of CPU. A fork has them at
-once. It is a process of its own all the same: its own session, environment, folder, streams and exit, and the
-command runs as `__main__` up to the interpreter's ordinary end. What the imports printed, each process prints
-again. What differs: variables that are read while importing are the server's, FIXED among them, and no import
-fails late. So a test that is about the start itself starts a fresh interpreter.
+Imports are most of what a process of a tiny run costs: five seconds of CPU. A fork has them at once. It is a process of its own all the same: its own session, environment, folder, streams and exit status,
+and the command runs as `__main__`. What the imports printed, each process prints again.
+
+Three things differ. Variables that are read while importing are the server's, FIXED among them. No import
+fails late. The interpreter is left after its exit handlers, before it takes its modules down. So a test that
+is about start or end itself starts a fresh interpreter.
 
 This file is both: the client, as a module, and the server, as a script that never imports `tests`.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -21,11 +23,14 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from select import select
-from typing import IO, Any
+from types import NoneType
+from typing import IO, Any, NoReturn
 
 # Not unimatch.train itself: it runs as `__main__`. Not deepspeed: a run without ZeRO must do without it.
 PRELOADED = (
@@ -34,7 +39,8 @@ PRELOADED = (
     "unimatch.engine.preflight",
     "unimatch.engine.run_folder",
     "unimatch.engine.log",
-    "torch._dynamo",
+    "torch._inductor.compile_fx",  # DeepSpeed imports it at its start, a compiled run too
+    "torch._dynamo.repro.after_dynamo",
     "torch.utils.tensorboard",
     "scipy.ndimage",
 )
@@ -173,6 +179,30 @@ def _child(request: dict[str, Any], told: int, out: int, err: int) -> dict[str, 
     return request
 
 
+def _end(run: Callable[[], None]) -> NoReturn:
+    """Ends this process as an interpreter does after `run`, up to its exit handlers.
+
+    Taking down every inherited module besides would copy their memory: half a second of CPU a process.
+    """
+    status: object = None
+    try:
+        run()
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    if not isinstance(status, (int, NoneType)):
+        print(status, file=sys.stderr)
+        status = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    gc.collect()  # what still has a destructor: a file, a socket, a group of processes
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status or 0)
+
+
 def _become(args: list[str], paths: list[str]) -> None:
     """What `python ARGS` does, after its start."""
     folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
@@ -198,4 +228,4 @@ if __name__ == "__main__":
     wanted = _serve(socket.socket(fileno=int(sys.argv[1])))
     if wanted is not None:
         os.write(2, printed)
-        _become(wanted["args"], own_paths)
+        _end(partial(_become, wanted["args"], own_paths))
