@@ -1,19 +1,21 @@
-"""What all tests share: where real data is, a tiny shard set, and a tiny run."""
+"""What all tests share: where real data is, a tiny shard set, and a tiny run.
+
+Imports of the package are in the fixtures: the process that only hands tests to others needs none of torch.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
-from unimatch import config as config_io
-from unimatch.engine.run_config import RunConfig
-from unimatch.packing.splits import draw_splits, write_split
-from unimatch.packing.synthetic import write_synthetic
-from unimatch.shardset.archive import ShardSet
+if TYPE_CHECKING:
+    from unimatch.engine.run_config import RunConfig
 
+# Read by torch when it is imported: on few cores the thread pools of several processes would fight.
+os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).parent.parent
 
 TINY_RUN = """
@@ -23,7 +25,7 @@ data:
 batch: {{labeled: 4, unlabeled: 4}}
 model:
   encoder: {{name: test_efficientnet, weights: none, output_stride: 16}}
-  head: {{name: deeplabv3plus}}
+  head: {{name: deeplabv3plus, channels: 32}}
 method: {{name: unimatch}}
 task:
   name: natural
@@ -34,10 +36,6 @@ log: {{every_steps: 1, pictures_every_steps: 10}}
 evaluation: {{every_steps: 10, workers: 0}}
 checkpoint: {{every_steps: 10}}
 """
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +52,10 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 training and 10 validation scenes as shards; beside them `split/`, with 6 labelled."""
+    from unimatch.packing.splits import draw_splits, write_split
+    from unimatch.packing.synthetic import write_synthetic
+    from unimatch.shardset.archive import ShardSet
+
     folder = tmp_path_factory.mktemp("tiny") / "shards"
     write_synthetic(folder, train=40, val=10, height=48, width=64, seed=0)
     write_split(draw_splits(ShardSet.open(folder), "train", [6])[0], folder.parent / "split")
@@ -72,4 +74,7 @@ def tiny_run(tiny_shards: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tiny_config(tiny_run: Path) -> RunConfig:
+    from unimatch import config as config_io
+    from unimatch.engine.run_config import RunConfig
+
     return config_io.load(tiny_run, RunConfig)

@@ -118,7 +118,7 @@ def test_a_full_disk_keeps_the_checkpoints_before_it(config: Path, record_proper
         pytest.skip("mounting in a namespace of one's own is not allowed here")
     full = Run(config, "full", "data.val=null", "log.pictures_every_steps=0")
     full.out.mkdir()
-    script = 'mount -t tmpfs -o size=12m none "$0" && { "$@"; code=$?; ls "$0/checkpoints"; exit $code; }'
+    script = 'mount -t tmpfs -o size=2400k none "$0" && { "$@"; code=$?; ls "$0/checkpoints"; exit $code; }'
     program = "import os, sys; os.execvp('unshare', ['unshare', '-rm', 'sh', '-c', *sys.argv[1:]])"
     with Processes(2, ["-c", program, script, str(full.out), sys.executable, *full.args]) as processes:
         ended = wait_and_record(processes, time.monotonic(), record_property)

@@ -184,6 +184,7 @@ def test_the_launch_file_starts_two_processes(config: Path, tmp_path: Path):
     arguments = Run(config, "launched", "schedule.steps=2", "data.val=null").args[1:]
     command = ("-m", "accelerate.commands.launch", "--config_file", str(launch), "-m", *arguments)
     # The launcher itself is one process and must not see the variables of a group.
-    ended = run(1, *command, RANK="", WORLD_SIZE="", LOCAL_RANK="", MASTER_ADDR="", MASTER_PORT="")
+    none = dict.fromkeys(("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"), "")
+    ended = run(1, *command, fresh=True, **none)
     assert ended[0].code == 0, ended[0].err
     assert "2 on cpu" in ended[0].out

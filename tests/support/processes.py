@@ -1,18 +1,24 @@
-"""Starts real processes that form one gloo group, as a launcher would, without its seconds."""
+"""Starts real processes that form one gloo group, as a launcher would, without its seconds.
+
+They are forks of one Python that has done the imports (warm_python.py), or `fresh` interpreters.
+"""
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
+from tests.support.warm_python import FIXED, WarmPython
 from unimatch.scaling.spawn import places
 
 # What no two runs log alike: of each training line, and of an evaluation.
@@ -29,24 +35,26 @@ class Ended:
     err: str
 
 
+@cache
+def warm_python() -> WarmPython:
+    """The one of this test process; it is started by the first test that needs it."""
+    python = WarmPython()
+    atexit.register(python.close)
+    return python
+
+
 class Processes:
     """`count` copies of one Python command with RANK, WORLD_SIZE ... set; leaves none behind."""
 
-    def __init__(self, count: int, args: Sequence[str], cwd: Path | None = None, **env: str) -> None:
-        common = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    def __init__(
+        self, count: int, args: Sequence[str], cwd: Path | None = None, fresh: bool = False, **env: str
+    ) -> None:
         self._open = ExitStack()
         # Files, not pipes: a process that prints much must not wait for a reader.
         self._logs = [(self._file(), self._file()) for _ in range(count)]
+        start = _fresh if fresh or not sys.platform.startswith("linux") else warm_python().start
         self.processes = [
-            subprocess.Popen(
-                [sys.executable, *args],
-                cwd=cwd,
-                stdout=out,
-                stderr=err,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                env={**os.environ, **common, **place, **env},
-            )
+            start(args, cwd, {**os.environ, **FIXED, **place, **env}, out, err)
             for (out, err), place in zip(self._logs, places(count), strict=True)
         ]
 
@@ -90,9 +98,30 @@ class Processes:
         return ended
 
 
-def run(count: int, *args: str, timeout_s: float = 240, cwd: Path | None = None, **env: str) -> list[Ended]:
+def _fresh(
+    args: Sequence[str], cwd: Path | None, env: Mapping[str, str], out: IO[str], err: IO[str]
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, *args],
+        cwd=cwd,
+        stdout=out,
+        stderr=err,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        env=env,
+    )
+
+
+def run(
+    count: int,
+    *args: str,
+    timeout_s: float = 240,
+    cwd: Path | None = None,
+    fresh: bool = False,
+    **env: str,
+) -> list[Ended]:
     """Runs `python ARGS` as `count` processes to their ends."""
-    with Processes(count, args, cwd, **env) as processes:
+    with Processes(count, args, cwd, fresh, **env) as processes:
         return processes.wait(timeout_s)
 
 

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from unimatch.durable import replace_file
@@ -34,6 +33,9 @@ class RunLog:
         self._total = total_steps
         if not active:
             return
+        # Half a second of import that other processes, and commands that only read logs, do without.
+        from torch.utils.tensorboard import SummaryWriter
+
         threading.excepthook = _hide_write_errors
         path = run / "metrics.jsonl"
         _keep_until(path, start_step)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from unimatch.errors import DataError
-from unimatch.tasks.surface import surface_distances
 from unimatch.taxonomy import IGNORE_INDEX
 
 # Sums are kept in steps of 2**-32: integers add up to the same in any order, so a figure does not depend on
@@ -83,6 +82,9 @@ class VolumeMetric:
             return
         self._sums[DICE, label] += round(2 * int((predicted & true).sum()) / size * STEPS)
         self._sums[VOLUMES, label] += 1
+        # SciPy's import takes a third of a second, and other tasks do without.
+        from unimatch.tasks.surface import surface_distances
+
         distances = surface_distances(predicted, true)
         if distances is not None:
             self._sums[HD95, label] += round(distances.hd95 * STEPS)

@@ -14,9 +14,13 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO
 
 import pytest
 
+from tests.support.processes import warm_python
+from tests.support.warm_python import Forked
 from unimatch.errors import UserError
 from unimatch.scaling import spawn
 from unimatch.scaling.calibrate import (
@@ -292,8 +296,16 @@ def test_bad_input_is_one_message(tmp_path: Path, capsys, arguments, message):
     assert message in error and "Traceback" not in error
 
 
-def test_a_real_measurement_and_the_check_of_the_model_on_it(tiny_run: Path, tmp_path: Path, capsys):
+def forked(command: list[str], env: dict[str, str], stdout: IO[str], stderr: IO[str], **_: object) -> Forked:
+    """What Popen does for a job, by a fork: starts of the trainer would take most of the test's time."""
+    return warm_python().start(command[1:], None, env, stdout, stderr)
+
+
+def test_a_real_measurement_and_the_check_of_the_model_on_it(
+    tiny_run: Path, tmp_path: Path, capsys, monkeypatch
+):
     """Two real processes: what is written, that the parts are those of the step, that the check reads it."""
+    monkeypatch.setattr(spawn, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": forked}))
     out = tmp_path / "scaling"
     short = ["--steps", 4, "--warm-up", 1, "--kinds", "weak", "--processes", 1, 2]
     settings = ["--set", "sync_batchnorm=off", "--set", "data.workers=0"]
