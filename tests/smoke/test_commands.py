@@ -49,6 +49,21 @@ def finished(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder / "run"
 
 
+@pytest.fixture(scope="module")
+def learned(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A supervised run of 30 steps: enough for a network that tells classes apart."""
+    folder = tmp_path_factory.mktemp("learned")
+    path = folder / "run.yaml"
+    path.write_text(
+        TINY_RUN.format(out=folder / "run", shards=tiny_shards, split=tiny_shards.parent / "split")
+    )
+    train.main(
+        ["--config", str(path), "--set", "method.name=supervised", "--set", "schedule.steps=30"]
+        + ["--set", "evaluation.every_steps=30", "--set", "checkpoint.every_steps=30"]
+    )
+    return folder / "run"
+
+
 def test_a_run_folder_tells_what_ran(finished: Path):
     config = config_io.load(finished / "config.yaml", RunConfig)
     assert config.schedule.steps == 4 and config.method.name == "unimatch"
@@ -108,17 +123,15 @@ def test_predict_writes_ids_colours_and_overlays(finished: Path, tiny_shards: Pa
     assert (painted[..., ::-1] == colors[ids]).all()
 
 
-def test_predict_writes_what_the_network_says_of_each_image(
-    finished: Path, tiny_shards: Path, tmp_path: Path
-):
+def test_predict_writes_what_the_network_says_of_each_image(learned: Path, tiny_shards: Path, tmp_path: Path):
     shards = ShardSet.open(tiny_shards)
-    restored, seen = restore(finished, "last", None, Runtime()), set()
+    restored, seen = restore(learned, "last", None, Runtime()), set()
     (tmp_path / "in").mkdir()
     rows = shards.rows("val").tolist()[:3]
     for row in rows:
         record = shards.read(row)
         (tmp_path / "in" / f"{row}.{record.image_ext}").write_bytes(record.image)
-    predict.main([str(finished), "--images", str(tmp_path / "in"), "--out", str(tmp_path / "out")])
+    predict.main([str(learned), "--images", str(tmp_path / "in"), "--out", str(tmp_path / "out")])
     colors = np.array(shards.taxonomy.colors, np.uint8)
     for row in rows:
         record = shards.read(row)

@@ -1,7 +1,8 @@
 """A Python that has imported what the trainer imports, and forks itself for each process that a test starts.
 
-Imports are most of what a process of a tiny run costs: five seconds of CPU. A fork has them at once. It is a process of its own all the same: its own session, environment, folder, streams and exit status,
-and the command runs as `__main__`. What the imports printed, each process prints again.
+Imports are most of what a process of a tiny run costs: five seconds of CPU. A fork has them at once. It is a
+process of its own all the same: its own session, environment, folder, streams and exit status, and the
+command runs as `__main__`. What the imports printed, each process prints again.
 
 Three things differ. Variables that are read while importing are the server's, FIXED among them. No import
 fails late. The interpreter is left after its exit handlers, before it takes its modules down. So a test that
