@@ -451,6 +451,20 @@ def test_few_descriptors_for_many_shards(root: Path, monkeypatch: pytest.MonkeyP
         assert len(os.listdir("/proc/self/fd")) <= before + 2
 
 
+def test_places_beyond_four_gigabytes_and_large_files_are_kept(tmp_path: Path) -> None:
+    far, large = 5 << 32, (1 << 32) - 1
+    places = (far, large, b"jpeg", far + 1, large - 1, far + 2, large - 2, b"npy.zst", 65535, 40000)
+    sample = shard_index.Sample(b"", *places)
+    shards = [
+        shard_index.Shard(f"train-{n:05d}.tar", "train", 1, "", [sample._replace(key=b"k%d" % n)])
+        for n in range(3)
+    ]
+    rows = shard_index.rows_of(shards)
+    assert rows["shard"].tolist() == [0, 1, 2] and rows["key"].tolist() == [b"k0", b"k1", b"k2"]
+    for name, value in sample._asdict().items():
+        assert name == "key" or rows[name].tolist() == [value] * 3
+
+
 def test_a_large_index_opens_quickly_and_reading_is_cheap(tmp_path: Path) -> None:
     count = 50_000
     samples = [
