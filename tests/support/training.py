@@ -41,7 +41,7 @@ class Log:
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+    def record(self, kind: str, step: int, values: dict[str, Any], *_: Any) -> None:
         self.records.append({"kind": kind, "step": step, **values})
 
     def __getattr__(self, name: str) -> Any:

@@ -199,5 +199,6 @@ def test_views_are_independent() -> None:
     assert_unrelated([g.size[0] for g in ours], [c.sigma or 0 for c in first])
     boxes = [[draw_box(Draws(keyed.key(k, BOX, v)), BoxConfig(), 40) for k in keys] for v in (0, 1)]
     assert_unrelated([any(box) for box in boxes[0]], [any(box) for box in boxes[1]])
+    assert_unrelated([any(box) for box in boxes[0]], [bool(c.jitter) for c in first])
     assert_unrelated([box[0] for box in boxes[0]], [box[0] for box in boxes[1]])
     assert_unrelated([box[0] for box in boxes[0]], [g.size[0] for g in ours])
