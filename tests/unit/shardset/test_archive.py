@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -324,6 +325,29 @@ def test_tars_of_other_programs_are_indexed(tmp_path: Path) -> None:
         WIDTH,
         HEIGHT,
     )
+
+
+def test_samples_are_indexed_as_they_lie_whatever_their_names(tmp_path: Path) -> None:
+    names = ["m", "z", "a"]
+    foreign_tar(tmp_path / "train-0.tar", [(f"{name}.png", image_bytes(7)) for name in names])
+    index_tars(tmp_path, TAXONOMY)
+    shards = ShardSet.open(tmp_path)
+    assert shards.keys(np.arange(3)) == names and np.all(np.diff(shards.index["image_offset"]) > 0)
+    listing = tmp_path / "list.txt"
+    listing.write_text("a\nz\n")
+    assert shards.keys(shards.rows(listing)) == ["z", "a"]
+
+
+def test_check_finds_an_index_that_describes_other_samples(root: Path) -> None:
+    """Of as many samples, with the right hash of its own: only the tars tell."""
+    rows = np.load(root / "index.npy")
+    rows["image_size"][5] -= 1
+    np.save(root / "index.npy", rows)
+    info = json.loads((root / "index.json").read_text())
+    info["index"]["sha256"] = hashlib.sha256((root / "index.npy").read_bytes()).hexdigest()
+    (root / "index.json").write_text(json.dumps(info))
+    (problem,) = ShardSet.open(root).check()
+    assert problem.startswith("train-00001.tar: the index does not describe it")
 
 
 def test_what_cannot_be_indexed_is_listed(tmp_path: Path) -> None:
