@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 from unimatch import config as config_io
+from unimatch.config import Section
 from unimatch.engine.build import build_trainer
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import open_data
@@ -39,7 +41,7 @@ class Log:
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+    def record(self, kind: str, step: int, values: dict[str, Any], *_: Any) -> None:
         self.records.append({"kind": kind, "step": step, **values})
 
     def __getattr__(self, name: str) -> Any:
@@ -63,3 +65,26 @@ def trained(trainer: Trainer, resume: bool = False) -> list[dict[str, Any]]:
     log = Log()
     trainer.train(log)  # type: ignore[arg-type]
     return [line for line in log.records if line["kind"] == "train"]
+
+
+def changed(config: RunConfig, name: str) -> RunConfig:
+    """A copy in which one setting is something else; nothing checks that it makes sense."""
+    result = copy.deepcopy(config)
+    *path, last = name.split(".")
+    owner: Any = result
+    for part in path:
+        owner = getattr(owner.config if isinstance(owner, Section) else owner, part)
+    if isinstance(owner, Section) and last != "name":
+        owner = owner.config
+    object.__setattr__(owner, last, _other(getattr(owner, last)))  # some are frozen
+    return result
+
+
+def _other(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, tuple | list):
+        return type(value)([*value, 1])
+    return value / "moved" if isinstance(value, Path) else f"{value}x"

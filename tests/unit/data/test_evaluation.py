@@ -9,13 +9,16 @@ import torch
 
 from tests.support.tiny_set import (
     HEIGHT,
+    TAXONOMY,
+    WIDTH,
     image_bytes,
     label_array,
+    label_bytes,
     write_tiny,
 )
 from unimatch.codecs.decode import decode_image
 from unimatch.data.evaluation import eval_loader
-from unimatch.shardset.archive import ShardSet
+from unimatch.shardset.archive import ShardSet, ShardWriter, finish_set
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +55,19 @@ def test_evaluation_separates_images_with_and_without_labels(root: Path) -> None
     assert sorted((len(batch["keys"]), batch["label"] is None) for batch in batches) == [
         (1, False), (2, True), (4, False), (4, True),
     ]  # fmt: skip
+
+
+def test_evaluation_separates_images_that_differ_in_one_side(tmp_path: Path) -> None:
+    sizes = [(HEIGHT, WIDTH), (HEIGHT, WIDTH + 1), (HEIGHT + 1, WIDTH), (HEIGHT, WIDTH), (WIDTH, HEIGHT)]
+    with ShardWriter(tmp_path, "val") as writer:
+        for seed, (height, width) in enumerate(sizes):
+            label = label_bytes(label_array(seed, height, width))
+            image = image_bytes(seed, "png", height, width)
+            writer.add(f"v{seed}", image, "png", label, width, height, label_ext="png")
+    finish_set(tmp_path, TAXONOMY, {}, [writer])
+    shards = ShardSet.open(tmp_path)
+    batches = list(eval_loader(shards, shards.rows("val"), workers=0, batch=4))
+    assert sorted(batch["keys"] for batch in batches) == [["v0", "v3"], ["v1"], ["v2"], ["v4"]]
+    for batch in batches:
+        assert batch["label"] is not None
+        assert tuple(batch["label"].shape[1:]) == sizes[int(batch["keys"][0][1:])]

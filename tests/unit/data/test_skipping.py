@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.support.batches import SEED, load, one_bad, same
@@ -21,6 +22,13 @@ from unimatch.codecs.decode import decode_image
 from unimatch.data.plan import Plan
 from unimatch.data.training import train_loader
 from unimatch.errors import DataError
+
+
+class Plain(TinyTransform):
+    """Without the noise of keys."""
+
+    def _noisy(self, image: np.ndarray, key: int) -> np.ndarray:
+        return image
 
 
 def test_unreadable_samples_are_replaced_by_the_next_and_counted(
@@ -47,6 +55,26 @@ def test_unreadable_samples_are_replaced_by_the_next_and_counted(
         assert micro["skipped"] == len(bad)
         met |= bad
     assert met == {3, 6, 7}
+
+
+def test_the_last_samples_are_replaced_by_the_first(tmp_path: Path) -> None:
+    for key in ("t003", "t004", "t009", "t010"):
+        damage(write_tiny(tmp_path, ext="jpg") if key == "t003" else tmp_path, key)
+    first = decode_image(image_bytes(0, "jpg"), "x")
+    plan, met = Plan([4, 1], [4, 4, 3], 2, 4, seed=SEED), set()
+    for step, (micro,) in load(tmp_path, transform=Plain(), stop_step=8, skip_ceiling=9):
+        (planned,) = plan.slots(step)
+        assert planned.unlabeled is not None and micro["unlabeled"] is not None
+        for slots, images in (
+            (planned.labeled, micro["labeled"]["image"]),
+            (planned.unlabeled, micro["unlabeled"]["weak"]),
+        ):
+            last = {3, 4} if slots is planned.labeled else {9, 10}
+            for ordinal, image in zip(slots.ordinals.tolist(), images.numpy(), strict=True):
+                if ordinal in last:
+                    assert (image == first).all()
+                    met.add(ordinal)
+    assert met == {3, 4, 9, 10}
 
 
 @pytest.mark.parametrize("workers", [0, 2])

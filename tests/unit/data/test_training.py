@@ -170,6 +170,12 @@ BAD = [
         r"label value\(s\) 37, but there are 3",
     ),
     (image_bytes(1), label_bytes(label_array(1, HEIGHT - 1)), "the label is 16x11 pixels, the image 16x12"),
+    (image_bytes(1), label_bytes(label_array(1).T.copy()), "the label is 12x16 pixels, the image 16x12"),
+    (
+        image_bytes(1, height=WIDTH, width=HEIGHT),
+        label_bytes(label_array(1)),
+        "the image is 12x16 pixels, the index says 16x12",
+    ),
     (image_bytes(1, height=9), label_bytes(label_array(1)), "the image is 16x9 pixels, the index says 16x12"),
     (image_bytes(1), None, "has no label"),
     (b"text", label_bytes(label_array(1)), "is not a JPEG, PNG or WebP"),

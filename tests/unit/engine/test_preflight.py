@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 
 import unimatch
+from tests.support.training import changed
+from unimatch import config as config_io
+from unimatch.engine import preflight as preflight_module
 from unimatch.engine.preflight import mismatches, preflight, ranks
 from unimatch.engine.run_config import RunConfig
+from unimatch.engine.run_folder import flat
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
 from unimatch.packing.synthetic import write_synthetic
@@ -178,6 +182,15 @@ def test_hosts_of_other_settings_timeouts_and_checkpoints_are_told_apart(tiny_co
     first.told.append({"optimizer.weight_decay": "0.0001"})
     with pytest.raises(UserError, match="optimizer.weight_decay: 0.0001 on rank 0; 0.5 on rank 1"):
         preflight(tiny_config, OneOfTwo(first), resume=False)
+
+
+def test_hosts_may_differ_in_where_data_lie_and_how_they_are_read_alone(tiny_config):
+    may = {f"data.{name}" for name in ("shards", "workers", "worker_kind", "prefetch", "timeout_s")}
+    may |= {"data.cache.folder", "data.cache.size_gb", "data.decoded_mb"}
+    settings = preflight_module._settings(tiny_config)
+    for name in flat(config_io.plain(tiny_config)):
+        same = preflight_module._settings(changed(tiny_config, name)) == settings
+        assert same == (name in may), name
 
 
 def test_a_host_without_the_data_is_named(own_config, tmp_path):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.training import SUPERVISED, bare, built, trained
+from tests.support.training import SUPERVISED, bare, built, changed, trained
 from unimatch import config as config_io
-from unimatch.config import Section
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_folder import flat, refuse_changes, start_run_folder
 from unimatch.errors import UserError
@@ -48,29 +45,6 @@ FREE = {
 }
 
 
-def other(value: Any) -> Any:
-    """Another value in the place of this one; nothing checks that it makes sense."""
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, int | float):
-        return value + 1
-    if isinstance(value, tuple | list):
-        return type(value)([*value, 1])
-    return f"{value}x"
-
-
-def change(config: RunConfig, name: str) -> None:
-    """Sets one setting to something else."""
-    *path, last = name.split(".")
-    owner: Any = config
-    for part in path:
-        owner = getattr(owner.config if isinstance(owner, Section) else owner, part)
-    if isinstance(owner, Section) and last != "name":
-        owner = owner.config
-    value = getattr(owner, last)
-    object.__setattr__(owner, last, value / "moved" if isinstance(value, Path) else other(value))
-
-
 def test_every_setting_outside_the_list_is_refused_by_name(tiny_run):
     config = config_io.load(tiny_run, RunConfig)
     start_run_folder(config, resume=False)
@@ -79,14 +53,25 @@ def test_every_setting_outside_the_list_is_refused_by_name(tiny_run):
     assert names > FREE and len(names) > 60
     allowed = set()
     for name in names:
-        changed = copy.deepcopy(config)
-        change(changed, name)
         try:
-            refuse_changes(changed)
+            refuse_changes(changed(config, name))
             allowed.add(name)
         except UserError as error:
             assert f"\n  {name}: was " in str(error) and str(error).count(": was ") == 1
     assert allowed == FREE
+
+
+def test_another_method_is_refused_with_all_that_only_one_of_them_has(tiny_run):
+    start_run_folder(config_io.load(tiny_run, RunConfig), resume=False)
+    other = config_io.load(tiny_run, RunConfig, ["method={name: mean_teacher}"])
+    with pytest.raises(UserError) as error:
+        refuse_changes(other)
+    for line in (
+        "method.name: was 'unimatch', now 'mean_teacher'",
+        "method.feature_dropout: was 0.5, now None",
+        "method.ema_decay: was None, now 0.996",
+    ):
+        assert f"\n  {line}\n" in str(error.value)
 
 
 def stopped(tiny_run: Path, *more: str) -> RunConfig:
@@ -128,8 +113,8 @@ def test_as_many_classes_of_other_names_are_other_classes(tiny_run, tmp_path):
     assert built(config, resume=True).state.step == 1
     old = ShardSet.open(tmp_path / "shards")
     names = old.taxonomy.names
-    for changed in ([*names[:-1], "other"], [names[1], names[0], *names[2:]]):
-        relabel(tmp_path / "shards", Taxonomy.of(changed))
+    for others in ([*names[:-1], "other"], [names[1], names[0], *names[2:]]):
+        relabel(tmp_path / "shards", Taxonomy.of(others))
         with pytest.raises(UserError, match="knows other classes than the shards"):
             built(config, resume=True)
         with pytest.raises(UserError, match=r"has other classes than asked for: 8 \("):

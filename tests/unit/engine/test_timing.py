@@ -25,15 +25,16 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 
 def test_rates_are_over_the_steps_since_the_last_line(time: Time):
     clock = StepClock(torch.device("cpu"))
-    for _ in range(2):
-        for wait, work in ((1.0, 2.0), (0.0, 3.0), (1.5, 2.5)):
-            time.now += wait
+    for steps, wait, spent in ((((1.0, 2.0), (0.0, 3.0), (1.5, 2.5)), 2.5, 10.0), (((3.0, 1.0),), 3.0, 4.0)):
+        for waiting, working in steps:
+            time.now += waiting
             clock.data_ready()
-            time.now += work
+            time.now += working
             clock.step_done()
         figures = clock.figures(8)
         assert figures.pop("memory_gib") > 0
-        assert figures == {"images_per_s": 8 * 3 / 10, "step_s": 10 / 3, "data_wait": 2.5 / 10}
+        rates = {"images_per_s": 8 * len(steps) / spent, "step_s": spent / len(steps)}
+        assert figures == {**rates, "data_wait": wait / spent}
 
 
 def test_what_lies_between_steps_counts_in_none(time: Time):

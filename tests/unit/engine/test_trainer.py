@@ -155,13 +155,13 @@ def test_seeds_and_processes_drop_differently(tiny_run):
     assert differ([mask for one in draws for mask in one.masks])
 
 
-def not_a_number(trainer: Trainer, passes: set[int]) -> Trainer:
+def not_a_number(trainer: Trainer, passes: set[int], value: float = math.nan) -> Trainer:
     """The losses of some passes are no number, their gradients are sound: nothing shows in the weights."""
     step, count = trainer.method.step, iter(range(1000))
 
     def bad(net: nn.Module, batch, progress: Progress):
         loss, logs = step(net, batch, progress)
-        return (loss + math.nan if next(count) in passes else loss), logs
+        return (loss + value if next(count) in passes else loss), logs
 
     trainer.method.step = bad
     return trainer
@@ -175,6 +175,13 @@ def test_a_loss_that_is_no_number_in_any_micro_batch_of_any_step_ends_the_run(ti
     with pytest.raises(UserError, match="the loss became NaN or infinite at or before step 3;"):
         trained(trainer)
     assert checkpoint.last_checkpoint(trainer.config.out) is None
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_an_infinite_loss_ends_the_run_too(tiny_run, value):
+    trainer = not_a_number(built(bare(tiny_run, SUPERVISED, "schedule.steps=1")), {0}, value)
+    with pytest.raises(UserError, match="the loss became NaN or infinite"):
+        trained(trainer)
 
 
 def test_a_loss_that_is_no_number_elsewhere_ends_this_process_too(tiny_run):

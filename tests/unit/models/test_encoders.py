@@ -73,6 +73,25 @@ def test_unfit_encoders_are_refused_with_alternatives(name: str, output_stride: 
         build_encoder(EncoderConfig(name, "none", output_stride))
 
 
+@pytest.mark.parametrize("strides", [[2, 4, 8], [4, 32], [8, 16], [16]])
+def test_a_model_that_does_not_do_as_it_is_told_is_refused(
+    strides: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asked for stride 16, it gives features of others."""
+
+    class Disobedient(nn.Module):
+        class feature_info:
+            channels = staticmethod(lambda: [7] * len(strides))
+            reduction = staticmethod(lambda: strides)
+
+        def forward(self, image: Tensor) -> list[Tensor]:
+            return [image.new_zeros(2, 7, *(-(-side // s) for side in image.shape[-2:])) for s in strides]
+
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: Disobedient())
+    with pytest.raises(UserError, match=f"its features have strides {', '.join(map(str, strides))}; models"):
+        build_encoder(EncoderConfig(SMALL, "none", 16))
+
+
 def test_unknown_name_lists_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no model 'resnet5O'.*resnet50"):
         build_encoder(EncoderConfig("resnet5O", "none"))

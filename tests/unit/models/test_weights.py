@@ -132,6 +132,11 @@ def test_differences_are_listed_together_with_counts() -> None:
     assert "layer0.weight (2,) instead of (1,)" in message
 
 
+def test_as_many_values_in_another_shape_do_not_fit() -> None:
+    with pytest.raises(UserError, match=r"1 of another shape: w \(8, 4\) instead of \(4, 8\)"):
+        weights.load_strictly(nn.ParameterDict({"w": torch.zeros(4, 8)}), {"w": torch.zeros(8, 4)}, "x")
+
+
 def test_counters_of_norms_may_be_missing() -> None:
     norm = nn.BatchNorm2d(2)
     state = {key: value + 1 for key, value in norm.state_dict().items() if key != "num_batches_tracked"}

@@ -114,6 +114,14 @@ def test_instances(tmp_path: Path) -> None:
     assert np.array_equal(labels_of(tmp_path / "out")["img/x"], expected)
 
 
+def test_pixels_of_no_instance_are_ignored_where_they_may_be_anything(tmp_path: Path) -> None:
+    source = save_source(tmp_path / "source", [instance(1, 7, 64, box(2, 2, 10, 10))])
+    pack(coco("instances", unannotated="ignore"), source, tmp_path / "out")
+    expected = np.full((12, 16), 255, np.uint8)
+    expected[2:10, 2:10] = 2
+    assert np.array_equal(labels_of(tmp_path / "out")["img/x"], expected)
+
+
 def test_an_image_without_things_is_all_background(tmp_path: Path) -> None:
     pack(coco("instances", unannotated="other"), save_source(tmp_path / "source", []), tmp_path / "out")
     assert not labels_of(tmp_path / "out")["img/x"].any()

@@ -222,6 +222,18 @@ def test_all_problems_are_told_together(tmp_path: Path) -> None:
         assert f"  {line}" in text
 
 
+def test_a_label_on_its_side_is_of_another_size(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "source", ("a",))
+    save(source / "lab" / "a.png", ids().T.copy())
+    assert "lab/a.png: is 12x16 pixels, its image img/a.jpg 16x12" in refused(source, tmp_path / "out")
+
+
+def test_classes_of_one_colour_cannot_be_told_apart(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "source", ("a",))
+    with pytest.raises(DataError, match="two classes have the same colour"):
+        pack(recipe(label_kind="colors", colors=COLORS[:2] + COLORS[:1]), source, tmp_path / "out")
+
+
 def test_wrong_colours(tmp_path: Path) -> None:
     source = make_source(tmp_path / "source", ("a", "b"))
     save(source / "lab" / "b.png", np.full((12, 16, 3), 9, np.uint8))

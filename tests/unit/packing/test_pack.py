@@ -351,6 +351,23 @@ def test_killed_ten_times_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert every_file(out) == expected
 
 
+def test_a_set_that_is_refused_its_name_is_whole_for_the_next_run(
+    packing: Packing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = undisturbed(packing)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(packing.out))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.rename", refused)
+        with pytest.raises(DataError, match="Permission denied"):
+            packing.pack()
+    assert not packing.out.exists()
+    assert packing.pack().kept == len(packing.jobs) and packing.converted == []
+    assert every_file(packing.out) == expected
+
+
 def test_a_power_cut_costs_no_set_and_no_sound_shard(tmp_path: Path) -> None:
     """The set that stands is the old or the new one; packed again, it is the one of an undisturbed run."""
     packing = Packing(tmp_path, count=6)

@@ -140,6 +140,17 @@ def test_stratified_covers_all_classes_and_follows_their_frequency() -> None:
     assert np.mean(error) < 1.2 * np.mean(plain_error)
 
 
+def test_stratified_finds_the_one_image_that_has_a_class() -> None:
+    """Of 300 images; it has little else, so nothing but the need of its class speaks for it."""
+    pixels = np.full((300, 4), 100, np.int64)
+    pixels[:, 3] = 0
+    for only in (0, 137, 299):
+        mine = pixels.copy()
+        mine[only] = 0, 0, 0, 50
+        for key in range(5):
+            assert only in stratified(mine, 4, key)
+
+
 def test_stratified_does_not_take_a_sliver_for_a_class() -> None:
     # Class 1: a single pixel in images 0..9, 100 pixels in images 10..19.
     pixels = np.zeros((40, 2), np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -326,6 +327,29 @@ def test_tars_of_other_programs_are_indexed(tmp_path: Path) -> None:
     )
 
 
+def test_samples_are_indexed_as_they_lie_whatever_their_names(tmp_path: Path) -> None:
+    names = ["m", "z", "a"]
+    foreign_tar(tmp_path / "train-0.tar", [(f"{name}.png", image_bytes(7)) for name in names])
+    index_tars(tmp_path, TAXONOMY)
+    shards = ShardSet.open(tmp_path)
+    assert shards.keys(np.arange(3)) == names and np.all(np.diff(shards.index["image_offset"]) > 0)
+    listing = tmp_path / "list.txt"
+    listing.write_text("a\nz\n")
+    assert shards.keys(shards.rows(listing)) == ["z", "a"]
+
+
+def test_check_finds_an_index_that_describes_other_samples(root: Path) -> None:
+    """Of as many samples, with the right hash of its own: only the tars tell."""
+    rows = np.load(root / "index.npy")
+    rows["image_size"][5] -= 1
+    np.save(root / "index.npy", rows)
+    info = json.loads((root / "index.json").read_text())
+    info["index"]["sha256"] = hashlib.sha256((root / "index.npy").read_bytes()).hexdigest()
+    (root / "index.json").write_text(json.dumps(info))
+    (problem,) = ShardSet.open(root).check()
+    assert problem.startswith("train-00001.tar: the index does not describe it")
+
+
 def test_what_cannot_be_indexed_is_listed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no shards"):
         ShardSet.open(tmp_path, TAXONOMY)
@@ -449,6 +473,20 @@ def test_few_descriptors_for_many_shards(root: Path, monkeypatch: pytest.MonkeyP
         assert shards.read(row).key
     if before is not None:
         assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+def test_places_beyond_four_gigabytes_and_large_files_are_kept(tmp_path: Path) -> None:
+    far, large = 5 << 32, (1 << 32) - 1
+    places = (far, large, b"jpeg", far + 1, large - 1, far + 2, large - 2, b"npy.zst", 65535, 40000)
+    sample = shard_index.Sample(b"", *places)
+    shards = [
+        shard_index.Shard(f"train-{n:05d}.tar", "train", 1, "", [sample._replace(key=b"k%d" % n)])
+        for n in range(3)
+    ]
+    rows = shard_index.rows_of(shards)
+    assert rows["shard"].tolist() == [0, 1, 2] and rows["key"].tolist() == [b"k0", b"k1", b"k2"]
+    for name, value in sample._asdict().items():
+        assert name == "key" or rows[name].tolist() == [value] * 3
 
 
 def test_a_large_index_opens_quickly_and_reading_is_cheap(tmp_path: Path) -> None:

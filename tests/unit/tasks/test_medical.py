@@ -221,6 +221,11 @@ def test_figures_and_report_of_absent_classes() -> None:
     assert [line.split()[0] for line in lines[1:3]] == ["ring", "disc"]
     assert lines[2].split()[1:] == ["0.00", "undefined", "undefined", "1"]
     assert "0.00 vox" in lines[1] and lines[-1].split() == ["mean_dice", "50.00"]
+    metric = task.metric()
+    metric.update(*(torch.full((1, 8, 8), 1, dtype=torch.uint8) for _ in range(2)), ["a/000"])
+    figures = task.figures(metric)
+    assert figures["dice"] == {"ring": 1.0, "disc": None} and figures["mean_dice"] == 1.0
+    assert figures["mean_asd"] == 0.0
 
 
 def test_pictures(tmp_path: Any) -> None:

@@ -227,7 +227,10 @@ def test_sliding_windows_are_as_large_as_the_crop_by_default():
     assert max(shape[2] for shape in net.sizes) == SIDE
 
 
-@pytest.mark.parametrize(("height", "width", "place"), [(20, 25, (2, 18, 4, 20)), (10, 25, (0, 10, 4, 20))])
+@pytest.mark.parametrize(
+    ("height", "width", "place"),
+    [(20, 25, (2, 18, 4, 20)), (10, 25, (0, 10, 4, 20)), (25, 20, (4, 20, 2, 18))],
+)
 def test_centre_leaves_the_rest_out(height, width, place):
     task, net, image = make_task(mode="centre"), PixelNet(), some_images(height, width)
     labels = task.predict(net, image)

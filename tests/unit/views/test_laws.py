@@ -20,7 +20,7 @@ from unimatch import keyed
 from unimatch.keyed import Draws
 from unimatch.views.base import BOX, COLOR, GEOMETRY, PARTNER
 from unimatch.views.box import BoxConfig, draw_box
-from unimatch.views.colors import ORDERS
+from unimatch.views.colors import ORDERS, BlurConfig, JitterConfig
 from unimatch.views.natural import ViewConfig
 from unimatch.views.ops import JITTER
 
@@ -124,6 +124,32 @@ def test_colors_have_the_literal_law() -> None:
         assert distance([factors[name] for factors in jittered], literal_factors) < 1
 
 
+def test_every_setting_is_the_law_of_what_it_names() -> None:
+    """None of these is a default, and no two are alike."""
+    jitter = JitterConfig(p=0.7, brightness=0.1, contrast=0.2, saturation=0.3, hue=0.05)
+    config = ViewConfig(
+        crop=40, scale=(1.5, 1.75), flip=0.15, jitter=jitter, gray=0.35, blur=BlurConfig(0.25, (1.0, 3.0))
+    )
+    drawn = [draw_geometry(d, config, 20, 10) for d in draws_of(7)]
+    assert_uniform_over([g.size[0] for g in drawn], range(30, 36))
+    assert_fraction([g.flip for g in drawn], 0.15)
+    colors = [draw_colors(d, config) for d in draws_of(8)]
+    assert_fraction([bool(c.jitter) for c in colors], 0.7)
+    assert_fraction([c.gray for c in colors], 0.35)
+    assert_fraction([c.sigma is not None for c in colors], 0.25)
+    assert uniform_distance([c.sigma for c in colors if c.sigma is not None], 1.0, 3.0) < 1
+    jittered = [dict(c.jitter) for c in colors if c.jitter]
+    for name, spread in (("brightness", 0.1), ("contrast", 0.2), ("saturation", 0.3)):
+        assert uniform_distance([factors[name] for factors in jittered], 1 - spread, 1 + spread) < 1
+    assert uniform_distance([factors["hue"] for factors in jittered], -0.05, 0.05) < 1
+    box = BoxConfig(p=0.6, area=(0.1, 0.2), aspect=(0.5, 0.8))
+    boxes = np.array([draw_box(d, box, 100_000) for d in draws_of(9)], np.float64)
+    assert_fraction([bool(one.any()) for one in boxes], 0.6)
+    width, height = ((boxes[:, i + 2] - boxes[:, i])[boxes.any(1)] for i in (0, 1))
+    assert uniform_distance((width * height / 1e10).tolist(), 0.1, 0.2) < 1
+    assert 0.4999 < (height / width).min() < 0.51 and 0.79 < (height / width).max() < 0.8001
+
+
 def test_boxes_have_the_literal_law_and_lie_inside() -> None:
     crop = 64
     ours = np.array([draw_box(d, BoxConfig(), crop) for d in draws_of(5)])
@@ -173,5 +199,6 @@ def test_views_are_independent() -> None:
     assert_unrelated([g.size[0] for g in ours], [c.sigma or 0 for c in first])
     boxes = [[draw_box(Draws(keyed.key(k, BOX, v)), BoxConfig(), 40) for k in keys] for v in (0, 1)]
     assert_unrelated([any(box) for box in boxes[0]], [any(box) for box in boxes[1]])
+    assert_unrelated([any(box) for box in boxes[0]], [bool(c.jitter) for c in first])
     assert_unrelated([box[0] for box in boxes[0]], [box[0] for box in boxes[1]])
     assert_unrelated([box[0] for box in boxes[0]], [g.size[0] for g in ours])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,14 @@ def regions(seed: int, width: int, height: int) -> list[tuple[tuple[int, int], o
                 (size, (x0, y0, int(rng.integers(x0, size[0])) + 1, int(rng.integers(y0, size[1])) + 1))
             )
     return cases
+
+
+def test_a_tall_image_is_resized_as_its_wide_twin() -> None:
+    for width, height in ((30, 20), (31, 17), (100, 99), (7, 1)):
+        for long_side in range(1, 60):
+            wide = ops.resized_size(width, height, long_side)
+            assert wide == (long_side, max(math.floor(height * long_side / width + 0.5), 1))
+            assert ops.resized_size(height, width, long_side) == wide[::-1]
 
 
 @pytest.mark.parametrize(("width", "height", "long_side", "expected"), [
