@@ -9,6 +9,7 @@ import contextlib
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -21,6 +22,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
+from unimatch.engine.launched import launch_file, misfit
 from unimatch.engine.replicas import Replicas
 from unimatch.engine.watchdog import Watchdog
 from unimatch.errors import UserError, of_system
@@ -94,6 +96,9 @@ class Runtime:
         self._watchdog: Watchdog | None = None
         if self.world != launched or (launched > 1 and not dist.is_initialized()):
             raise UserError(f"the launcher announced {launched} processes, but {self.world} found each other")
+        told = misfit(launch_file(), has_gpu, self.world)
+        if told and self.is_main:
+            print(told, file=sys.stderr, flush=True)
         # Counts, flags and messages travel between the hosts' memories and never stall a GPU's queue.
         self._host_group: dist.ProcessGroup | None = None
         if self.world > 1 and has_gpu:
