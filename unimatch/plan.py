@@ -61,6 +61,7 @@ def report(
         *_traffic_table(found.modes, devices, per_node, network_rate),
         "",
         "advice",
+        f"  {recommended(found.modes)}",
         *(f"  {line}" for line in advice(found)),
         "",
         *ASSUMED,
@@ -130,6 +131,30 @@ def _traffic_table(modes: list[Mode], devices: int, per_node: int, rate: float |
         cells = f"{human(mode.traffic.gradients)} | {human(mode.traffic.parameters)} | {human(out)}"
         rows.append(f"| {NAMES[mode.stage]} | {cells} |" + (f" {out / rate:.3g} |" if rate else ""))
     return rows
+
+
+def recommended(modes: list[Mode]) -> str:
+    """The mode to take: the first one under which a pass that cuts the global batch fits on a device.
+
+    modes: DDP, then ZeRO 1 to 3. Each sends no less than the one before it and waits more often, so one that
+    parts more than it must only costs time.
+    """
+    for mode in modes:
+        if mode.accumulation and mode.stage == 0:
+            return (
+                f"take DDP: weights, gradients, optimizer state fit ({human(mode.memory.state)}) and leave "
+                f"room for {mode.most} samples a pass; ZeRO would cost time and gain nothing that is needed"
+            )
+        if mode.accumulation:
+            smaller = " and ".join(NAMES[other.stage] for other in modes[: mode.stage])
+            return (
+                f"take {NAMES[mode.stage]} (launch/accelerate/zero{mode.stage}.yaml): {smaller} cannot hold "
+                "a pass that cuts the batch evenly"
+            )
+    return (
+        "no mode holds a pass that cuts the batch evenly: take more memory or devices, a smaller crop, "
+        "activation_checkpointing: true, or zero3_offload.yaml, whose state lies in the hosts' memory"
+    )
 
 
 def advice(found: Forecast) -> list[str]:

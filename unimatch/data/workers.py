@@ -7,11 +7,11 @@ result, and named.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
+from unimatch.cores import share_of_cores
 from unimatch.data.processes import ProcessPool
 from unimatch.data.stages import Monitor, watch
 from unimatch.data.threads import ThreadPool
@@ -22,10 +22,7 @@ Result = TypeVar("Result")
 
 def default_workers() -> int:
     """A worker for each core of this machine that is this process's share, less one for itself, 1 to 16."""
-    # What a scheduler left of the cores, where the system tells.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as torchrun and accelerate tell
-    return min(max(cores // max(processes, 1) - 1, 1), 16)
+    return min(max(share_of_cores() - 1, 1), 16)
 
 
 def ahead(

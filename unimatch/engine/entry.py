@@ -16,6 +16,7 @@ from typing import NoReturn
 import torch.distributed as dist
 
 from unimatch.engine.signals import Stopped
+from unimatch.engine.threads import limit_threads
 from unimatch.errors import UserError, of_system
 
 LAUNCHER_S = 2.0  # a launcher looks every 0.1 s, and should name the process that ended first
@@ -34,6 +35,7 @@ def run_entry(main: Callable[[list[str]], None]) -> int:
 
     A UserError is the same on all processes by then (Runtime.together): one process a node prints it.
     """
+    limit_threads()
     # A bug leaves here, in the process group: the others notice only when this process has told it and ended.
     status = _status(main)
     if dist.is_initialized():

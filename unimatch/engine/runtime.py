@@ -9,6 +9,7 @@ import contextlib
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -21,6 +22,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
+from unimatch.engine.launched import launch_file, misfit
 from unimatch.engine.replicas import Replicas
 from unimatch.engine.watchdog import Watchdog
 from unimatch.errors import UserError, of_system
@@ -32,6 +34,24 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Layout: TypeAlias = "Replicas | Sharded"
 ALL_REDUCES = 9  # timed ones
 WATCHDOG_GRACE_S = 10.0  # those who wait for a stalled process say so first
+
+
+def _prepare_launch(precision: Precision, has_gpu: bool, uses_zero: bool) -> None:
+    """Makes accelerate start what the launch file asked for; UserError for what cannot be had."""
+    if not has_gpu:
+        if uses_zero:
+            os.environ.pop("ACCELERATE_USE_CPU", None)  # with it, accelerate makes plain DDP of ZeRO
+        else:
+            os.environ["ACCELERATE_USE_CPU"] = "true"  # without it, accelerate starts no process group
+        if precision == "fp16":
+            raise UserError("precision: fp16 needs a GPU; use fp32 (or bf16, which is slow on most CPUs)")
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        raise UserError(
+            "FSDP launches are not supported: accelerate ignores them on CPUs. "
+            "Use DDP or ZeRO-3 (unimatch where launch/zero3), which also parts the parameters"
+        )
+    if uses_zero and precision == "fp16":
+        raise UserError("precision: fp16 is not supported with DeepSpeed; use bf16, or launch without it")
 
 
 class Runtime:
@@ -48,20 +68,7 @@ class Runtime:
         """Joins the other processes. `timeout_s` bounds every wait for them."""
         has_gpu = torch.cuda.is_available()
         uses_zero = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
-        if not has_gpu:
-            if uses_zero:
-                os.environ.pop("ACCELERATE_USE_CPU", None)  # with it, accelerate makes plain DDP of ZeRO
-            else:
-                os.environ["ACCELERATE_USE_CPU"] = "true"  # without it, accelerate starts no process group
-            if precision == "fp16":
-                raise UserError("precision: fp16 needs a GPU; use fp32 (or bf16, which is slow on most CPUs)")
-        if os.environ.get("ACCELERATE_USE_FSDP") == "true":
-            raise UserError(
-                "FSDP launches are not supported: accelerate ignores them on CPUs. "
-                "Use DDP or ZeRO-3 (unimatch where launch/zero3), which also parts the parameters"
-            )
-        if uses_zero and precision == "fp16":
-            raise UserError("precision: fp16 is not supported with DeepSpeed; use bf16, or launch without it")
+        _prepare_launch(precision, has_gpu, uses_zero)
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         timeout = timedelta(seconds=timeout_s)
         # find_unused_parameters stays off: a step reaches every parameter, and DDP says so if it does not.
@@ -94,6 +101,9 @@ class Runtime:
         self._watchdog: Watchdog | None = None
         if self.world != launched or (launched > 1 and not dist.is_initialized()):
             raise UserError(f"the launcher announced {launched} processes, but {self.world} found each other")
+        told = misfit(launch_file(), has_gpu, self.world)
+        if told and self.is_main:
+            print(told, file=sys.stderr, flush=True)
         # Counts, flags and messages travel between the hosts' memories and never stall a GPU's queue.
         self._host_group: dist.ProcessGroup | None = None
         if self.world > 1 and has_gpu:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import torch
+
 import unimatch
 from unimatch.data.decoded import Decoded
 from unimatch.engine.log import banner
@@ -38,8 +40,8 @@ def start_banner(
     assert isinstance(net, Segmentor)
     rows = {
         "method": config.method.name,
-        "processes": f"{world} on {trainer.runtime.device.type}, {config.precision}, "
-        f"batch norm {config.sync_batchnorm}",
+        "processes": f"{world} on {trainer.runtime.device.type}, {torch.get_num_threads()} CPU thread(s) "
+        f"each, {config.precision}, batch norm {config.sync_batchnorm}",
         "global batch": " + ".join(f"{size} {name}" for name, size in sizes.items()),
         "micro-batch": f"{joined(size // world // accumulation for size in sizes.values())} per process, "
         f"accumulated {accumulation}x",

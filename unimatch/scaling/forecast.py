@@ -101,7 +101,7 @@ def forecast(config: RunConfig, devices: int, device_bytes: float) -> Forecast:
         steps_per_epoch,
         _read_bytes(shards, labeled, unlabeled, sizes, views.partner),
         [
-            _mode(config.batch, paired, views.partner, network, activations, passes, room, devices, stage)
+            mode_of(config.batch, paired, views.partner, network, activations, passes, room, devices, stage)
             for stage in STAGES
         ],
     )
@@ -112,7 +112,7 @@ def _moments(optimizer: OptimizerConfig) -> int:
     return 2 if optimizer.name == "adamw" else int(optimizer.momentum != 0)
 
 
-def _mode(
+def mode_of(
     batch: BatchConfig,
     paired: bool,
     partner: str | None,
@@ -123,6 +123,7 @@ def _mode(
     devices: int,
     stage: int,
 ) -> Mode:
+    """The run under one of ZeRO's stages (0: DDP); `room`: bytes of a device."""
     parts = cost.memory(network, stage, devices)
     left = room - parts.state
     most = activations.most(left) if left > 0 else 0

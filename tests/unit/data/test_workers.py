@@ -409,5 +409,6 @@ def test_threads_make_no_more_results_than_asked_for() -> None:
 def test_default_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, processes, expected in [(2, "1", 1), (1, "1", 1), (16, "1", 15), (64, "4", 15), (64, "1", 16)]:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        monkeypatch.setattr("unimatch.cores.quota", lambda _: None)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
         assert pool.default_workers() == expected

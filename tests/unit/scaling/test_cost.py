@@ -20,7 +20,7 @@ from unimatch.models.segmentor import build_segmentor
 from unimatch.scaling import cost
 from unimatch.scaling.cost import Activations, Network, Passes
 from unimatch.scaling.footprint import LiveBytes, blank_micro, network_of, shape_only, step_bytes
-from unimatch.scaling.forecast import micro_batch
+from unimatch.scaling.forecast import micro_batch, mode_of
 from unimatch.taxonomy import Taxonomy
 
 ONCE = Passes(1, 1)
@@ -213,11 +213,44 @@ def test_the_network_is_counted_without_memory(tiny_config):
 def test_the_report_of_a_run(tiny_config, tiny_shards):
     text = plan.report(tiny_config, 2, per_node=1, device_bytes=80e9, network_rate=1.25e9)
     assert "20 steps, 160 samples (80 labelled), 2.5 epochs of 8 steps" in text
-    assert "DDP holds the run as configured" in text
+    assert "advice\n  take DDP: " in text and "DDP holds the run as configured" in text
     assert "ZeRO-2 costs 398 MB more memory than DDP" in text  # its buffers against a tiny network
     assert "4, accumulated 1x" in text
     small = plan.report(tiny_config, 2, per_node=8, device_bytes=8e6, network_rate=None)
-    assert "does not fit" in small and "seconds" not in small
+    assert "does not fit" in small and "no mode holds" in small and "seconds" not in small
+
+
+@pytest.mark.parametrize(
+    ("billions", "gigabytes", "taken"),
+    [
+        # GB of state with AdamW on 4 devices. A billion parameters: DDP 4 + 4 + 8 = 16, ZeRO-1 4 + 4 + 3 +
+        # 0.2 = 11.2, ZeRO-2 4 + 1 + 3 + 0.4 = 8.4, ZeRO-3 1 and 4 gathered + 1 + 3 + 0.2 = 9.2. Four billion:
+        # ZeRO-2 16 + 4 + 12 + 0.4 = 32.4, ZeRO-3 4 and 4 gathered + 4 + 12 + 0.2 = 24.2.
+        # A sample takes 0.1 GB; the smallest pass has one labelled and one unlabelled.
+        (
+            1,
+            18.05,
+            "take DDP: weights, gradients, optimizer state fit (16 GB) and leave room for 20 samples",
+        ),
+        (1, 16.25, "take DDP: "),
+        (1, 16.15, "take ZeRO-1 (launch/accelerate/zero1.yaml): DDP cannot hold"),
+        (1, 11.35, "take ZeRO-2 (launch/accelerate/zero2.yaml): DDP and ZeRO-1 cannot hold"),
+        (1, 8.55, "no mode holds"),
+        (4, 32.65, "take ZeRO-2 "),
+        (4, 32.55, "take ZeRO-3 (launch/accelerate/zero3.yaml): DDP and ZeRO-1 and ZeRO-2 cannot hold"),
+        (4, 24.35, "no mode holds"),
+    ],
+)
+def test_the_mode_to_take(billions: int, gigabytes: float, taken: str):
+    network = Network(
+        parameters=billions * 10**9, persistent=0, largest=10**7, buffer_bytes=0, moments=2, copies=0
+    )
+    activations, batch = Activations(per_sample=1e8, fixed=0), BatchConfig(16, 16)
+    modes = [
+        mode_of(batch, True, None, network, activations, ONCE, gigabytes * 1e9, 4, stage)
+        for stage in cost.STAGES
+    ]
+    assert plan.recommended(modes).startswith(taken)
 
 
 def test_a_batch_that_does_not_divide_is_said_as_training_would(tiny_config):
