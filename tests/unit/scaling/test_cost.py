@@ -214,9 +214,9 @@ def test_the_report_of_a_run(tiny_config, tiny_shards):
     text = plan.report(tiny_config, 2, per_node=1, device_bytes=80e9, network_rate=1.25e9)
     assert "20 steps, 160 samples (80 labelled), 2.5 epochs of 8 steps" in text
     assert "advice\n  take DDP: " in text and "DDP holds the run as configured" in text
-    assert "ZeRO-2 costs 398 MB more memory than DDP" in text  # its buffers against a tiny network
+    assert "ZeRO-2 costs 400 MB more memory than DDP" in text  # its buffers against a tiny network
     assert "4, accumulated 1x" in text
-    small = plan.report(tiny_config, 2, per_node=8, device_bytes=8e6, network_rate=None)
+    small = plan.report(tiny_config, 2, per_node=8, device_bytes=6e6, network_rate=None)
     assert "does not fit" in small and "no mode holds" in small and "seconds" not in small
 
 
