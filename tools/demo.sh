@@ -24,7 +24,7 @@ python tools/make_splits.py --shards "$out/shards" --subset train --count 16 --m
 python tools/check_shards.py "$out/shards" --picture "$out/scenes.png"
 
 echo "== 2/3 training: ${methods[*]}"
-# One start for all three: to start two processes takes as long as 60 steps of the baseline.
+# One start for all three: to start two processes takes as long as 75 steps of the baseline.
 for method in "${methods[@]}"; do
   printf 'include: "%s"\nout: "%s"\n' "$root/configs/synthetic/$method.yaml" "$out/$method" >"$out/$method.yaml"
 done
