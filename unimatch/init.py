@@ -165,8 +165,8 @@ def main(args: list[str]) -> None:
     out = options.out or str(Path("runs") / options.file.stem)
     task = options.task or _task(shards)
     text = run_text(shards, options.file, options.shards, labeled, unlabeled, task, options.method, out)
-    options.file.write_text(text)
-    print(f"{options.file}: look through it, then unimatch train --config {options.file}")
+    options.file.write_text(text, encoding="utf-8")
+    print(f"{options.file}: task {task}; look through it, then unimatch train --config {options.file}")
 
 
 def run_text(

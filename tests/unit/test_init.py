@@ -56,7 +56,7 @@ def test_the_task_is_that_of_the_samples(write, task: str, channels: int, tmp_pa
 
 
 def test_paths_are_quoted_where_yaml_would_read_something_else(tiny_shards: Path, tmp_path: Path):
-    odd = tmp_path / "a: b #1"
+    odd = tmp_path / "a: b #1 \N{LATIN SMALL LETTER A WITH DIAERESIS}"
     odd.symlink_to(tiny_shards)
     split = tmp_path / "[x]"
     split.symlink_to(tiny_shards.parent / "split")
