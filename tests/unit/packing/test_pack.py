@@ -206,7 +206,7 @@ def test_other_settings_discard_everything(packing: Packing, monkeypatch: pytest
         packing.pack(overwrite=True, **changes)
         assert packing.converted[0] == "k00"
     packing.stopped_at("k14")
-    monkeypatch.setattr(resume, "PACKING", 2)
+    monkeypatch.setattr(resume, "PACKING", resume.PACKING + 1)
     packing.pack(overwrite=True)
     assert packing.converted[0] == "k00"
 
