@@ -18,7 +18,7 @@ from unimatch.packing.layout import Job
 from unimatch.packing.pack import NewSample, Outcome, labeled_sample
 
 UNREADABLE = (OSError, ValueError, SyntaxError)
-DROPPED = "{{files}} files have {} and only the first picture of RGB was taken: {{examples}}"
+DROPPED = "{{files}} files have {}, of which only the first picture in RGB was taken: {{examples}}"
 
 T = TypeVar("T")
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 EXAMPLES = 3  # files named in a note
+MAX_PALETTE = 4096  # pairs of index and colour that are remembered: more would be a palette a file
 
 
 @dataclass(frozen=True)
@@ -55,20 +57,23 @@ class Findings:
         for note in notes:
             self.notes.setdefault(note.text, Count()).add(1, note.amount, [note.where])
         if palette is not None:
-            where, colors = palette
-            for pair in colors.items():
+            self._add_palette((pair, palette[0]) for pair in palette[1].items())
+
+    def _add_palette(self, pairs: Iterable[tuple[tuple[int, int], str]]) -> None:
+        for pair, where in pairs:
+            if len(self.palettes) < MAX_PALETTE:
                 self.palettes.setdefault(pair, where)
 
     def merge(self, other: Findings) -> None:
         for text, count in other.notes.items():
             self.notes.setdefault(text, Count()).add(count.files, count.amount, count.examples)
-        for pair, where in other.palettes.items():
-            self.palettes.setdefault(pair, where)
+        self._add_palette(other.palettes.items())
         self.skipped += other.skipped
 
     def sentences(self) -> list[str]:
-        """A line for each note, and one that names samples that were left out."""
+        """A line for each note, one for palettes that differ, and one for images that were left out."""
         told = [sentence(text, count) for text, count in sorted(self.notes.items())]
+        told += list(islice(palette_differences(self.palettes), 1))
         if self.skipped:
             first = [problems[0].text for problems in self.skipped[:EXAMPLES]]
             more = "; ..." if len(self.skipped) > EXAMPLES else ""
@@ -98,6 +103,22 @@ def sentence(text: str, count: Count) -> str:
     return text.format(files=count.files, amount=count.amount, examples=", ".join(count.examples) + more)
 
 
+def palette_differences(palettes: Mapping[tuple[int, int], str]) -> Iterator[str]:
+    """A sentence for each index that two masks give different colours, naming both."""
+    first: dict[int, tuple[int, str]] = {}
+    for (index, color), where in palettes.items():
+        other, other_where = first.setdefault(index, (color, where))
+        if other != color:
+            yield (
+                f"the palettes of masks differ: index {index} is {rgb(color)} in {where} and {rgb(other)} in "
+                f"{other_where}; the indices were taken as ids, whatever their colours"
+            )
+
+
+def rgb(color: int) -> list[int]:
+    return [color >> 16, color >> 8 & 255, color & 255]
+
+
 def palette_conflicts(palettes: Mapping[tuple[int, int], str]) -> Iterator[Problem]:
     """A problem for each colour that two masks give different indices, naming both."""
     first: dict[int, tuple[int, str]] = {}
@@ -106,10 +127,9 @@ def palette_conflicts(palettes: Mapping[tuple[int, int], str]) -> Iterator[Probl
         other, other_where = first.setdefault(color, (index, where))
         if other != index and color not in told:
             told.add(color)
-            rgb = [color >> 16, color >> 8 & 255, color & 255]
             yield Problem(
                 "palettes that differ",
-                f"{where}: its palette gives the colour {rgb} the index {index}, that of {other_where} the "
-                f"index {other}; read the masks by colour (label_kind: colors, with `colors`), or, if the "
-                "indices are right all the same, set palettes_may_differ: true",
+                f"{where}: its palette gives the colour {rgb(color)} the index {index}, that of "
+                f"{other_where} the index {other}; read the masks by colour (label_kind: colors, with "
+                "`colors`), or, if the indices are right all the same, set palettes_may_differ: true",
             )

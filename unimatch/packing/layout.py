@@ -14,7 +14,7 @@ from unimatch.packing.coco import Annotations, read_annotations
 from unimatch.packing.findings import Problem
 from unimatch.packing.globs import Walk, alternatives, composed, is_open, name_pattern, on_disk
 from unimatch.packing.lists import pick
-from unimatch.packing.names import Found, is_there, sample_key
+from unimatch.packing.names import Ambiguous, Found, is_there, sample_key
 from unimatch.packing.recipe import Recipe, SubsetSource
 
 
@@ -91,6 +91,7 @@ def find_layout(recipe: Recipe, classes: tuple[str, ...], source: Path) -> Layou
                 groups[place] = list(image_jobs(layout, key, image, where, annotations))
             except DataError as error:
                 kind = "bad or missing annotation" if annotations is not None else "unreadable image"
+                kind = "several labels" if isinstance(error, Ambiguous) else kind
                 layout.problems.append(Problem(kind, str(error), image.path))
         layout.jobs[subset] = [job for place in order for job in groups[place]]
     if not recipe.shared_labels:

@@ -15,6 +15,10 @@ VOLUME_SUFFIX = ".nii.gz"
 DOUBLE_SUFFIXES = (VOLUME_SUFFIX, ".ome.tif", ".ome.tiff")
 
 
+class Ambiguous(DataError):
+    """Several files that a template may mean."""
+
+
 @dataclass(frozen=True)
 class Found:
     """An image that a glob matched: its path below the source, and what the placeholders stand for."""
@@ -42,14 +46,14 @@ class Found:
 
     def resolve(self, source: Path, template: str) -> str:
         """The one file that a template means, as it is written on disk; where there is none, the first path.
-        DataError: there are several.
+        Ambiguous: there are several.
         """
         written = [member_on_disk(source, path) for path in self.paths(template)]
         if len(written) == 1:
             return written[0]
         there = [path for path in dict.fromkeys(written) if is_there(source, path)]
         if len(there) > 1:
-            raise DataError(f"{self.path}: {' and '.join(there)} both fit {template!r}; keep one")
+            raise Ambiguous(f"{self.path}: {' and '.join(there)} both fit {template!r}; keep one")
         return (there or written)[0]
 
     def has(self, source: Path, template: str) -> bool:

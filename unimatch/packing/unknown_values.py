@@ -12,6 +12,7 @@ from unimatch.taxonomy import IGNORE_INDEX
 
 MAX_SHOWN = 5  # unknown values named one by one
 ADVISED = 64  # the tolerance that messages propose, where classes are far enough apart
+SEVERAL = 3  # different values: fewer are no noise
 MANY = 0.01  # of a picture's pixels: a value that so many have is no noise
 STEP = 1 << 14  # values compared with all classes at a time
 
@@ -100,7 +101,7 @@ def unknown_problem(
 def soft_hint(wrong: np.ndarray, counts: np.ndarray, kind: LabelKind, pairs: Pairs) -> str:
     """For many values that lie close to known ones: soft edges, or the traces of a lossy format."""
     most = largest_tolerance(kind, pairs)
-    if len(wrong) <= MAX_SHOWN or most < 8:
+    if len(wrong) < SEVERAL or most < 8:
         return ""
     _, near = snap(wrong, kind, pairs, most)
     if counts[near].sum() * 2 < counts.sum():
