@@ -5,6 +5,7 @@ reason where one cannot be read, and what else than one picture lies in the file
 from __future__ import annotations
 
 import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from unimatch.errors import DataError
 Image.MAX_IMAGE_PIXELS = None
 
 # Numbers of TIFF tags.
-SUBFILE, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES, FORMAT = 254, 258, 259, 262, 274, 277, 339
+SUBFILE, WIDTH, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 258, 259, 262
+ORIENTATION, SAMPLES, FORMAT = 274, 277, 339
 REDUCED_OR_MASK = 1 | 4  # bits of SUBFILE: an overview or a transparency mask of another page
 WHITE_IS_ZERO = 0
 JPEG_COMPRESSIONS = (6, 7, 34892, 33003, 33005, 34712, 50001)  # JPEG, JPEG 2000, WebP
@@ -77,6 +79,8 @@ def tiff_kind(data: bytes) -> str:
     """Such as "a TIFF of 4 bands of 16 bits (unsigned)"."""
     try:
         tags = first_tags(data)
+        if WIDTH not in tags:
+            return "a damaged TIFF"
         bands, bits, number = int(tags.get(SAMPLES, 1)), tags.get(BITS, (1,)), tags.get(FORMAT, (1,))
         depth = bits[0] if isinstance(bits, tuple) else bits
         kind = NUMBERS.get(number[0] if isinstance(number, tuple) else number, "unknown numbers")
@@ -91,7 +95,9 @@ def first_tags(data: bytes) -> Any:
     header = file.read(16 if data[2:3] == b"+" or data[3:4] == b"+" else 8)
     tags = TiffImagePlugin.ImageFileDirectory_v2(header)
     file.seek(tags.next)
-    tags.load(file)
+    with warnings.catch_warnings():  # of a directory that is cut short
+        warnings.simplefilter("ignore")
+        tags.load(file)
     return tags
 
 

@@ -57,7 +57,7 @@ class Findings:
         for note in notes:
             self.notes.setdefault(note.text, Count()).add(1, note.amount, [note.where])
         if palette is not None:
-            self._add_palette((pair, palette[0]) for pair in palette[1].items())
+            self._add_palette(palette_pairs(palette))
 
     def _add_palette(self, pairs: Iterable[tuple[tuple[int, int], str]]) -> None:
         for pair, where in pairs:
@@ -103,6 +103,11 @@ def sentence(text: str, count: Count) -> str:
     return text.format(files=count.files, amount=count.amount, examples=", ".join(count.examples) + more)
 
 
+def palette_pairs(palette: tuple[str, Mapping[int, int]]) -> list[tuple[tuple[int, int], str]]:
+    """((index, 0xRRGGBB), file) of a mask file and its palette."""
+    return [(pair, palette[0]) for pair in palette[1].items()]
+
+
 def palette_differences(palettes: Mapping[tuple[int, int], str]) -> Iterator[str]:
     """A sentence for each index that two masks give different colours, naming both."""
     first: dict[int, tuple[int, str]] = {}
@@ -119,17 +124,22 @@ def rgb(color: int) -> list[int]:
     return [color >> 16, color >> 8 & 255, color & 255]
 
 
-def palette_conflicts(palettes: Mapping[tuple[int, int], str]) -> Iterator[Problem]:
-    """A problem for each colour that two masks give different indices, naming both."""
-    first: dict[int, tuple[int, str]] = {}
-    told: set[int] = set()
-    for (index, color), where in palettes.items():
-        other, other_where = first.setdefault(color, (index, where))
-        if other != index and color not in told:
-            told.add(color)
-            yield Problem(
-                "palettes that differ",
-                f"{where}: its palette gives the colour {rgb(color)} the index {index}, that of "
-                f"{other_where} the index {other}; read the masks by colour (label_kind: colors, with "
-                "`colors`), or, if the indices are right all the same, set palettes_may_differ: true",
-            )
+class PaletteCheck:
+    """Finds colours to which palette masks give several indices."""
+
+    def __init__(self) -> None:
+        self._first: dict[int, tuple[int, str]] = {}
+        self._told: set[int] = set()
+
+    def add(self, pairs: Iterable[tuple[tuple[int, int], str]]) -> Iterator[Problem]:
+        """A problem for each colour of these pairs (index, 0xRRGGBB) that contradicts earlier ones."""
+        for (index, color), where in pairs:
+            other, other_where = self._first.setdefault(color, (index, where))
+            if other != index and color not in self._told:
+                self._told.add(color)
+                yield Problem(
+                    "palettes that differ",
+                    f"{where}: its palette gives the colour {rgb(color)} the index {index}, that of "
+                    f"{other_where} the index {other}; read the masks by colour (label_kind: colors, with "
+                    "`colors`), or, if the indices are right all the same, set palettes_may_differ: true",
+                )

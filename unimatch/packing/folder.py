@@ -11,7 +11,7 @@ from pathlib import Path
 
 from unimatch.codecs.encode import ImageRules
 from unimatch.errors import DataError
-from unimatch.packing.classes import read_classes
+from unimatch.packing.classes import packed, read_classes
 from unimatch.packing.convert import Rules, convert
 from unimatch.packing.labels import LabelRules
 from unimatch.packing.layout import find_layout
@@ -19,7 +19,7 @@ from unimatch.packing.leftovers import leftovers
 from unimatch.packing.pack import Packed, write_set
 from unimatch.packing.recipe import Recipe
 from unimatch.packing.unknown_values import check_tolerance
-from unimatch.taxonomy import IGNORE_INDEX
+from unimatch.taxonomy import IGNORE_INDEX, default_colors
 
 
 def pack(
@@ -43,6 +43,7 @@ def pack(
     if recipe.segments is not None and recipe.segments.unannotated == "other":
         assert recipe.segments.other is not None
         unannotated = taxonomy.names.index(recipe.segments.other)
+    made_up = taxonomy.colors == default_colors(taxonomy.num_classes)
     rules = Rules(
         ImageRules(recipe.downscale, recipe.png, recipe.fast_decode, trust_images, recipe.drop_extra),
         LabelRules(
@@ -52,6 +53,7 @@ def pack(
             recipe.label_tolerance,
             recipe.labels_drawn_on,
             recipe.drop_extra,
+            () if made_up else tuple(map(packed, taxonomy.colors)),
         ),
         recipe.label_format,
         taxonomy.num_classes,

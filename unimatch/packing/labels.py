@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -27,6 +27,14 @@ FAR_NOTE = (
     "{{amount}} pixels of {{files}} masks are further than {} from every class and became 'not labelled': "
     "{{examples}}"
 )
+GREYS_NOTE = (
+    "{files} masks have palettes of greys that are known ids themselves, but other ones than their indices, "
+    "which were taken as ids: {examples}"
+)
+COLORS_NOTE = (
+    "{files} masks have palettes in which a class has the colour that the recipe gives to another one; the "
+    "indices were taken as ids: {examples}"
+)
 EMPTY_NOTE = "{files} images have annotations that cover no pixel, {amount} in all: {examples}"
 
 
@@ -40,6 +48,7 @@ class LabelRules:
     tolerance: int = 0  # largest difference at which a value is taken as the nearest known one
     drawn_on: DrawnOn = "upright"
     drop_extra: bool = False
+    colors: tuple[int, ...] = ()  # 0xRRGGBB of each class, where the recipe gives them
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,10 @@ def translate(mask: Mask, pairs: Pairs, rules: LabelRules, where: str) -> Label:
         return Label(None, [lossy_problem(mask.lossy, rules.kind, pairs, where)])
     ids, known = class_ids(mask.values, pairs)
     label = Label(ids, notes=mask.notes, palette=mask.palette)
+    greys = other_greys(mask.palette or {}, pairs)
     if known.all():
+        label.notes += [Note(GREYS_NOTE, where)] if greys else []
+        label.notes += [Note(COLORS_NOTE, where)] if others_color(mask.palette or {}, rules) else []
         return label
     unknown = mask.values[~known]
     wrong, place, counts = np.unique(unknown, return_inverse=True, return_counts=True)
@@ -140,8 +152,34 @@ def translate(mask: Mask, pairs: Pairs, rules: LabelRules, where: str) -> Label:
                 label.notes.append(Note(text.format(rules.tolerance), where, int(counts[some].sum())))
         wrong, counts = wrong[far], counts[far]
     if len(wrong):
-        label.problems.append(unknown_problem(wrong, counts, mask.values, rules.kind, pairs, where))
+        problem = unknown_problem(wrong, counts, mask.values, rules.kind, pairs, where)
+        hint = f"; these are indices of a palette that shows the known ids {greys}: save it as grey"
+        label.problems.append(replace(problem, text=problem.text + hint) if greys else problem)
     return label
+
+
+def others_color(palette: dict[int, int], rules: LabelRules) -> bool:
+    """Whether a palette gives an id the colour of another class."""
+    classes = dict(rules.pairs)
+    return any(
+        color in rules.colors and rules.colors[classes[index]] != color
+        for index, color in palette.items()
+        if classes[index] < len(rules.colors)
+    )
+
+
+def other_greys(palette: dict[int, int], pairs: Pairs) -> list[int]:
+    """The greys that a palette shows, if all are known ids and some are other ones than their indices.
+
+    Programs that make files smaller turn grey into such a palette, and then the greys are the ids.
+    """
+    values = {index: color & 255 for index, color in palette.items()}
+    known = {value for value, _ in pairs}
+    grey = all(
+        color == value * 0x010101 for color, value in zip(palette.values(), values.values(), strict=True)
+    )
+    other = any(index != value for index, value in values.items())
+    return sorted(values.values()) if grey and other and known.issuperset(values.values()) else []
 
 
 def class_ids(values: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:

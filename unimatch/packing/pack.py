@@ -22,7 +22,7 @@ from unimatch.codecs.encode import LabelFormat, encode_label
 from unimatch.errors import DataError
 from unimatch.packing import resume
 from unimatch.packing.coverage import coverage
-from unimatch.packing.findings import Findings, Note, Problem, palette_conflicts
+from unimatch.packing.findings import Findings, Note, PaletteCheck, Problem, palette_pairs
 from unimatch.packing.pool import ordered
 from unimatch.packing.resume import Job
 from unimatch.shardset.index import Shard
@@ -107,9 +107,21 @@ class Tally:
     allowed: int  # images that may be left out
     found: Findings
     problems: list[Problem]  # without a way to leave an image out
+    palettes: PaletteCheck | None  # None: palettes may differ
 
     def refuse(self, problems: Sequence[Problem]) -> None:
         self.found.skipped.append(list(problems))
+
+    def collect(self, outcome: Outcome) -> None:
+        self.found.collect(outcome.notes, outcome.palette)
+        if self.palettes is not None and outcome.palette is not None:
+            self.problems += self.palettes.add(palette_pairs(outcome.palette))
+
+    def merge(self, found: Findings) -> None:
+        """Add what an earlier run found."""
+        self.found.merge(found)
+        if self.palettes is not None:
+            self.problems += self.palettes.add(found.palettes.items())
 
     @property
     def hopeless(self) -> bool:
@@ -143,7 +155,8 @@ def write_set(
     report of all problems, those found before (`problems`) and those of the jobs; with `one_palette` also
     palettes of masks that contradict each other; `source_name` says what has them.
     """
-    tally = Tally(skip_bad, Findings(), [problem for problem in problems if problem.image is None])
+    lasting = [problem for problem in problems if problem.image is None]
+    tally = Tally(skip_bad, Findings(), lasting, PaletteCheck() if one_palette else None)
     for problem in problems:
         if problem.image is not None:
             tally.refuse([problem])
@@ -153,7 +166,7 @@ def write_set(
         kept = resume.keep(root, jobs, settings)
         done = {name: sum(each.made.jobs for each in mine) for name, mine in kept.items()}
         for each in chain.from_iterable(kept.values()):
-            tally.found.merge(each.made.found)
+            tally.merge(each.made.found)
             notes.update(each.made.notes)
         num_kept = sum(len(each.shard.samples) for each in chain.from_iterable(kept.values()))
         if num_kept:
@@ -173,7 +186,6 @@ def write_set(
                 stream = _counted(islice(outcomes, len(mine) - done[name]), bar)
                 notes.update(_write_subset(writer, stream, settings, tally))
                 writers.append(writer)
-        tally.problems += palette_conflicts(tally.found.palettes) if one_palette else []
         if tally.hopeless:
             raise DataError(report(tally.all(), source_name, root, total))
         sentences = (*told, *tally.found.sentences())
@@ -213,8 +225,8 @@ def _write_subset(
                     all_notes += notes
                     stamps, notes, found = [], Counter(), Findings()
                 notes.update([outcome.note] if outcome.note else [])
-                for each in (found, tally.found):
-                    each.collect(outcome.notes, outcome.palette)
+                found.collect(outcome.notes, outcome.palette)
+                tally.collect(outcome)
             stamps.append(stamp)
         finished = len(writer.shards)
     if len(writer.shards) > finished and not tally.hopeless:
