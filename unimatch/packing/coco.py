@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unimatch.errors import DataError
+from unimatch.errors import DataError, summary
 from unimatch.packing.coco_names import NameIndex, plain_name
 from unimatch.packing.recipe import LabelKind, Segments
 from unimatch.packing.shapes import shape_area
 from unimatch.registry import nearest
-from unimatch.errors import summary
 from unimatch.taxonomy import IGNORE_INDEX
 
 
