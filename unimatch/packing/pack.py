@@ -168,11 +168,7 @@ def write_set(
         for each in chain.from_iterable(kept.values()):
             tally.merge(each.made.found)
             notes.update(each.made.notes)
-        num_kept = sum(len(each.shard.samples) for each in chain.from_iterable(kept.values()))
-        if num_kept:
-            shards = sum(map(len, kept.values()))
-            text = f"{root}: kept {shards} finished shards with {num_kept} images of an interrupted run"
-            tqdm.write(text, file=sys.stderr)
+        num_kept = _tell_kept(root, kept)
         todo = [job for name, mine in jobs.items() for job in mine[done[name] :]]
         total = sum(map(len, jobs.values()))
         with (
@@ -193,6 +189,16 @@ def write_set(
     counts = {writer.subset: _counts(writer.shards) for writer in writers}
     missing = coverage(taxonomy.names, {writer.subset: writer.shards for writer in writers})
     return Packed(counts, dict(sorted(notes.items())), num_kept, sentences, tuple(missing))
+
+
+def _tell_kept(root: Path, kept: Mapping[str, Sequence[resume.Kept]]) -> int:
+    """How many images are in shards of an interrupted run, which people are told."""
+    images = sum(len(each.shard.samples) for each in chain.from_iterable(kept.values()))
+    if images:
+        shards = sum(map(len, kept.values()))
+        text = f"{root}: kept {shards} finished shards with {images} images of an interrupted run"
+        tqdm.write(text, file=sys.stderr)
+    return images
 
 
 def _write_subset(
