@@ -9,6 +9,7 @@ import numpy as np
 from unimatch.errors import summary
 from unimatch.shardset.index import Shard
 
+FEW = 2  # classes: where more are absent, the images are few rather than a setting wrong
 MUCH = 0.01  # of the pixels: where more are not labelled, that may be where a class went
 
 
@@ -24,7 +25,7 @@ def missing_classes(
     classes = f"{len(absent)} of {len(names)} classes have" if len(absent) > 1 else "a class has"
     text = f"{subset}: {classes} no pixel in any mask: {summary(absent)}"
     total = int(pixels.sum()) + (ignored or 0)
-    if ignored and ignored > MUCH * total:
+    if ignored and ignored > MUCH * total and len(absent) <= FEW:
         text += (
             f"; {ignored / total:.1%} of the pixels are 'not labelled': did a class go there "
             "(ignore_id, ignore_color, id_map)?"
