@@ -5,6 +5,7 @@ reason where one cannot be read, and what else than one picture lies in the file
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from typing import Any
 
@@ -28,6 +29,7 @@ NUMBERS = {1: "unsigned", 2: "signed", 3: "float", 5: "complex", 6: "complex"}
 MAX_BITS = 8
 # How many of a pixel's values Pillow's picture holds.
 USED = {"RGB": 3, "RGBA": 4, "RGBX": 4, "CMYK": 4, "LA": 2, "La": 2, "RGBa": 4, "LAB": 3, "YCbCr": 3, "PA": 2}
+DAMAGE = (TypeError, KeyError, RuntimeError, EOFError, struct.error)  # what Pillow raises for some files
 NOT_PICTURES = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"),
     (b"<!DOCTYPE html", "is a web page, not a picture; it was not downloaded"),
@@ -52,6 +54,8 @@ def open_picture(data: bytes, where: str) -> Image.Image:
         opened = Image.open(io.BytesIO(data))
     except UnidentifiedImageError as error:
         raise DataError(f"{where}: {unknown(data)}") from error
+    except DAMAGE as error:
+        raise DataError(f"{where}: is damaged ({error})") from error
     width, height = opened.size
     if width * height > MAX_PIXELS:
         raise DataError(
@@ -127,15 +131,21 @@ def looks_transparent(opened: Image.Image) -> bool:
 
 
 def tiff_pages(opened: Image.Image) -> int:
-    """Pages of a TIFF that are pictures of their own: overviews and transparency masks are not."""
-    if not getattr(opened, "is_animated", False):
-        return 1
-    pages = 0
-    for number in range(opened.n_frames):  # type: ignore[attr-defined]
-        opened.seek(number)
-        pages += not int(opened.tag_v2.get(SUBFILE, 0)) & REDUCED_OR_MASK  # type: ignore[attr-defined]
-    opened.seek(0)
-    return pages
+    """Pages of a TIFF that are pictures of their own: overviews and transparency masks are not.
+
+    DataError without the file's name: a page that cannot be read.
+    """
+    try:
+        if not getattr(opened, "is_animated", False):
+            return 1
+        pages = 0
+        for number in range(opened.n_frames):  # type: ignore[attr-defined]
+            opened.seek(number)
+            pages += not int(opened.tag_v2.get(SUBFILE, 0)) & REDUCED_OR_MASK  # type: ignore[attr-defined]
+        opened.seek(0)
+        return pages
+    except DAMAGE as error:
+        raise DataError(f"has a damaged page ({error})") from error
 
 
 def deep_tiff(opened: Image.Image) -> int | None:

@@ -17,7 +17,8 @@ from unimatch.packing.labels import Label, LabelRules, Turned, read_label
 from unimatch.packing.layout import Job
 from unimatch.packing.pack import NewSample, Outcome, labeled_sample
 
-UNREADABLE = (OSError, ValueError, SyntaxError)
+# What decoders raise for damaged files; RuntimeError is that of AVIF.
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError)
 DROPPED = "{{files}} files have {}, of which only the first picture in RGB was taken: {{examples}}"
 
 T = TypeVar("T")

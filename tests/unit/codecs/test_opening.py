@@ -95,6 +95,15 @@ def test_the_true_reason_is_told(data: bytes, reason: str) -> None:
         opening.open_picture(data, "x")
 
 
+def test_a_damaged_page_is_a_reason() -> None:
+    """The offset of a second page that is none."""
+    data = bytearray(tiff_bytes(picture(), 8, photometric=2))
+    after = 8 + 2 + 12 * int.from_bytes(data[8:10], "little")
+    data[after : after + 4] = (len(data) - 40).to_bytes(4, "little")
+    with pytest.raises((DataError, OSError)):
+        pack_image(bytes(data), "x", ImageRules())
+
+
 def test_the_upper_byte_of_deep_colour_is_not_taken_for_the_picture() -> None:
     deep = tiff_bytes(picture().astype(np.uint16) * 16, 16, photometric=2)
     with pytest.raises(DataError, match="x: has RGB pixels of 16 bits; convert it to 8 bits a channel"):
