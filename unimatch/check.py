@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from unimatch.codecs.encode import png
 from unimatch.errors import UserError
-from unimatch.packing.check import check_set, contact_sheet, table
-from unimatch.packing.duplicates import MAX_DISTANCE
-from unimatch.packing.foreign import advice, describe, survey, taxonomy_of
+from unimatch.inspection.check import Report, check_set, contact_sheet, table
+from unimatch.inspection.duplicates import MAX_DISTANCE
+from unimatch.inspection.foreign import advice, describe, survey, taxonomy_of
+from unimatch.packing.coverage import missing_classes
 from unimatch.shardset.archive import ShardSet, index_tars
 
 
@@ -77,7 +79,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def check(args: argparse.Namespace) -> int:
     report = check_set(args.shards, args.splits, args.held_out, args.distance)
     print(table(report))
-    for warning in report.warnings:
+    for warning in [*report.warnings, *uncovered(report)]:
         print(f"warning: {warning}", file=sys.stderr)
     for problem in report.problems:
         print(f"problem: {problem}", file=sys.stderr)
@@ -90,6 +92,16 @@ def check(args: argparse.Namespace) -> int:
     samples = sum(subset.samples for subset in report.subsets.values())
     print(f"{args.shards}: {samples} samples, {report.size_bytes / 2**20:.1f} MiB, sound")
     return 0
+
+
+def uncovered(report: Report) -> Iterator[str]:
+    """A warning for each subset whose masks have no pixel of some class."""
+    if report.taxonomy is None:
+        return
+    for name, subset in report.subsets.items():
+        text = missing_classes(report.taxonomy.names, name, subset.class_pixels, subset.ignored_pixels)
+        if text and subset.labeled:
+            yield text
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -135,6 +135,10 @@ def main(argv: list[str] | None = None) -> int:
     for reason, count in made.notes.items():
         kept = reason.startswith(KEPT)
         print(f"{count} images {'stay' if kept else 'were not stored'} as they are: {reason}")
+    for text in made.told:
+        print(f"note: {text}")
+    for text in made.warnings:
+        print(f"warning: {text}", file=sys.stderr)
     for name, (samples, labeled) in made.subsets.items():
         print(f"{name}: {samples} images, {labeled} with a mask")
     tars = list(args.out.glob("*.tar"))

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from unimatch.errors import DataError, UserError
+from unimatch.packing.coverage import missing_classes
 from unimatch.packing.published import KeyMatcher, Matched
 from unimatch.packing.splits import METHODS, Split, draw_splits, split_of_rows, statistics, write_split
 from unimatch.shardset.archive import ShardSet
@@ -171,6 +172,10 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    pool = next(iter(splits.values()))
+    warning = missing_classes(pool.taxonomy.names, args.subset, pool.pool_pixels)
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
     for folder, split in splits.items():
         print(statistics(split))
         for name, keys in (("labeled", split.labeled), ("unlabeled", split.unlabeled)):

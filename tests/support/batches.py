@@ -59,7 +59,7 @@ def write_scenes(root: Path, fast: bool) -> None:
         for number in range(12):
             image, label = synthetic.render(number, 150, 210)
             data = jpeg(image, 90) if number % 2 else png(image)
-            data, ext, _, _ = pack_image(data, "", ImageRules(fast_decode=fast))
+            data, ext = pack_image(data, "", ImageRules(fast_decode=fast))[:2]
             label = np.where(label < TAXONOMY.num_classes, label, IGNORE_INDEX).astype(np.uint8)
             writer.add(**vars(labeled_sample(f"t{number:03d}", data, ext, label, TAXONOMY.num_classes)))
     finish_set(root, TAXONOMY, {}, [writer])

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "shardset": {"codecs"},
     "views": {"codecs"},
     "packing": {"codecs", "shardset"},
+    "inspection": {"codecs", "shardset", "packing"},
     "data": {"codecs", "shardset", "views"},
     "models": set(),
     "methods": {"data.sample"},

@@ -23,6 +23,7 @@ PNG_END = b"IEND\xaeB`\x82"
 JPEG_END = b"\xff\xd9"
 ZSTD_SIGNATURE = b"\x28\xb5\x2f\xfd"
 NPY_SIGNATURE = b"\x93NUMPY\x01\x00"
+TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_PIXELS = 1 << 30  # OpenCV's limit too
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # EXIF rotation is ignored: labels are drawn on the stored pixels.
@@ -51,9 +52,14 @@ def image_header(data: bytes, where: str, what: str = "image") -> Header:
             return Header("png", width, height, {0: 1, 2: 3, 3: 0, 4: 2, 6: 4}[kind], depth, 0)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _webp_header(data)
-        if data[:4] == tiles.SIGNATURE:
+        if data[:4] in TIFF_SIGNATURES:
             return Header("tiff", *tiles.read_size(data), 3, 8, 0)
     except (struct.error, IndexError, KeyError, ValueError) as error:
+        if data[:4] in TIFF_SIGNATURES:
+            raise DataError(
+                f"{where}: the {what} is a TIFF of another program (or its header is damaged): here only "
+                "those that packing writes are read; pack it with a recipe, or convert it to PNG"
+            ) from error
         raise DataError(f"{where}: the {what}'s header is damaged or cut short; replace the file") from error
     kind = "is empty" if not data else "is not a JPEG, PNG or WebP"
     raise DataError(f"{where}: the {what} {kind}; replace or convert it")

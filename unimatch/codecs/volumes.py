@@ -75,7 +75,21 @@ def grey(values: np.ndarray, where: str) -> np.ndarray:
 
 
 def ids(values: np.ndarray, where: str) -> np.ndarray:
-    """int64 [H, W] of a data set of integers. DataError for other values."""
+    """The class ids of an array, [H, W] of integers; floats that are whole numbers become them.
+
+    DataError for other values.
+    """
+    if values.dtype == bool:
+        return values.astype(np.uint8)
+    if np.issubdtype(values.dtype, np.floating):
+        whole = np.isfinite(values) & (np.rint(values) == values) & (np.abs(values) < 1 << 31)
+        if not whole.all():
+            bad = values[~whole]
+            raise DataError(
+                f"{where}: has {values.dtype} values, and {bad.size} of them are no whole numbers (such as "
+                f"{bad[0]:g}), expected integers (class ids); are these probabilities, or is 'no data' NaN?"
+            )
+        return values.astype(np.int64)
     if not np.issubdtype(values.dtype, np.integer):
         raise DataError(f"{where}: has {values.dtype} values, expected integers (class ids)")
-    return values.astype(np.int64)
+    return values

@@ -1,8 +1,7 @@
-"""From the files that people have to a shard set, and what is to be seen in one.
+"""From the files that people have to a shard set.
 
 - recipe, layout, labels, classes, coco: what a recipe file says and which files it names
 - convert, pack, pool, resume, folder: their bytes to members, in processes, and again where it was stopped
 - synthetic (with scenes): a set that is drawn instead
 - splits, published: which keys are labelled
-- check, duplicates, foreign: what is wrong in a set, and with tars of others
 """

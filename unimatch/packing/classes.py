@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from unimatch.errors import ConfigError, DataError
+from unimatch.packing.globs import on_disk
 from unimatch.packing.recipe import Color, Recipe
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy, default_colors
 
@@ -32,7 +33,7 @@ def read_classes(recipe: Recipe, source: Path) -> tuple[Taxonomy, Pairs]:
                 f"ignore_id {recipe.ignore_id} is the class {listed[recipe.ignore_id]!r}; give another id"
             )
     else:
-        lines = parse_classes(source / recipe.classes_file)
+        lines = parse_classes(source / on_disk(source, recipe.classes_file))
         entries = [entry for entry in lines if entry[0] != recipe.ignore_id]
         ignore_color = next((color for i, _, color in lines if i == recipe.ignore_id), None)
     names = tuple(name for _, name, _ in entries)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from unimatch.codecs import volumes
 from unimatch.codecs.encode import Encoded, ImageRules, LabelFormat, pack_image, png
 from unimatch.errors import DataError
-from unimatch.packing.labels import LabelRules, read_label
+from unimatch.packing.findings import Note, Problem
+from unimatch.packing.labels import Label, LabelRules, Turned, read_label
 from unimatch.packing.layout import Job
-from unimatch.packing.pack import NewSample, Outcome, Problem, labeled_sample
+from unimatch.packing.pack import NewSample, Outcome, labeled_sample
 
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+# What decoders raise for damaged files; RuntimeError is that of AVIF.
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError)
+DROPPED = "{{files}} files have {}, of which only the first picture in RGB was taken: {{examples}}"
 
 T = TypeVar("T")
 
@@ -42,9 +44,9 @@ def convert(job: Job, rules: Rules) -> Outcome:
             return read()
         except FileNotFoundError:
             of = "" if name == job.image else f" ({what} of {job.image})"
-            problems.append(Problem(f"missing {what}", f"{name}: no such file{of}"))
+            problems.append(Problem(f"missing {what}", f"{name}: no such file{of}", job.image))
         except UNREADABLE as error:
-            problems.append(Problem(f"unreadable {what}", f"{name}: {reason(error, name)}"))
+            problems.append(Problem(f"unreadable {what}", f"{name}: {reason(error, name)}", job.image))
         return None
 
     image = attempt("image", job.image, lambda: read_image(job, job.image, rules.images))
@@ -54,29 +56,50 @@ def convert(job: Job, rules: Rules) -> Outcome:
         second = attempt("second image", name, lambda: read_image(job, name, rules.images))
     label = None
     if job.has_label:
-        read = attempt(
+        turned = Turned(image.turn, image.full_size or image.size) if image and image.turn > 1 else None
+        label = attempt(
             "label",
             job.label or job.annotations or job.image,
-            lambda: read_label(job, rules.labels, rules.images.downscale),
+            lambda: read_label(job, rules.labels, rules.images.downscale, turned),
         )
-        label, found = read or (None, [])
-        problems += found
+        problems += label.problems if label else []
     if image is not None:
-        if second is not None and second[2] != image[2]:
-            problems.append(size_mismatch(job.second, second[2], job, image))
-        if label is not None and label.shape != image[2]:
-            problems.append(size_mismatch(job.label, label.shape, job, image))
-        if second is not None and second[1] != image[1]:
-            text = f"{job.second}: is stored as {second[1]}, its image {job.image} as {image[1]}; convert one"
-            problems.append(Problem("mixed pair", text))
+        problems += mismatches(job, image, second, label)
     if problems or image is None:
-        return Outcome(None, tuple(problems))
-    return Outcome(make_sample(job, image, second, label, rules), note=image[3] or (second and second[3]))
+        return Outcome(None, tuple(replace(problem, image=job.image) for problem in problems))
+    ids = label.ids if label else None
+    return Outcome(
+        make_sample(job, image, second, ids, rules),
+        note=image.note or (second and second.note),
+        notes=tuple(facts(job, image, second, label)),
+        palette=(job.label or "", label.palette) if label and label.palette else None,
+    )
+
+
+def mismatches(job: Job, image: Encoded, second: Encoded | None, label: Label | None) -> list[Problem]:
+    """What does not go together in a sample."""
+    found = []
+    if second is not None and second.size != image.size:
+        found.append(size_mismatch(job.second, second.size, job, image))
+    if label is not None and label.ids is not None and label.ids.shape != image.size:
+        found.append(size_mismatch(job.label, label.ids.shape, job, image))
+    if second is not None and second.ext != image.ext:
+        text = f"{job.second}: is stored as {second.ext}, its image {job.image} as {image.ext}; convert one"
+        found.append(Problem("mixed pair", text))
+    return found
+
+
+def facts(job: Job, image: Encoded, second: Encoded | None, label: Label | None) -> Iterator[Note]:
+    """What is told of a sample that is packed."""
+    for name, one in ((job.image, image), (job.second, second)):
+        if name and one and one.dropped:
+            yield Note(DROPPED.format(one.dropped), name)
+    yield from label.notes if label else []
 
 
 def size_mismatch(name: str | None, size: tuple[int, ...], job: Job, image: Encoded) -> Problem:
-    (height, width), note = image[2], image[3]
-    turned = ", after its EXIF rotation" if note == "EXIF rotation" else ""
+    height, width = image.size
+    turned = ", after its EXIF rotation" if image.turn > 1 else ""
     what = name or f"annotations of {job.image}"
     text = f"{what}: is {size[1]}x{size[0]} pixels, its image {job.image} {width}x{height}{turned}"
     return Problem("size mismatch", text)
@@ -85,8 +108,8 @@ def size_mismatch(name: str | None, size: tuple[int, ...], job: Job, image: Enco
 def make_sample(
     job: Job, image: Encoded, second: Encoded | None, label: np.ndarray | None, rules: Rules
 ) -> NewSample:
-    data, ext, (height, width), _ = image
-    later = second and second[0]
+    data, ext, (height, width) = image[:3]
+    later = second and second.data
     if label is None:
         return NewSample(job.key, data, ext, None, width, height, None, second=later)
     return labeled_sample(
@@ -104,12 +127,10 @@ def read_image(job: Job, name: str, rules: ImageRules) -> Encoded:
         if min(height, width) < 1:
             raise DataError(f"{name}: {values.shape} pixels are too few for downscale {rules.downscale}")
         values = cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA)
-    return png(values), "png", (values.shape[0], values.shape[1]), None
+    return Encoded(png(values), "png", (values.shape[0], values.shape[1]))
 
 
 def reason(error: Exception, name: str) -> str:
     """The error in a few words, without the file's name, which stands before it."""
-    if isinstance(error, UnidentifiedImageError):
-        return "is not a picture"
     text = getattr(error, "strerror", None) or str(error)
     return text.splitlines()[0].removeprefix(f"{name}: ") if text else type(error).__name__

@@ -7,18 +7,19 @@ left behind.
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict
 from pathlib import Path
 
 from unimatch.codecs.encode import ImageRules
 from unimatch.errors import DataError
-from unimatch.packing.classes import read_classes
+from unimatch.packing.classes import packed, read_classes
 from unimatch.packing.convert import Rules, convert
 from unimatch.packing.labels import LabelRules
-from unimatch.packing.layout import find_jobs
+from unimatch.packing.layout import find_layout
+from unimatch.packing.leftovers import leftovers
 from unimatch.packing.pack import Packed, write_set
 from unimatch.packing.recipe import Recipe
-from unimatch.taxonomy import IGNORE_INDEX
+from unimatch.packing.unknown_values import check_tolerance
+from unimatch.taxonomy import IGNORE_INDEX, default_colors
 
 
 def pack(
@@ -36,26 +37,40 @@ def pack(
     if not source.is_dir():
         raise DataError(f"the source folder {source} does not exist")
     taxonomy, pairs = read_classes(recipe, source)
+    if recipe.label_tolerance:
+        check_tolerance(recipe.label_tolerance, recipe.label_kind, pairs)
     unannotated = IGNORE_INDEX
     if recipe.segments is not None and recipe.segments.unannotated == "other":
         assert recipe.segments.other is not None
         unannotated = taxonomy.names.index(recipe.segments.other)
+    made_up = taxonomy.colors == default_colors(taxonomy.num_classes)
     rules = Rules(
-        ImageRules(recipe.downscale, recipe.png, recipe.fast_decode, trust_images),
-        LabelRules(recipe.label_kind, pairs, unannotated),
+        ImageRules(recipe.downscale, recipe.png, recipe.fast_decode, trust_images, recipe.drop_extra),
+        LabelRules(
+            recipe.label_kind,
+            pairs,
+            unannotated,
+            recipe.label_tolerance,
+            recipe.labels_drawn_on,
+            recipe.drop_extra,
+            () if made_up else tuple(map(packed, taxonomy.colors)),
+        ),
         recipe.label_format,
         taxonomy.num_classes,
     )
-    jobs, problems = find_jobs(recipe, taxonomy.names, source)
+    layout = find_layout(recipe, taxonomy.names, source)
     return write_set(
         out,
         taxonomy,
-        jobs,
+        layout.jobs,
         functools.partial(convert, rules=rules),
-        {"recipe": "file", **asdict(recipe)},
+        {"recipe": "file", **recipe.settings()},
         shard_bytes=recipe.shard_mb << 20,
         workers=workers,
         overwrite=overwrite,
         source_name=str(source),
-        problems=problems,
+        problems=layout.problems,
+        told=leftovers(layout),
+        skip_bad=recipe.skip_bad,
+        one_palette=recipe.label_kind == "ids" and not recipe.palettes_may_differ,
     )

@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from unimatch.codecs import volumes
-from unimatch.packing import coco
+from unimatch.codecs.opening import upright
+from unimatch.errors import DataError
+from unimatch.packing import shapes
 from unimatch.packing.classes import Pairs
+from unimatch.packing.findings import Note, Problem
 from unimatch.packing.layout import Job
-from unimatch.packing.pack import Problem
-from unimatch.packing.recipe import LabelKind
+from unimatch.packing.mask_files import Mask, WrongKind, read_mask
+from unimatch.packing.recipe import DrawnOn, LabelKind
+from unimatch.packing.unknown_values import far_values, lossy_problem, snap, unknown_problem
 from unimatch.taxonomy import IGNORE_INDEX
 
-ID_MODES = ("1", "L", "P", "I", "I;16")  # Pillow's names of the single-channel pictures
-# Pillow spreads the values of 2 and 4 bit grey over 0..255; ids are meant as stored.
-GREY_STEP = {"L;2": 85, "L;4": 17}
-MAX_SHOWN = 5  # unknown values named one by one
+STRIP = 256  # rows translated at a time
+NEAR_NOTE = (
+    "{{amount}} pixels of {{files}} masks were taken as the nearest class, at most {} away: {{examples}}"
+)
+FAR_NOTE = (
+    "{{amount}} pixels of {{files}} masks are further than {} from every class and became 'not labelled': "
+    "{{examples}}"
+)
+GREYS_NOTE = (
+    "{files} masks have palettes of greys that are known ids themselves, but other ones than their indices, "
+    "which were taken as ids: {examples}"
+)
+COLORS_NOTE = (
+    "{files} masks have palettes in which a class has the colour that the recipe gives to another one; the "
+    "indices were taken as ids: {examples}"
+)
+EMPTY_NOTE = "{files} images have annotations that cover no pixel, {amount} in all: {examples}"
 
 
 @dataclass(frozen=True)
@@ -30,89 +45,171 @@ class LabelRules:
     kind: LabelKind
     pairs: Pairs
     unannotated: int = IGNORE_INDEX  # of COCO's segments: the class of pixels of no segment
+    tolerance: int = 0  # largest difference at which a value is taken as the nearest known one
+    drawn_on: DrawnOn = "upright"
+    drop_extra: bool = False
+    colors: tuple[int, ...] = ()  # 0xRRGGBB of each class, where the recipe gives them
 
 
-def read_label(job: Job, rules: LabelRules, downscale: int) -> tuple[np.ndarray | None, list[Problem]]:
-    """(uint8 [H, W] of class ids and IGNORE_INDEX, problems); None where the file is of the wrong kind or
-    too small for `downscale`. DataError, OSError and Pillow's errors where it cannot be read.
-    """
-    problems: list[Problem] = []
+@dataclass(frozen=True)
+class Turned:
+    """That an image was turned by its EXIF orientation, and its height and width then."""
+
+    turn: int
+    size: tuple[int, int]
+
+
+@dataclass
+class Label:
+    """uint8 [H, W] of class ids and IGNORE_INDEX, or None where the file is of the wrong kind or too small
+    for `downscale`; and what there is to tell."""
+
+    ids: np.ndarray | None
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    palette: dict[int, int] | None = None
+
+
+def read_label(job: Job, rules: LabelRules, downscale: int, turned: Turned | None = None) -> Label:
+    """The label of a job. DataError, OSError and Pillow's errors where it cannot be read."""
     if rules.kind == "instances":
         assert job.drawing is not None
-        label = coco.draw_instances(job.drawing, rules.unannotated)
+        try:
+            ids, empty = shapes.draw_instances(job.drawing, rules.unannotated)
+        except DataError as error:
+            raise DataError(f"{job.image}: {error}") from error
+        label = Label(ids, notes=[Note(EMPTY_NOTE, job.image, len(empty))] if empty else [])
     else:
         assert job.label is not None
-        values, problem = read_values(job, job.label, rules.kind)
-        if values is None:
-            return None, problem
+        try:
+            mask = read_mask(job, job.label, rules.kind, rules.drop_extra)
+        except WrongKind as error:
+            return Label(None, [error.problem])
         pairs = rules.pairs
         if rules.kind == "panoptic":
             assert job.drawing is not None
-            pairs = coco.segment_pairs(job.drawing, rules.unannotated)
-        label, problems = translate(values, pairs, rules.kind, job.label)
+            pairs = shapes.segment_pairs(job.drawing, rules.unannotated)
+        label = translate(mask, pairs, rules, job.label)
+    if label.ids is None:
+        return label
+    if turned is not None:
+        label.ids, note = on_upright(label.ids, turned, rules.drawn_on, job.label or job.image)
+        label.notes += [note] if note else []
     if downscale > 1:
-        size = (label.shape[1] // downscale, label.shape[0] // downscale)
+        size = (label.ids.shape[1] // downscale, label.ids.shape[0] // downscale)
         if min(size) < 1:
-            return None, problems  # as the image is: reported there
-        label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    return label, problems
+            label.ids = None  # as the image is: reported there
+        else:
+            label.ids = cv2.resize(label.ids, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    return label
 
 
-def read_values(job: Job, name: str, kind: LabelKind) -> tuple[np.ndarray | None, list[Problem]]:
-    """(int64 [H, W] of ids, of 0xRRGGBB, or of panoptic segment ids, problems)."""
-    if volumes.h5_member(name)[1] is not None:
-        return volumes.ids(volumes.read_slice(job.source, name, job.slice), name), []
-    with Image.open(job.source / name) as opened:
-        single = opened.mode in ID_MODES
-        if kind == "ids":
-            if not single:
-                text = (
-                    f"{name}: has {opened.mode} pixels, expected one channel of ids; is it label_kind colors?"
-                )
-                return None, [Problem("colours instead of ids", text)]
-            coding = opened.tile[0][3] if opened.tile else None
-            return np.asarray(opened).astype(np.int64) // GREY_STEP.get(str(coding), 1), []
-        if single and (opened.mode != "P" or kind == "panoptic"):
-            text = f"{name}: has one channel ({opened.mode}), expected RGB colours; is it label_kind ids?"
-            return None, [Problem("ids instead of colours", text)]
-        rgb = np.asarray(opened.convert("RGB")).astype(np.int64)
-    if kind == "panoptic":  # COCO writes the lowest byte first
-        return rgb[..., 0] | rgb[..., 1] << 8 | rgb[..., 2] << 16, []
-    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2], []
+def on_upright(
+    label: np.ndarray, turned: Turned, drawn_on: DrawnOn, where: str
+) -> tuple[np.ndarray, Note | None]:
+    """The label on the pixels of the image that was turned upright, and what to tell about it.
+
+    A quarter turn swaps width and height, so the size of the label tells which pixels it was drawn on; else
+    the recipe does. A label of neither size stays as it is: that is told as a mismatch.
+    """
+    stored = turned.size[::-1] if turned.turn >= 5 else turned.size
+    if label.shape not in (turned.size, stored):
+        return label, None
+    if turned.size != stored:
+        told, is_stored = "by their size", label.shape == stored
+    else:
+        told, is_stored = f"labels_drawn_on: {drawn_on}", drawn_on == "stored"
+    head = "{files} images with a mask were turned upright (EXIF rotation), "
+    if is_stored:
+        text = f"and their masks, drawn on the stored pixels ({told}), with them"
+        return upright(label, turned.turn), Note(f"{head}{text}: {{examples}}", where)
+    text = f"their masks were taken as drawn on the upright picture ({told})"
+    if turned.size == stored:
+        text += "; if they were drawn on the stored pixels, set labels_drawn_on: stored"
+    return label, Note(f"{head}{text}: {{examples}}", where)
 
 
-def translate(
-    values: np.ndarray, pairs: Pairs, kind: LabelKind, where: str
-) -> tuple[np.ndarray, list[Problem]]:
-    """(uint8 class ids of int64 values, problems); values that `pairs` does not know become IGNORE_INDEX."""
-    sources, targets = lookup(pairs)
-    place = np.minimum(np.searchsorted(sources, values), len(sources) - 1)
-    known = sources[place] == values
-    problems = []
-    if not known.all():
-        wrong, counts = np.unique(values[~known], return_counts=True)
-        shown = [
-            f"{describe(kind, int(value))} ({count} pixels)"
-            for value, count in zip(wrong[:MAX_SHOWN], counts[:MAX_SHOWN], strict=True)
-        ]
-        more = f" and {len(wrong) - MAX_SHOWN} more" if len(wrong) > MAX_SHOWN else ""
-        title = {"ids": "unknown id", "colors": "unknown colour"}.get(kind, "unknown segment")
-        hint = {"ids": f"; the recipe knows {known_ids(pairs)}", "panoptic": "; not in the annotations"}
-        problems.append(Problem(title, f"{where}: {title} {', '.join(shown)}{more}{hint.get(kind, '')}"))
-    return np.where(known, targets[place], IGNORE_INDEX).astype(np.uint8), problems
+def translate(mask: Mask, pairs: Pairs, rules: LabelRules, where: str) -> Label:
+    """The class ids of a mask's values. Values that `pairs` does not know become IGNORE_INDEX, which is a
+    problem, or the nearest class within the recipe's tolerance."""
+    if mask.lossy and not rules.tolerance:
+        return Label(None, [lossy_problem(mask.lossy, rules.kind, pairs, where)])
+    ids, known = class_ids(mask.values, pairs)
+    label = Label(ids, notes=mask.notes, palette=mask.palette)
+    greys = other_greys(mask.palette or {}, pairs)
+    if known.all():
+        label.notes += [Note(GREYS_NOTE, where)] if greys else []
+        label.notes += [Note(COLORS_NOTE, where)] if others_color(mask.palette or {}, rules) else []
+        return label
+    unknown = mask.values[~known]
+    wrong, place, counts = np.unique(unknown, return_inverse=True, return_counts=True)
+    if rules.tolerance:
+        taken, near = snap(wrong, rules.kind, pairs, rules.tolerance)
+        ids[~known] = taken[place]
+        far = ~near & far_values(counts, ids.size)  # so many pixels of one value are no noise
+        for text, some in ((NEAR_NOTE, near), (FAR_NOTE, ~near & ~far)):
+            if some.any():
+                label.notes.append(Note(text.format(rules.tolerance), where, int(counts[some].sum())))
+        wrong, counts = wrong[far], counts[far]
+    if len(wrong):
+        problem = unknown_problem(wrong, counts, mask.values, rules.kind, pairs, where)
+        hint = f"; these are indices of a palette that shows the known ids {greys}: save it as grey"
+        label.problems.append(replace(problem, text=problem.text + hint) if greys else problem)
+    return label
+
+
+def others_color(palette: dict[int, int], rules: LabelRules) -> bool:
+    """Whether a palette gives an id the colour of another class."""
+    classes = dict(rules.pairs)
+    return any(
+        color in rules.colors and rules.colors[classes[index]] != color
+        for index, color in palette.items()
+        if classes[index] < len(rules.colors)
+    )
+
+
+def other_greys(palette: dict[int, int], pairs: Pairs) -> list[int]:
+    """The greys that a palette shows, if all are known ids and some are other ones than their indices.
+
+    Programs that make files smaller turn grey into such a palette, and then the greys are the ids.
+    """
+    values = {index: color & 255 for index, color in palette.items()}
+    known = {value for value, _ in pairs}
+    grey = all(
+        color == value * 0x010101 for color, value in zip(palette.values(), values.values(), strict=True)
+    )
+    other = any(index != value for index, value in values.items())
+    return sorted(values.values()) if grey and other and known.issuperset(values.values()) else []
+
+
+def class_ids(values: np.ndarray, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+    """(uint8 class ids of integer values, bool whether `pairs` knows them); unknown ones: IGNORE_INDEX."""
+    if values.dtype in (np.uint8, np.uint16):
+        targets, is_known = table(pairs, int(np.iinfo(values.dtype).max) + 1)
+        return targets[values], is_known[values]
+    sources, wanted = lookup(pairs)
+    ids, known = np.empty(values.shape, np.uint8), np.empty(values.shape, bool)
+    for row in range(0, len(values), STRIP):  # so that large pictures need little memory beside themselves
+        part = values[row : row + STRIP].astype(np.int64)
+        place = np.minimum(np.searchsorted(sources, part), len(sources) - 1)
+        known[row : row + STRIP] = sources[place] == part
+        ids[row : row + STRIP] = wanted[place]
+    ids[~known] = IGNORE_INDEX
+    return ids, known
+
+
+@functools.lru_cache(8)
+def table(pairs: Pairs, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [size] the class id of each value, and bool [size] whether it is known."""
+    targets, known = np.full(size, IGNORE_INDEX, np.uint8), np.zeros(size, bool)
+    for value, target in pairs:
+        if 0 <= value < size:
+            targets[value], known[value] = target, True
+    return targets, known
 
 
 @functools.lru_cache(8)
 def lookup(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
     """int64 values in label files, rising, and the uint8 class ids that they become."""
-    table = np.array(pairs, np.int64)
-    return table[:, 0], table[:, 1].astype(np.uint8)
-
-
-def describe(kind: LabelKind, value: int) -> str:
-    return f"[{value >> 16}, {value >> 8 & 255}, {value & 255}]" if kind == "colors" else str(value)
-
-
-def known_ids(pairs: Pairs) -> str:
-    ids = [file_id for file_id, _ in pairs]
-    return f"{ids[0]} to {ids[-1]}" if len(ids) == ids[-1] - ids[0] + 1 else str(ids)
+    found = np.array(pairs, np.int64)
+    return found[:, 0], found[:, 1].astype(np.uint8)

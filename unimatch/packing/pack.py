@@ -21,6 +21,8 @@ from tqdm import tqdm
 from unimatch.codecs.encode import LabelFormat, encode_label
 from unimatch.errors import DataError
 from unimatch.packing import resume
+from unimatch.packing.coverage import coverage
+from unimatch.packing.findings import Findings, Note, PaletteCheck, Problem, palette_pairs
 from unimatch.packing.pool import ordered
 from unimatch.packing.resume import Job
 from unimatch.shardset.index import Shard
@@ -28,6 +30,7 @@ from unimatch.shardset.writer import ShardWriter, finish_set
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
 
 MAX_LINES = 20  # problems shown one by one; the rest is counted
+FEW = 0.1  # of the images: where no more have something wrong, leaving them out is offered
 
 
 JobT = TypeVar("JobT", bound=Job)
@@ -50,18 +53,14 @@ class NewSample:
 
 
 @dataclass(frozen=True)
-class Problem:
-    kind: str  # what it is counted under
-    text: str
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What became of a job: a sample, or problems; `note` says why an image was encoded anew."""
 
     sample: NewSample | None
     problems: tuple[Problem, ...] = ()
     note: str | None = None
+    notes: tuple[Note, ...] = ()  # what else is to be told of a sample
+    palette: tuple[str, dict[int, int]] | None = None  # a mask file, and the colours of its indices
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,8 @@ class Packed:
     subsets: dict[str, tuple[int, int]]
     notes: dict[str, int]
     kept: int  # samples in shards that an interrupted run had finished
+    told: tuple[str, ...] = ()  # sentences: what was read otherwise than it lies there, or left out
+    warnings: tuple[str, ...] = ()  # sentences: classes without a pixel
 
     @property
     def num_samples(self) -> int:
@@ -99,6 +100,37 @@ def class_counts(label: np.ndarray, num_classes: int) -> np.ndarray:
     return np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)[:num_classes].astype(np.int64)
 
 
+@dataclass
+class Tally:
+    """What is wrong so far, and whether a set can still come of it."""
+
+    allowed: int  # images that may be left out
+    found: Findings
+    problems: list[Problem]  # without a way to leave an image out
+    palettes: PaletteCheck | None  # None: palettes may differ
+
+    def refuse(self, problems: Sequence[Problem]) -> None:
+        self.found.skipped.append(list(problems))
+
+    def collect(self, outcome: Outcome) -> None:
+        self.found.collect(outcome.notes, outcome.palette)
+        if self.palettes is not None and outcome.palette is not None:
+            self.problems += self.palettes.add(palette_pairs(outcome.palette))
+
+    def merge(self, found: Findings) -> None:
+        """Add what an earlier run found."""
+        self.found.merge(found)
+        if self.palettes is not None:
+            self.problems += self.palettes.add(found.palettes.items())
+
+    @property
+    def hopeless(self) -> bool:
+        return bool(self.problems) or len(self.found.skipped) > self.allowed
+
+    def all(self) -> list[Problem]:
+        return [*self.problems, *chain.from_iterable(self.found.skipped)]
+
+
 def write_set(
     out: Path,
     taxonomy: Taxonomy,
@@ -111,21 +143,32 @@ def write_set(
     overwrite: bool,
     source_name: str,
     problems: Sequence[Problem] = (),
+    told: Sequence[str] = (),
+    skip_bad: int = 0,
+    one_palette: bool = False,
 ) -> Packed:
     """Convert the jobs of each subset, write their samples in order, then the index; `out` appears whole.
 
     The bytes do not depend on `workers`, nor on whether the run continues one that was killed: finished
-    shards of it are kept, see `resume`. `convert` is picklable. DataError: `out` is in use, or a report of
-    all problems, those found before (`problems`) and those of the jobs; `source_name` says what has them.
+    shards of it are kept, see `resume`. `convert` is picklable. Up to `skip_bad` images that have something
+    wrong are left out. `told` stands in the index beside what is found. DataError: `out` is in use, or a
+    report of all problems, those found before (`problems`) and those of the jobs; with `one_palette` also
+    palettes of masks that contradict each other; `source_name` says what has them.
     """
-    found, notes, writers = list(problems), Counter[str](), []
+    lasting = [problem for problem in problems if problem.image is None]
+    tally = Tally(skip_bad, Findings(), lasting, PaletteCheck() if one_palette else None)
+    for problem in problems:
+        if problem.image is not None:
+            tally.refuse([problem])
+    notes, writers = Counter[str](), []
     settings = resume.settings_hash(taxonomy, created, convert, shard_bytes)
     with resume.growing(out, overwrite) as root:
         kept = resume.keep(root, jobs, settings)
-        done = {name: sum(len(each.shard.samples) for each in mine) for name, mine in kept.items()}
-        if any(done.values()):
-            told = f"{sum(map(len, kept.values()))} finished shards with {sum(done.values())} images"
-            tqdm.write(f"{root}: kept {told} of an interrupted run", file=sys.stderr)
+        done = {name: sum(each.made.jobs for each in mine) for name, mine in kept.items()}
+        for each in chain.from_iterable(kept.values()):
+            tally.merge(each.made.found)
+            notes.update(each.made.notes)
+        num_kept = _tell_kept(root, kept)
         todo = [job for name, mine in jobs.items() for job in mine[done[name] :]]
         total = sum(map(len, jobs.values()))
         with (
@@ -137,42 +180,63 @@ def write_set(
                     root, name, max_bytes=shard_bytes, kept=[each.shard for each in kept[name]]
                 )
                 stream = _counted(islice(outcomes, len(mine) - done[name]), bar)
-                notes.update(_write_subset(writer, stream, settings, found))
+                notes.update(_write_subset(writer, stream, settings, tally))
                 writers.append(writer)
-        if found:
-            raise DataError(report(found, source_name, root))
-        finish_set(root, taxonomy, created, writers)
-    for each in chain.from_iterable(kept.values()):
-        notes.update(each.notes)
+        if tally.hopeless:
+            raise DataError(report(tally.all(), source_name, root, total))
+        sentences = (*told, *tally.found.sentences())
+        finish_set(root, taxonomy, {**created, **({"notes": sentences} if sentences else {})}, writers)
     counts = {writer.subset: _counts(writer.shards) for writer in writers}
-    return Packed(counts, dict(sorted(notes.items())), sum(done.values()))
+    missing = coverage(taxonomy.names, {writer.subset: writer.shards for writer in writers})
+    return Packed(counts, dict(sorted(notes.items())), num_kept, sentences, tuple(missing))
+
+
+def _tell_kept(root: Path, kept: Mapping[str, Sequence[resume.Kept]]) -> int:
+    """How many images are in shards of an interrupted run, which people are told."""
+    images = sum(len(each.shard.samples) for each in chain.from_iterable(kept.values()))
+    if images:
+        shards = sum(map(len, kept.values()))
+        text = f"{root}: kept {shards} finished shards with {images} images of an interrupted run"
+        tqdm.write(text, file=sys.stderr)
+    return images
 
 
 def _write_subset(
-    writer: ShardWriter, outcomes: Iterable[tuple[Outcome, str]], settings: str, problems: list[Problem]
+    writer: ShardWriter, outcomes: Iterable[tuple[Outcome, str]], settings: str, tally: Tally
 ) -> Counter[str]:
-    """Write the samples, with a note beside each finished shard; problems are added to the list. Returns why
-    images were encoded anew.
+    """Write the samples, with a note beside each finished shard; what is found is added to the tally. Returns
+    why images were encoded anew.
     """
     all_notes: Counter[str] = Counter()
-    stamps: list[str] = []  # of the open shard
-    notes: Counter[str] = Counter()
+    stamps: list[str] = []  # of the jobs of the open shard, and below what was found in them
+    notes, found = Counter[str](), Findings()
+
+    def finish(stamps: list[str], jobs: int) -> None:
+        made_from = resume.origin(settings, stamps)
+        resume.note(writer.root, writer.shards[-1], resume.Made(made_from, jobs, dict(notes), found))
+
     with writer:
         for outcome, stamp in outcomes:
-            problems += outcome.problems
-            # Once something is wrong no set will come of it: only look for what else is wrong.
-            if outcome.sample is None or problems:
+            if outcome.problems:
+                tally.refuse(outcome.problems)
+                found.skipped.append(list(outcome.problems))
+            # Once too much is wrong no set will come of it: only look for what else is wrong.
+            if tally.hopeless:
                 continue
-            finished = len(writer.shards)
-            writer.add(**vars(outcome.sample))
-            if len(writer.shards) > finished:  # this sample did not fit any more
-                resume.note(writer.root, writer.shards[-1], resume.origin(settings, [*stamps, stamp]), notes)
-                all_notes += notes
-                stamps, notes = [], Counter()
+            if outcome.sample is not None:
+                finished = len(writer.shards)
+                writer.add(**vars(outcome.sample))
+                if len(writer.shards) > finished:  # this sample did not fit any more
+                    finish([*stamps, stamp], len(stamps))
+                    all_notes += notes
+                    stamps, notes, found = [], Counter(), Findings()
+                notes.update([outcome.note] if outcome.note else [])
+                found.collect(outcome.notes, outcome.palette)
+                tally.collect(outcome)
             stamps.append(stamp)
-            notes.update([outcome.note] if outcome.note else [])
-    if stamps and not problems:
-        resume.note(writer.root, writer.shards[-1], resume.origin(settings, stamps), notes)
+        finished = len(writer.shards)
+    if len(writer.shards) > finished and not tally.hopeless:
+        finish(stamps, len(stamps))
     return all_notes + notes
 
 
@@ -194,8 +258,10 @@ def _convert(convert: Callable[[JobT], Outcome], job: JobT) -> tuple[Outcome, st
     return convert(job), stamp
 
 
-def report(problems: Sequence[Problem], source_name: str, partial: Path) -> str:
-    """The problems: how many of which kind, then the first lines of each kind."""
+def report(problems: Sequence[Problem], source_name: str, partial: Path, total: int = 0) -> str:
+    """The problems: how many of which kind, then the first lines of each kind. Where a few of `total` images
+    have all of them, how to leave these out.
+    """
     kinds = Counter(problem.kind for problem in problems)
     kept = len(list(partial.glob("*.tar.json")))
     written = f"{kept} finished shards wait in {partial} for the next try" if kept else "nothing was written"
@@ -210,4 +276,7 @@ def report(problems: Sequence[Problem], source_name: str, partial: Path) -> str:
     lines += [f"  {problem.text}" for _, problem in sorted(chosen, key=lambda pair: (pair[1].kind, pair[0]))]
     if len(problems) > MAX_LINES:
         lines.append(f"  ... and {len(problems) - MAX_LINES} more")
+    images = {problem.image for problem in problems}
+    if None not in images and len(images) <= total * FEW:
+        lines.append(f"all of them are of {len(images)} images, which skip_bad: {len(images)} leaves out")
     return "\n".join(lines)

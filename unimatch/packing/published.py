@@ -11,15 +11,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 
 from unimatch.errors import summary
-from unimatch.packing.layout import sample_key
+from unimatch.packing.globs import composed
+from unimatch.packing.names import sample_key
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.key_list import read_lines
 
-FILE_TYPE = re.compile(r"\.(jpe?g|png|webp|bmp|tiff?|gif|h5|hdf5|npy|npz)$", re.IGNORECASE)
+FILE_TYPE = re.compile(r"\.(jpe?g|png|webp|bmp|tiff?|gif|h5|hdf5|npy|npz|nii|nii\.gz)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,12 @@ class KeyMatcher:
     def __init__(self, shards: ShardSet, prefer: str) -> None:
         self._keys = shards.keys(np.arange(len(shards)))
         self._rows = {key: row for row, key in enumerate(self._keys)}
+        # Rows by keys in the Unicode form NFC, where that is another one: lists may be composed otherwise.
+        self._composed = {composed_key(key): row for key, row in self._rows.items() if "%" in key}
         self._named: dict[str, list[int]] = {}  # rows by the last part of the key
         self._slices: dict[str, list[int]] = {}  # rows of "<volume>/000", "<volume>/001" ... by the volume
         for row, key in enumerate(self._keys):
-            parent, _, name = key.rpartition("/")
+            parent, _, name = composed_key(key).rpartition("/")
             self._named.setdefault(name, []).append(row)
             if parent and name.isdigit():
                 self._slices.setdefault(parent, []).append(row)
@@ -82,9 +86,10 @@ class KeyMatcher:
         keys = []
         for text in image_paths(line):
             for key in possible_keys(text):
-                if key in self._rows:
-                    return [self._rows[key]], "key"
-                keys.append(key)
+                exact = self._rows.get(key, self._composed.get(composed_key(key)))
+                if exact is not None:
+                    return [exact], "key"
+                keys.append(composed_key(key))
         for how, way in (
             ("path", self._same_end),
             ("slices", self._volume),
@@ -104,7 +109,7 @@ class KeyMatcher:
         parts = key.split("/")
         found: dict[int, list[int]] = {}
         for row in self._same_name(key):
-            mine = self._keys[row].split("/")
+            mine = composed_key(self._keys[row]).split("/")
             shared = min(len(parts), len(mine))
             if parts[-shared:] == mine[-shared:]:
                 found.setdefault(shared, []).append(row)
@@ -115,6 +120,14 @@ class KeyMatcher:
 
     def _same_name(self, key: str) -> list[int]:
         return self._named.get(key.rpartition("/")[2], [])
+
+
+def composed_key(key: str) -> str:
+    """The key of the same path in the Unicode form NFC, in which names that look alike are equal."""
+    if "%" not in key:
+        return key
+    path = unquote(key)
+    return key if composed(path) == path else sample_key(f"{composed(path)}.x")
 
 
 def image_paths(line: str) -> Iterator[str]:

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from unimatch.codecs.encode import LabelFormat, PngStorage
 from unimatch.codecs.volumes import h5_member
 from unimatch.errors import ConfigError
 
 PLACEHOLDER = re.compile(r"\{[^}]*\}")
+PLACEHOLDERS = ("{stem}", "{file}", "{dir}", "{name}")
 
 Color = tuple[int, int, int]
 LabelKind = Literal["ids", "colors", "panoptic", "instances"]
+DrawnOn = Literal["upright", "stored"]
+CAME_LATER = (
+    "labels_drawn_on",
+    "label_tolerance",
+    "palettes_may_differ",
+    "shared_labels",
+    "drop_extra",
+    "skip_bad",
+)
 
 
 @dataclass
 class SubsetSource:
     """Where the images and labels of one subset lie, relative to the source folder.
 
-    In `labels` and `second`, {stem} is the image's file name without extension, {dir} its folder below the
-    fixed part of the glob, and {name} what the last `*` of the glob's file name stood for. A path such as
-    `a/*.h5#image` means the data set `image` inside HDF5 files.
+    In `labels` and `second`, {stem} is the image's file name without extension, {file} with it, {dir} its
+    folder below the fixed part of the glob, and {name} what the last `*` of the glob's file name stood for.
+    {png,tif} lists alternatives, of which one exists. A path such as `a/*.h5#image` means the data set
+    `image` inside HDF5 files.
     """
 
     # A glob, such as "images/train/*.jpg"; "**" goes into subfolders, {jpg,png} lists alternatives.
@@ -48,12 +59,13 @@ class SubsetSource:
             raise ConfigError(f"images: '**' must stand alone between slashes, found {self.images!r}")
         templates = [("labels", self.labels), ("second", self.second)]
         for name, text in [(name, text) for name, text in templates if text is not None]:
-            known = ("{stem}", "{dir}", "{name}")
             found = PLACEHOLDER.findall(text)
-            unknown = [placeholder for placeholder in found if placeholder not in known]
+            unknown = [mark for mark in found if mark not in PLACEHOLDERS and "," not in mark]
             if unknown:
-                raise ConfigError(f"{name} knows {{stem}}, {{dir}} and {{name}}, found {unknown[0]}")
-            if not {"{stem}", "{name}"} & set(found):
+                raise ConfigError(
+                    f"{name} knows {{stem}}, {{file}}, {{dir}} and {{name}}, found {unknown[0]}"
+                )
+            if not {"{stem}", "{name}", "{file}"} & set(found):
                 raise ConfigError(f"{name} needs {{stem}} or {{name}}, else all images share {text!r}")
             if "{name}" in found and "*" not in PurePosixPath(h5_member(self.images)[0]).name:
                 raise ConfigError(f"{name}: {{name}} needs a '*' in the file name of images {self.images!r}")
@@ -108,15 +120,38 @@ class Recipe:
     fast_decode: bool = False
     shard_mb: int = 256  # largest size of a shard in MiB
     seed: int = 0  # of the order in which samples are packed
+    # Photos with an EXIF rotation are turned upright. Where the size of a mask does not tell which pixels it
+    # was drawn on (squares, half turns), this does: `stored` masks are turned with their image.
+    labels_drawn_on: DrawnOn = "upright"
+    # A value in a mask that is no known id (or colour) is taken as the nearest one if it differs by at most
+    # this (colours: in each channel); others become "not labelled". Both are counted. 0: an error.
+    label_tolerance: int = 0
+    # Masks of `label_kind: ids` whose palettes give one colour several indices are packed: the ids are right.
+    palettes_may_differ: bool = False
+    shared_labels: bool = False  # several images may have the same label file, or the same second image
+    drop_extra: bool = False  # bands behind the first three, and pages behind the first, are left out
+    skip_bad: int = 0  # at most so many images that have something wrong are left out; more are an error
 
     def __post_init__(self) -> None:
         self._check_subsets()
         self._check_classes()
         if self.fast_decode and self.png == "webp":
             raise ConfigError("fast_decode stores PNG as TIFF; leave png at keep, or take jpeg")
-        for name, low in (("downscale", 1), ("shard_mb", 1), ("first_id", 0)):
+        lowest = {"downscale": 1, "shard_mb": 1, "first_id": 0, "label_tolerance": 0, "skip_bad": 0}
+        for name, low in lowest.items():
             if getattr(self, name) < low:
                 raise ConfigError(f"{name} must be at least {low}, found {getattr(self, name)}")
+
+    def settings(self) -> dict[str, Any]:
+        """All settings as the index keeps them. Those that came later stand there only where they are used,
+        so that a data set which does not need them has the index that it always had.
+        """
+        default = {each.name: each.default for each in fields(self)}
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in CAME_LATER or value != default[name]
+        }
 
     @property
     def drawn(self) -> bool:
@@ -176,6 +211,8 @@ class Recipe:
                 "segments must be given for label_kind panoptic and instances, and only there; "
                 f"here label_kind is {self.label_kind}"
             )
+        if self.label_tolerance and self.drawn:
+            raise ConfigError("label_tolerance is for label_kind ids and colors")
         if self.drawn and (self.ignore_id is not None or self.classes_file is not None):
             raise ConfigError(
                 "classes must be listed, without ignore_id, for label_kind panoptic and instances"

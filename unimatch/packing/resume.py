@@ -28,13 +28,14 @@ import zstandard
 
 from unimatch.durable import replace_file
 from unimatch.errors import DataError, summary
+from unimatch.packing.findings import Findings
 from unimatch.shardset import index as shard_index
 from unimatch.shardset.index import Shard
 from unimatch.shardset.names import shard_name
 from unimatch.shardset.scan import scan_tar
 from unimatch.taxonomy import Taxonomy
 
-PACKING = 1  # raise it where the same files and settings give other bytes than before
+PACKING = 2  # raise it where the same files and settings give other bytes than before
 LOCK = ".lock"
 SET_FILES = (".tar", ".json", ".npy")
 STAT_THREADS = 16  # a network file system answers a question slowly, but many at a time
@@ -51,11 +52,21 @@ class Job(Protocol):
 
 
 @dataclass(frozen=True)
+class Made:
+    """What a finished shard was made from, and what its jobs have to tell."""
+
+    origin: str  # a hash of the settings and the files
+    jobs: int  # those of its samples, and those that were left out
+    notes: dict[str, int]  # how often images were encoded anew for which reason
+    found: Findings
+
+
+@dataclass(frozen=True)
 class Kept:
-    """A finished shard, and how often its images were encoded anew for which reason."""
+    """A finished shard of an earlier run."""
 
     shard: Shard
-    notes: dict[str, int]
+    made: Made
 
 
 @contextmanager
@@ -127,10 +138,12 @@ def settings_hash(
     taxonomy: Taxonomy, created: Mapping[str, Any], convert: Callable[..., Any], shard_bytes: int
 ) -> str:
     """Changes with all that the bytes of a shard depend on beside the files of its jobs."""
+    # How much may be left out changes no shard.
+    created = {name: value for name, value in created.items() if name != "skip_bad"}
     parts = [
         f"packing {PACKING}, format {shard_index.VERSION}, shards of {shard_bytes}",
         f"OpenCV {cv2.__version__}, Pillow {PIL.__version__}, zstandard {zstandard.__version__}",
-        json.dumps([taxonomy.to_json(), dict(created)]),
+        json.dumps([taxonomy.to_json(), created]),
         hashlib.sha256(pickle.dumps(convert, protocol=4)).hexdigest(),  # what it was made with, as class ids
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -153,15 +166,17 @@ def origin(settings: str, stamps: Sequence[str]) -> str:
     return hashlib.sha256("\n\n".join([settings, *stamps]).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def note(root: Path, shard: Shard, made_from: str, notes: Mapping[str, int]) -> None:
+def note(root: Path, shard: Shard, made: Made) -> None:
     """Mark a shard as finished."""
     pixels = None if shard.class_pixels is None else shard.class_pixels.tolist()
     content = {
         "samples": len(shard.samples),
         "sha256": shard.sha256,
-        "made_from": made_from,
+        "made_from": made.origin,
+        "jobs": made.jobs,
         "class_pixels": pixels,
-        "notes": dict(notes),
+        "notes": made.notes,
+        "found": made.found.to_json(),
     }
     replace_file(root / f"{shard.name}.json", json.dumps(content).encode())
 
@@ -185,14 +200,16 @@ def _valid(root: Path, subset: str, jobs: Sequence[Job], settings: str) -> Itera
             name = shard_name(subset, number)
             try:
                 told = json.loads((root / f"{name}.json").read_bytes())
-                mine = jobs[start : start + told["samples"] + 1]
+                mine = jobs[start : start + told["jobs"] + 1]
                 if told["made_from"] != origin(settings, list(pool.map(stamp, mine))):
                     return
                 shard = scan_tar(root / name, subset)
                 pixels = None if told["class_pixels"] is None else np.array(told["class_pixels"], np.int64)
                 if (shard.sha256, len(shard.samples)) != (told["sha256"], told["samples"]):
                     return
-                yield Kept(replace(shard, class_pixels=pixels), dict(told["notes"]))
+                found = Findings.from_json(told["found"])
+                made = Made(told["made_from"], told["jobs"], dict(told["notes"]), found)
+                yield Kept(replace(shard, class_pixels=pixels), made)
             except (OSError, ValueError, KeyError, TypeError):  # DataError is a ValueError
                 return
-            start, number = start + told["samples"], number + 1
+            start, number = start + made.jobs, number + 1

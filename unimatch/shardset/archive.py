@@ -9,11 +9,13 @@ reads; `writer` writes and `index` holds what both know of the format.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -153,10 +155,12 @@ class ShardSet:
         rows = order[np.minimum(place, len(order) - 1)]
         unknown = stored[rows] != keys
         if unknown.any():
+            lost = [key.decode() for key in keys[unknown]]
             raise DataError(
                 f"{spec}: {unknown.sum()} of {len(keys)} keys are not in {self.root}: "
-                + summary(repr(key.decode()) for key in keys[unknown])
+                + summary(map(repr, lost))
                 + "; remove them, or use the shards that the list was drawn from"
+                + self._other_form(lost)
             )
         repeated = np.unique(keys[1:][keys[1:] == keys[:-1]])
         if len(repeated):
@@ -165,6 +169,17 @@ class ShardSet:
                 + summary(key.decode() for key in repeated)
             )
         return np.sort(rows)
+
+    def _other_form(self, lost: list[str]) -> str:
+        """For messages: how many of these keys the set has in another Unicode form, and what to do; or ""."""
+        mine = {look_alike(key.decode()) for key in self.index["key"] if b"%" in key}
+        count = sum(look_alike(key) in mine for key in lost)
+        if not count:
+            return ""
+        return (
+            f". {count} of them are there with names that look the same but are composed otherwise (Unicode "
+            "NFC and NFD): a published list is matched in either form, make key lists from it"
+        )
 
     def keys(self, rows: np.ndarray) -> list[str]:
         return [key.decode() for key in self.index["key"][rows]]
@@ -246,6 +261,11 @@ class ShardSet:
             elif found != list(shard.samples):
                 problems.append(f"{entry['name']}: the index does not describe it; {shard_index.AGAIN}")
         return problems
+
+
+def look_alike(key: str) -> str:
+    """The same text for keys of file names that look the same: their path in the Unicode form NFC."""
+    return unicodedata.normalize("NFC", unquote(key))
 
 
 def _open_shard(root: Path | RemoteFolder, shards: Sequence[dict[str, Any]], number: int) -> int:

@@ -22,7 +22,7 @@ def scan(root: Path, label_member: str | None = None) -> list[Shard]:
     `label_member`: what the labels of another program's tars end on, such as seg.png.
     """
     shards, problems = [], []
-    for path in sorted(root.glob("*.tar")):
+    for path in tars_in(root):
         match = SHARD_NAME.fullmatch(path.name)
         if match is None:
             problems.append(f"{path.name}: the name should look like train-00000.tar")
@@ -40,11 +40,25 @@ def scan(root: Path, label_member: str | None = None) -> list[Shard]:
     return shards
 
 
+def tars_in(root: Path) -> list[Path]:
+    """The tars of a folder, by name, without hidden files (macOS leaves `._x.tar` beside x.tar)."""
+    return sorted(path for path in root.glob("*.tar") if not is_hidden(path.name))
+
+
+def is_hidden(member: str) -> bool:
+    """Whether a member's name begins with a dot, so that it is no sample: macOS puts a `._a.jpg`
+    (AppleDouble) before each a.jpg.
+    """
+    return member.rpartition("/")[2].startswith(".")
+
+
 def scan_tar(path: Path, subset: str, label_member: str | None = None) -> Shard:
     """One tar as a Shard. DataError: damaged or cut short, or a sample without an image."""
     groups: dict[str, dict[str, tuple[int, int]]] = {}
     problems = []
     for name, offset, size in members(path):
+        if is_hidden(name):
+            continue
         key, kind = split_name(name)
         group = groups.setdefault(key, {})
         if kind in group:

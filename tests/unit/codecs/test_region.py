@@ -103,7 +103,7 @@ def test_other_jpegs_are_told_and_kept() -> None:
         with pytest.raises(Unsuitable, match=why):
             restart.add_restarts(data)
     data = jpeg(image, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
-    stored, ext, size, note = pack_image(data, "", ImageRules(fast_decode=True))
+    stored, ext, size, note = pack_image(data, "", ImageRules(fast_decode=True))[:4]
     assert (stored, ext, size) == (data, "jpg", (40, 60))
     assert note == "JPEG without restart markers, progressive or arithmetic coding"
     assert decode_part(data, (0, 0, 9, 9), "").pixels.shape == image.shape
@@ -163,7 +163,7 @@ def test_a_damaged_tiff_is_an_error_that_names_the_sample() -> None:
 
 def test_png_is_stored_in_tiles_where_that_is_asked_for() -> None:
     image = scene(60, 90)
-    stored, ext, size, note = pack_image(png(image), "", ImageRules(fast_decode=True))
+    stored, ext, size, note = pack_image(png(image), "", ImageRules(fast_decode=True))[:4]
     assert (ext, size, note) == ("tif", (60, 90), "PNG as TIFF with tiles")
     assert np.array_equal(decode_image(stored, ""), image)
     grey = png(image[..., 0])

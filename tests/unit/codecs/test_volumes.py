@@ -80,7 +80,7 @@ def test_bad_files_are_all_told(tmp_path: Path) -> None:
     save_h5(source / "data" / "b.h5", img=image)
     save_h5(source / "data" / "c.h5", image=image * 255, label=label)
     save_h5(source / "data" / "d.h5", image=np.where(image < 0.1, np.nan, image), label=label)
-    save_h5(source / "data" / "e.h5", image=image, label=label.astype(np.float32))
+    save_h5(source / "data" / "e.h5", image=image, label=label + np.float32(0.5))
     save_h5(source / "data" / "f.h5", image=image, label=label[:, :8])
     save_h5(source / "data" / "g.h5", image=image[0], label=label)
     save_h5(source / "data" / "h.h5", image=volume(2)[0], label=label)
@@ -94,7 +94,7 @@ def test_bad_files_are_all_told(tmp_path: Path) -> None:
         "data/b.h5#image: no data set 'image'; the file has img",
         f"data/c.h5#image: pixels go from {255 * image.min():g} to {high}, expected 0 to 1; scale them first",
         "data/d.h5#image: pixels go from nan to nan, expected 0 to 1",
-        "data/e.h5#label: has float32 values, expected integers (class ids)",
+        "data/e.h5#label: has float32 values, and 192 of them are no whole numbers",
         "data/f.h5#label: is 8x12 pixels, its image data/f.h5#image 16x12",
         "data/g.h5#image: has the shape [16], expected [H, W] or [D, H, W]",
         "data/h.h5#label: has the shape [12, 16], expected [D, H, W] with D > 0",

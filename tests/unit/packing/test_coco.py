@@ -146,7 +146,7 @@ def test_segments_that_do_not_fit_the_annotations(tmp_path: Path) -> None:
     ("shape", "expected"),
     [
         ([[1, 1, 5, 5]], "a polygon needs at least three points"),
-        ([], "a polygon needs at least three points"),
+        ([[]], "a polygon needs at least three points"),
         ({"size": [12, 15], "counts": [180]}, "a run-length code is of size [12, 15], the image [12, 16]"),
         ({"size": [12, 16], "counts": [100]}, "do not add up to the image"),
         ({"size": [12, 16], "counts": "#"}, "neither polygons nor a run-length code"),

@@ -198,7 +198,7 @@ def test_all_problems_are_told_together(tmp_path: Path) -> None:
     wrong[2, 3:5] = 37
     save(source / "lab" / "c.png", wrong)
     save(source / "lab" / "d.png", ids(12, 12))
-    save(source / "lab" / "e.png", np.zeros((12, 16, 3), np.uint8))
+    save(source / "lab" / "e.png", picture())
     (source / "lab" / "f.png").write_bytes(b"no picture")
     save(source / "img" / "g.png", picture())
     subsets = {

@@ -18,8 +18,8 @@ import pytest
 from tests.support.power_cut import cuts
 from tests.support.tiny_set import HEIGHT, TAXONOMY, WIDTH, image_bytes, label_array
 from unimatch.errors import DataError
+from unimatch.inspection.check import check_set
 from unimatch.packing import pool, resume, synthetic
-from unimatch.packing.check import check_set
 from unimatch.packing.pack import NewSample, Outcome, Packed, Problem, labeled_sample, write_set
 from unimatch.packing.pool import ordered
 from unimatch.shardset.archive import ShardSet
@@ -206,7 +206,7 @@ def test_other_settings_discard_everything(packing: Packing, monkeypatch: pytest
         packing.pack(overwrite=True, **changes)
         assert packing.converted[0] == "k00"
     packing.stopped_at("k14")
-    monkeypatch.setattr(resume, "PACKING", 2)
+    monkeypatch.setattr(resume, "PACKING", resume.PACKING + 1)
     packing.pack(overwrite=True)
     assert packing.converted[0] == "k00"
 

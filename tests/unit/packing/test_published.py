@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 from tests.support.tiny_set import write_samples
 from tests.unit.packing.test_tools import tool
 from unimatch.codecs.encode import png
+from unimatch.errors import DataError
+from unimatch.packing.names import sample_key
 from unimatch.packing.pack import NewSample, labeled_sample
 from unimatch.packing.published import KeyMatcher
 from unimatch.shardset.archive import ShardSet
@@ -17,6 +21,8 @@ from unimatch.shardset.index import Sample, Shard, rows_of
 from unimatch.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.of(["a", "b"])
+Form = Literal["NFC", "NFD"]
+FORMS: tuple[Form, ...] = ("NFC", "NFD")
 
 
 def known(subsets: Mapping[str, Iterable[str]], bare: Iterable[str] = ()) -> ShardSet:
@@ -269,3 +275,22 @@ def test_several_amounts_go_into_folders(
 )
 def test_arguments_that_do_not_go_together(tmp_path: Path, arguments: list[str]) -> None:
     assert tool("make_splits", "--shards", tmp_path, "--out", tmp_path, *arguments) == 2
+
+
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+@pytest.mark.parametrize("listed", ["NFC", "NFD"])
+def test_the_unicode_form_of_names_does_not_count(tmp_path: Path, stored: Form, listed: Form) -> None:
+    key = sample_key(unicodedata.normalize(stored, "img/Z\u00fcrich 1.png"))
+    shards = known({"train": [key, "img/other"]})
+    for line in ("img/Z\u00fcrich 1.png", "data/img/Z\u00fcrich 1.png", "Z\u00fcrich 1"):
+        assert matched(shards, tmp_path, unicodedata.normalize(listed, line)) == ([key], [])
+
+
+def test_key_lists_in_another_unicode_form_are_told(tmp_path: Path) -> None:
+    composed, other = (sample_key(unicodedata.normalize(form, "img/Z\u00fcrich.png")) for form in FORMS)
+    shards = known({"train": [composed]})
+    (tmp_path / "list.txt").write_text(f"{other}\nimg/gone\n")
+    with pytest.raises(DataError, match="2 of 2 keys are not in.*1 of them are there with names that look"):
+        shards.rows(tmp_path / "list.txt")
+    # A published list may hold keys: so an old key list becomes a new one.
+    assert matched(shards, tmp_path, f"{other}\n") == ([composed], [])

@@ -16,8 +16,8 @@ from unimatch.codecs.decode import decode_image
 from unimatch.codecs.encode import jpeg, png
 from unimatch.codecs.picture import hatching, scaled
 from unimatch.codecs.sheet import BREAK, GAP, LINE, MARGIN
+from unimatch.inspection.check import check_set, contact_sheet
 from unimatch.packing import synthetic
-from unimatch.packing.check import check_set, contact_sheet
 from unimatch.packing.pack import NewSample, labeled_sample
 from unimatch.shardset.archive import ShardSet
 from unimatch.taxonomy import Taxonomy

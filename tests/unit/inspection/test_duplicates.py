@@ -11,8 +11,8 @@ from tests.unit.packing.test_tools import tool
 from unimatch.codecs.encode import jpeg, png
 from unimatch.codecs.picture import as_rgb, scaled
 from unimatch.codecs.sheet import GAP, LINE, MARGIN, TILE
-from unimatch.packing.check import check_set, contact_sheet, table
-from unimatch.packing.duplicates import find_twins, fingerprint, similar_pairs
+from unimatch.inspection.check import check_set, contact_sheet, table
+from unimatch.inspection.duplicates import find_twins, fingerprint, similar_pairs
 from unimatch.packing.pack import NewSample, labeled_sample
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.key_list import write_keys
@@ -112,7 +112,9 @@ def test_flat_images_are_not_compared() -> None:
 def sample(key: str, image: np.ndarray, masked: bool = True) -> NewSample:
     data = png(image)
     if masked:
-        return labeled_sample(key, data, "png", np.zeros(image.shape[:2], np.uint8), 2)
+        label = np.zeros(image.shape[:2], np.uint8)
+        label[0] = 1
+        return labeled_sample(key, data, "png", label, 2)
     return NewSample(key, data, "png", None, image.shape[1], image.shape[0], None)
 
 

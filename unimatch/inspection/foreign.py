@@ -14,7 +14,7 @@ from unimatch.errors import DataError, summary
 from unimatch.packing.classes import parse_classes
 from unimatch.shardset.index import INDEX_JSON
 from unimatch.shardset.names import IMAGE_EXTENSIONS, LABEL_EXTENSIONS, SHARD_NAME, key_problem
-from unimatch.shardset.scan import members, split_name
+from unimatch.shardset.scan import is_hidden, members, split_name, tars_in
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy, default_colors
 
 PEEKS = 3  # members of each kind that are decoded
@@ -44,6 +44,7 @@ class Survey:
     kinds: dict[str, Kind]
     several_images: int  # samples with more than one member that is an image by its ending
     no_image: int
+    hidden: int  # members whose names begin with a dot: no samples
     problems: list[str]
 
 
@@ -51,13 +52,13 @@ def survey(root: Path) -> Survey:
     """Walk all tars in a folder and look into a few members of each kind. DataError: no tars there."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
-    paths = sorted(root.glob("*.tar"))
+    paths = tars_in(root)
     if not paths:
         raise DataError(f"{root} holds no tars (*.tar); compressed ones (.tar.gz) must be unpacked by gunzip")
     kinds: dict[str, Kind] = {}
     subsets: Counter[str] = Counter()
     problems: list[str] = []
-    samples = several = none = 0
+    samples = several = none = hidden = 0
     for path in paths:
         name = SHARD_NAME.fullmatch(path.name)
         if name is None:
@@ -66,6 +67,9 @@ def survey(root: Path) -> Survey:
         images: Counter[str] = Counter()  # by key
         try:
             for member, offset, size in members(path):
+                if is_hidden(member):
+                    hidden += 1
+                    continue
                 key, kind = split_name(member)
                 found = kinds.setdefault(kind, Kind())
                 found.members += 1
@@ -83,7 +87,7 @@ def survey(root: Path) -> Survey:
         none += sum(count == 0 for count in images.values())
     for ending, found in kinds.items():
         judge(ending, found)
-    return Survey(root, subsets, samples, kinds, several, none, problems)
+    return Survey(root, subsets, samples, kinds, several, none, hidden, problems)
 
 
 def judge(ending: str, kind: Kind) -> None:
@@ -122,6 +126,11 @@ def describe(found: Survey) -> str:
     for ending, kind in sorted(found.kinds.items()):
         size = f"{kind.size_bytes / 2**20:.1f}"
         lines.append(f"{ending:<{width}}  {kind.members:>9}  {size:>9}  {kind.content}")
+    if found.hidden:
+        lines.append(
+            f"{found.hidden} members whose names begin with a dot are left out (on macOS, COPYFILE_DISABLE=1 "
+            "keeps tar from adding them)"
+        )
     return "\n".join(lines)
 
 
