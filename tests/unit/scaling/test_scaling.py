@@ -213,6 +213,13 @@ def row(mode: str, processes: int, samples: int, seconds: float, alone: float, *
     )
 
 
+def test_the_wait_for_data_is_neither_work_nor_communication():
+    together, alone = Parts(1.0, 0.25, 0.2, 0.5, 0.05), Parts(0.6, 0.1, 0.1, 0.4, 0.0)
+    one = replace(row("ddp", 2, 8, 1.0, 0.6), parts=together, alone=alone)
+    assert (together.busy, alone.busy) == (0.75, 0.5)
+    assert one.communication == pytest.approx(0.25) and one.images_s == 8.0
+
+
 def test_efficiency_by_hand():
     one, two = row("ddp", 1, 8, 1.0, 1.0), row("ddp", 2, 8, 0.625, 0.5)
     rows = [one, two, row("zero2", 2, 16, 2.0, 1.0), row("ddp", 4, 8, 0.3, 0.2, precision="bf16")]
