@@ -141,14 +141,14 @@ def test_stratified_covers_all_classes_and_follows_their_frequency() -> None:
 
 
 def test_stratified_finds_the_one_image_that_has_a_class() -> None:
-    """Of 300 images; it has little else, so nothing but the need of its class speaks for it."""
-    pixels = np.full((300, 4), 100, np.int64)
-    pixels[:, 3] = 0
-    for only in (0, 137, 299):
+    """Of 300 images, for each of two classes; nothing but the need of its class speaks for it."""
+    pixels = np.full((300, 5), 100, np.int64)
+    pixels[:, 3:] = 0
+    for first, second in ((0, 137), (299, 12)):
         mine = pixels.copy()
-        mine[only] = 0, 0, 0, 50
+        mine[first], mine[second] = (0, 0, 0, 50, 0), (0, 0, 0, 0, 50)
         for key in range(5):
-            assert only in stratified(mine, 4, key)
+            assert {first, second} <= set(stratified(mine, 5, key).tolist())
 
 
 def test_stratified_does_not_take_a_sliver_for_a_class() -> None:

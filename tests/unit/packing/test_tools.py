@@ -192,6 +192,12 @@ def test_every_problem_of_a_set_is_listed(tmp_path: Path, capsys: pytest.Capture
     assert f"{tmp_path / 'set'}: 3 problem(s)" in told
 
 
+def test_a_label_on_its_side_is_of_another_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd_set(tmp_path / "set", {"one": np.zeros((10, 8), np.uint8)})
+    assert tool("check_shards", tmp_path / "set") == 1
+    assert "train-00000.tar:one: the label is 8x10 pixels, the image 10x8" in capsys.readouterr().err
+
+
 def test_a_changed_byte_between_the_members_is_found(tmp_path: Path) -> None:
     root = odd_set(tmp_path / "set", {"one": np.zeros((8, 10), np.uint8)})
     shard = root / "train-00000.tar"

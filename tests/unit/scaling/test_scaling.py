@@ -161,6 +161,35 @@ def test_what_backward_hides_by_hand(stage: int, overlap: float, messages: float
     assert found.messages == pytest.approx(messages, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("stage", "overlap", "messages"),
+    [
+        (0, 0.1, 0.060012 - 0.0075),  # of 30 ms that a step can hide, the last of four passes hides a quarter
+        (1, 1.0, 0.060012),  # as without accumulation: once
+        (2, 0.0, 5 * 0.030006),  # scattered in each pass, gathered once
+        (2, 0.1, 5 * 0.030006 - 0.03),
+        (3, 0.0, (4 + 4 * 4) * 0.030006),  # in each pass scattered once, gathered for two passes each way
+    ],
+)
+def test_what_accumulation_costs_by_hand(stage: int, overlap: float, messages: float):
+    cluster = replace(QUIET, overlap=overlap, zero_overhead=(0.0, 0.0, 0.0), data_images_s_per_device=1e9)
+    found = step_time(WORK, cluster, 4, 10, stage, accumulation=4)
+    assert found.compute == pytest.approx(0.4)
+    assert found.messages == pytest.approx(messages, abs=1e-9)
+
+
+def test_compute_grows_with_passes_stages_and_the_slowest_of_the_devices():
+    quiet = replace(QUIET, zero_overhead=(0.05, 0.1, 0.2), data_images_s_per_device=1e9)
+    work = replace(WORK, fixed_s=0.1)
+    for stage, factor in enumerate((1.0, 1.05, 1.1, 1.2)):
+        for accumulation in (1, 3):
+            found = step_time(work, quiet, 4, 10, stage, accumulation)
+            assert found.compute == pytest.approx(factor * (0.4 + 0.1 * accumulation))
+    slow = replace(quiet, straggler_sigma=0.2)
+    ratio = step_time(work, slow, 4, 10, 0).compute / step_time(work, quiet, 4, 10, 0).compute
+    assert ratio == pytest.approx(expected_maximum(0.2, 4)) and ratio > 1.15
+
+
 def test_synchronised_norms_pay_two_latencies_a_pass():
     cluster = replace(QUIET, overlap=1.0, bucket_mb=1e-6)
     more = step_time(replace(WORK, norms=50, passes_trained=2), cluster, 4, 10, 0)
@@ -182,6 +211,13 @@ def row(mode: str, processes: int, samples: int, seconds: float, alone: float, *
     return Measured(
         mode, values.pop("precision"), processes, samples // 2, samples // 2, parts, single, **values
     )
+
+
+def test_the_wait_for_data_is_neither_work_nor_communication():
+    together, alone = Parts(1.0, 0.25, 0.2, 0.5, 0.05), Parts(0.6, 0.1, 0.1, 0.4, 0.0)
+    one = replace(row("ddp", 2, 8, 1.0, 0.6), parts=together, alone=alone)
+    assert (together.busy, alone.busy) == (0.75, 0.5)
+    assert one.communication == pytest.approx(0.25) and one.images_s == 8.0
 
 
 def test_efficiency_by_hand():

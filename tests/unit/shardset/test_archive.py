@@ -169,6 +169,40 @@ def test_class_pixels_only_if_every_labelled_sample_was_counted(tmp_path: Path) 
     assert ShardSet.open(tmp_path).class_pixels("train") is None
 
 
+def test_class_pixels_only_if_every_labelled_shard_was_counted(tmp_path: Path) -> None:
+    label = label_array(0)
+    for name, second in (("some", None), ("all", class_counts(label))):
+        with ShardWriter(tmp_path / name, "train", max_samples=1) as writer:
+            for seed, counts in enumerate([class_counts(label), second]):
+                data = label_bytes(label)
+                writer.add(f"k{seed}", image_bytes(0), "png", data, WIDTH, HEIGHT, counts, label_ext="png")
+            writer.add("bare", image_bytes(0), "png", None, WIDTH, HEIGHT)  # has nothing to count
+        assert len(writer.shards) == 3
+        finish_set(tmp_path / name, TAXONOMY, {}, [writer])
+    assert ShardSet.open(tmp_path / "some").class_pixels("train") is None
+    counted = ShardSet.open(tmp_path / "all").class_pixels("train")
+    assert counted is not None and counted.tolist() == (2 * class_counts(label)).tolist()
+
+
+def test_a_shard_may_be_as_large_as_its_limit(tmp_path: Path) -> None:
+    size = 512 + 3072
+    for limit, expected in ((2 * size, [2, 2]), (2 * size - 1, [1, 1, 1, 1])):
+        with ShardWriter(tmp_path / str(limit), "train", max_bytes=limit) as writer:
+            for seed in range(4):
+                writer.add(f"k{seed}", bytes(3000), "jpg", None, 1, 1)
+        assert [len(shard.samples) for shard in writer.shards] == expected
+
+
+@pytest.mark.parametrize("blocks", [16, 17, 18, 19])
+def test_a_tar_ends_with_two_empty_blocks_wherever_its_record_ends(tmp_path: Path, blocks: int) -> None:
+    """A record has 20 blocks; one of them is the member's header."""
+    with ShardWriter(tmp_path, "train") as writer:
+        writer.add("k", b"\xff" * (512 * blocks), "jpg", None, 1, 1)
+    data = (tmp_path / "train-00000.tar").read_bytes()
+    assert len(data) == writer.shards[0].size_bytes == (10240 if 1 + blocks + 2 <= 20 else 20480)
+    assert not any(data[512 * (1 + blocks) :]) and len(data) - 512 * (1 + blocks) >= 1024
+
+
 @pytest.mark.parametrize(
     "key",
     [
@@ -433,6 +467,7 @@ def test_a_damaged_index_is_refused(root: Path) -> None:
         (json.dumps({**info, "taxonomy": {}}), r"index\.json is damaged"),
         (json.dumps({**info, "shards": [{**shards[0], "name": "../x.tar"}]}), r"index\.json is damaged"),
         (json.dumps({**info, "shards": shards[:-1]}), "counts other samples"),
+        (json.dumps({**info, "shards": [{**shards[0], "samples": 5}, *shards[1:]]}), "counts other samples"),
     ]:
         (root / "index.json").write_text(changed)
         with pytest.raises(DataError, match=message):

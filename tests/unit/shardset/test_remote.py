@@ -203,9 +203,11 @@ def test_tries_count_from_the_last_progress(
     server: HttpFolder, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "RANGE_BYTES", 2000)
+    monkeypatch.setattr(remote, "SMALLEST_RANGE_BYTES", 500)
     monkeypatch.setattr(patience, "TRIES", 2)
     server.faults[TAR] = [500, None] * 3
     assert ShardSet.open(server.url, cache=cache).read(0).key == "t000"
+    assert not server.faults[TAR], "all of them were met"
 
 
 def test_a_server_without_ranges(
