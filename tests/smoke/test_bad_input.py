@@ -273,7 +273,7 @@ def test_make_shards_tells_all_at_once(tmp_path: Path, capsys: pytest.CaptureFix
     files = {
         "37": png(np.full((8, 10), 37, np.uint8)),
         "size": png(np.zeros((8, 12), np.uint8)),
-        "rgb": png(np.zeros((8, 10, 3), np.uint8)),
+        "rgb": png(np.full((8, 10, 3), (9, 0, 0), np.uint8)),
         "cut": good[:30],
         "gone": None,
         "good": good,
