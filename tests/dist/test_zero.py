@@ -32,6 +32,7 @@ def config(
     """20 steps of UniMatch with momentum or with Adam's two moments, at a rate that amplifies no rounding."""
     folder = tmp_path_factory.mktemp(request.param)
     text = TINY_RUN.format(out=folder / "run", shards=tiny_shards, split=tiny_shards.parent / "split")
+    text = text.replace(", channels: 32", "")  # the narrow head of the other tests amplifies rounding
     rate = {"sgd": "lr: 0.0003", "adamw": "name: adamw, lr: 1e-5"}[request.param]
     path = folder / "run.yaml"
     path.write_text(text.replace("lr: 0.01", f"{rate}, clip_norm: 5.0"))
