@@ -1,6 +1,6 @@
 """Bytes to pixels and back: images, labels and volumes. Knows no shard and no sample.
 
-- decode, encode: whole files; part, region: a part of one, without the rest
+- decode, encode: whole files; opening: files of other programs; part, region: a part of one, without the rest
 - restart (with jpeg_layout and huffman), tiles: files of which a part can be decoded
 - volumes, volume_files: medical data; picture, sheet: pictures for people; compiled: loops as machine code
 """
