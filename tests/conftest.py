@@ -38,6 +38,11 @@ checkpoint: {{every_steps: 10}}
 """
 
 
+def tiny_run_text(out: Path, shards: Path | str, split: Path | None = None) -> str:
+    """The configuration of a 20-step run; its split lies beside the shards unless it is given."""
+    return TINY_RUN.format(out=out, shards=shards, split=split or Path(shards).parent / "split")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of real data sets in their native layouts."""
@@ -66,9 +71,7 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_run(tiny_shards: Path, tmp_path: Path) -> Path:
     """The configuration file of a 20-step run; its folder is `run` beside the file."""
     path = tmp_path / "run.yaml"
-    path.write_text(
-        TINY_RUN.format(out=tmp_path / "run", shards=tiny_shards, split=tiny_shards.parent / "split")
-    )
+    path.write_text(tiny_run_text(tmp_path / "run", tiny_shards))
     return path
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, TINY_RUN
+from tests.conftest import ROOT, tiny_run_text
 from tests.dist.test_training import Run
 from tests.support.processes import Ended, Processes, data_worker, run
 from unimatch.engine import checkpoint
@@ -41,7 +41,7 @@ def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("faults")
     shutil.copytree(tiny_shards, folder / "shards")
     path = folder / "run.yaml"
-    text = TINY_RUN.format(out=folder / "run", shards=folder / "shards", split=tiny_shards.parent / "split")
+    text = tiny_run_text(folder / "run", folder / "shards", tiny_shards.parent / "split")
     text = text.replace("lr: 0.01", "lr: 0.001").replace(
         "evaluation: {every_steps: 10", "evaluation: {every_steps: 8"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.change_set import write_change_run
-from tests.conftest import ROOT, TINY_RUN
+from tests.conftest import ROOT, tiny_run_text
 from tests.support.medical_set import write_medical_run
 from tests.support.processes import succeed
 from unimatch import evaluate
@@ -33,7 +33,7 @@ def natural_run(folder: Path) -> Path:
     shards, path = folder / "shards", folder / "run.yaml"
     write_synthetic(shards, train=12, val=7, height=48, width=64, seed=0)
     write_split(draw_splits(ShardSet.open(shards), "train", [5])[0], folder / "split")
-    text = TINY_RUN.format(out=folder / "run", shards=shards, split=folder / "split")
+    text = tiny_run_text(folder / "run", shards, folder / "split")
     path.write_text(text.replace("deeplabv3plus}", "deeplabv3plus, rates: [1, 2, 3], channels: 32}"))
     return path
 

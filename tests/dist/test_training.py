@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY_RUN
+from tests.conftest import tiny_run_text
 from tests.support.processes import MEASURED, Ended, Processes, run, succeed
 from unimatch.engine import checkpoint
 from unimatch.engine.log import read_metrics
@@ -69,7 +69,7 @@ def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     The rate is small: a larger one would amplify rounding, whoever rounds (0.001: to 3e-4 on some CPUs).
     """
     folder = tmp_path_factory.mktemp("runs")
-    text = TINY_RUN.format(out=folder / "run", shards=tiny_shards, split=tiny_shards.parent / "split")
+    text = tiny_run_text(folder / "run", tiny_shards)
     (folder / "tiny.yaml").write_text(text)
     path = folder / "run.yaml"
     path.write_text("include: tiny.yaml\noptimizer: {lr: 0.0003}\nmethod: {threshold: 0}\n")

@@ -16,7 +16,7 @@ from typing import IO
 
 import pytest
 
-from tests.conftest import ROOT, TINY_RUN
+from tests.conftest import ROOT, tiny_run_text
 from tests.dist.hosts import ADDRESSES, INTERFACE, Hosts, why_not
 from tests.dist.test_training import Run
 from unimatch.engine.entry import LAUNCHER_S
@@ -37,7 +37,7 @@ def needs_hosts() -> None:
 def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hosts")
     path = folder / "run.yaml"
-    text = TINY_RUN.format(out=folder / "run", shards=tiny_shards, split=tiny_shards.parent / "split")
+    text = tiny_run_text(folder / "run", tiny_shards)
     text = text.replace("lr: 0.01", "lr: 0.001").replace("steps: 20", "steps: 12")
     path.write_text(text.replace("checkpoint: {every_steps: 10}", "checkpoint: {every_steps: 3}"))
     return path

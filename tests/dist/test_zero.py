@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import TINY_RUN
+from tests.conftest import tiny_run_text
 from tests.dist.test_training import Run
 from tests.support.processes import succeed
 from unimatch import config as config_io
@@ -31,7 +31,7 @@ def config(
 ) -> Path:
     """20 steps of UniMatch with momentum or with Adam's two moments, at a rate that amplifies no rounding."""
     folder = tmp_path_factory.mktemp(request.param)
-    text = TINY_RUN.format(out=folder / "run", shards=tiny_shards, split=tiny_shards.parent / "split")
+    text = tiny_run_text(folder / "run", tiny_shards)
     text = text.replace(", channels: 32", "")  # the narrow head of the other tests amplifies rounding
     rate = {"sgd": "lr: 0.0003", "adamw": "name: adamw, lr: 1e-5"}[request.param]
     path = folder / "run.yaml"

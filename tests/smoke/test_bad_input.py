@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import TINY_RUN
+from tests.conftest import tiny_run_text
 from tests.support.processes import Processes, data_worker, run
 from unimatch import evaluate, predict, train
 from unimatch.codecs.encode import jpeg, png
@@ -57,7 +57,7 @@ def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two steps without evaluation."""
     folder = tmp_path_factory.mktemp("bad")
     path = folder / "run.yaml"
-    text = TINY_RUN.format(out=folder / "new", shards=tiny_shards, split=tiny_shards.parent / "split")
+    text = tiny_run_text(folder / "new", tiny_shards)
     path.write_text(text.replace("steps: 20", "steps: 2").replace("val: val", "val: null"))
     return path
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.conftest import TINY_RUN
+from tests.conftest import tiny_run_text
 from tests.support.processes import MEASURED
 from tools import compare
 from unimatch import config as config_io
@@ -33,9 +33,7 @@ def finished(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A run of 4 steps, evaluated and saved after 2 and 4."""
     folder = tmp_path_factory.mktemp("finished")
     path = folder / "run.yaml"
-    path.write_text(
-        TINY_RUN.format(out=folder / "run", shards=tiny_shards, split=tiny_shards.parent / "split")
-    )
+    path.write_text(tiny_run_text(folder / "run", tiny_shards))
     short = (
         "schedule.steps=4",
         "evaluation.every_steps=2",
@@ -54,9 +52,7 @@ def learned(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A supervised run of 30 steps: enough for a network that tells classes apart."""
     folder = tmp_path_factory.mktemp("learned")
     path = folder / "run.yaml"
-    path.write_text(
-        TINY_RUN.format(out=folder / "run", shards=tiny_shards, split=tiny_shards.parent / "split")
-    )
+    path.write_text(tiny_run_text(folder / "run", tiny_shards))
     train.main(
         ["--config", str(path), "--set", "method.name=supervised", "--set", "schedule.steps=30"]
         + ["--set", "evaluation.every_steps=30", "--set", "checkpoint.every_steps=30"]

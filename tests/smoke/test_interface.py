@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import unimatch
-from tests.conftest import ROOT, TINY_RUN
+from tests.conftest import ROOT, tiny_run_text
 from tests.support.change_set import write_change_run
 from tests.support.medical_set import scan, write_medical_run
 from unimatch import config as config_io
@@ -28,7 +28,7 @@ SHORT += ("log.pictures_every_steps=0",)
 def text(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A run of photographs as YAML."""
     out = tmp_path_factory.mktemp("natural") / "run"
-    return TINY_RUN.format(out=out, shards=tiny_shards, split=tiny_shards.parent / "split")
+    return tiny_run_text(out, tiny_shards)
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY_RUN
+from tests.conftest import tiny_run_text
 from unimatch import train
 from unimatch.engine.log import read_metrics
 
 
 def losses(folder: Path, shards: Path, name: str, *settings: str) -> list[float]:
     path = folder / "run.yaml"
-    path.write_text(TINY_RUN.format(out=folder / name, shards=shards, split=shards.parent / "split"))
+    path.write_text(tiny_run_text(folder / name, shards))
     short = ("schedule.steps=3", "log.pictures_every_steps=0", "data.val=null", *settings)
     train.main(["--config", str(path), *(part for setting in short for part in ("--set", setting))])
     return [line["loss"] for line in read_metrics(folder / name, "train")]

@@ -12,7 +12,7 @@ import fsspec.config
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.conftest import TINY_RUN
+from tests.conftest import tiny_run_text
 from tests.support.http_folder import HttpFolder
 from tests.support.processes import MEASURED
 from tests.support.tiny_set import write_tiny
@@ -89,7 +89,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def trained(path: Path, shards: str, split: Path, *more: str) -> list[dict[str, Any]]:
     """What a run of 3 steps logs."""
     run = path.with_suffix("")
-    path.write_text(TINY_RUN.format(out=run, shards=shards, split=split))
+    path.write_text(tiny_run_text(run, shards, split))
     short = ("schedule.steps=3", "log.pictures_every_steps=0", "data.workers=2", *more)
     train.main(["--config", str(path), *(part for setting in short for part in ("--set", setting))])
     lines = [*read_metrics(run, "train"), *read_metrics(run, "eval")]
