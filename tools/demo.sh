@@ -29,8 +29,7 @@ for method in "${methods[@]}"; do
   printf 'include: "%s"\nout: "%s"\n' "$root/configs/synthetic/$method.yaml" "$out/$method" >"$out/$method.yaml"
 done
 runs=("${methods[@]/#/$out/}")
-accelerate launch --config_file launch/accelerate/cpu2.yaml -m unimatch.train \
-  --config "${runs[@]/%/.yaml}" --set "seed=$seed" --set "data.shards=$out/shards" \
+unimatch train --launch cpu2 --config "${runs[@]/%/.yaml}" --set "seed=$seed" --set "data.shards=$out/shards" \
   --set "data.labeled=$out/split/labeled.txt" --set "data.unlabeled=$out/split/unlabeled.txt"
 
 echo "== 3/3 comparison"
