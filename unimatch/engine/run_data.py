@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.cache import GIGABYTE, Cache, default_folder
 from unimatch.shardset.key_list import list_hash
 from unimatch.tasks.base import Task
+
+SIZES = ("width", "height", "image_size", "second_size", "label_size")  # fields of the index
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,14 @@ def select(shards: ShardSet, name: str) -> Selection:
     if not len(rows):
         raise UserError(f"{name!r} names no samples in {shards.root}")
     return Selection(name, rows, list_hash(shards.keys(rows)))
+
+
+def samples_hash(shards: ShardSet, rows: np.ndarray) -> str:
+    """16 hex digits of the keys of some samples and of the sizes of their images and masks, in pixels and in
+    bytes: the same keys packed from other files, or with another recipe, are other samples.
+    """
+    sizes = np.stack([shards.index[name][rows].astype(np.int64) for name in SIZES])
+    return hashlib.sha256(list_hash(shards.keys(rows)).encode() + sizes.tobytes()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
