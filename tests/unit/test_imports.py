@@ -32,7 +32,7 @@ INTERFACE = "interface"  # what `import unimatch` offers; above all rooms, as en
 # Only these files may import these packages.
 OWNERS = {
     "timm": {"models.encoders", "models.weights", "engine.batchnorm"},
-    "accelerate": {"engine.runtime", "engine.replicas", "engine.zero"},
+    "accelerate": {"engine.runtime", "engine.replicas", "engine.zero", "engine.launcher"},
     "deepspeed": {"engine.zero"},
 }
 # No other part knows of processes and devices.

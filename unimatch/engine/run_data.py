@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from unimatch.shardset.key_list import Published, list_hash, read_list
 from unimatch.tasks.base import Task
 
 SPLITS = "splits"  # the kind of shipped file
+SIZES = ("width", "height", "image_size", "second_size", "label_size")  # fields of the index
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,14 @@ def select(shards: ShardSet, name: str) -> Selection:
     if not len(rows):
         raise UserError(f"{name!r} names no samples in {shards.root}")
     return Selection(name, rows, list_hash(shards.keys(rows)))
+
+
+def samples_hash(shards: ShardSet, rows: np.ndarray) -> str:
+    """16 hex digits of the keys of some samples and of the sizes of their images and masks, in pixels and in
+    bytes: the same keys packed from other files, or with another recipe, are other samples.
+    """
+    sizes = np.stack([shards.index[name][rows].astype(np.int64) for name in SIZES])
+    return hashlib.sha256(list_hash(shards.keys(rows)).encode() + sizes.tobytes()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
