@@ -15,8 +15,8 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from unimatch.annotations.names import composed
 from unimatch.errors import summary
-from unimatch.packing.globs import composed
 from unimatch.packing.names import sample_key
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.key_list import HEADER, read_keys, read_lines
