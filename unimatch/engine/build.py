@@ -127,8 +127,8 @@ def _check_patches(config: RunConfig, patch: int) -> None:
         if side % patch:
             near = sorted({max(1, side // patch) * patch, (side // patch + 1) * patch})
             raise ConfigError(
-                f"{name} is {side}, but {config.model.encoder.name} reads patches of {patch} pixels: set it to "
-                f"a multiple of {patch}, such as {' or '.join(map(str, near))}"
+                f"{name} is {side}, but {config.model.encoder.name} reads patches of {patch} pixels: set it "
+                f"to a multiple of {patch}, such as {' or '.join(map(str, near))}"
             )
 
 

@@ -106,9 +106,7 @@ class ViTEncoder(Encoder):
         extra = net.num_prefix_tokens
         with_position = 0 if net.no_embed_class else extra  # tokens before the patches in pos_embed
         position = net.pos_embed[:, with_position:]
-        x = x.flatten(1, 2) + released_positions(
-            position, net.patch_embed.grid_size, x.shape[1:3], self.patch
-        )
+        x = x.flatten(1, 2) + released_positions(position, net.patch_embed.grid_size, x.shape[1:3])
         tokens = [token for token in (net.cls_token, net.reg_token) if token is not None]
         if tokens:
             before = torch.cat(tokens, dim=1)

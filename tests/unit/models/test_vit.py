@@ -311,6 +311,9 @@ def test_layers_are_all_parameters_once_from_the_image_on(narrow: None):
     names = {id(p): name for name, p in encoder.named_parameters()}
     assert {names[id(p)].split(".")[1] for p in layers[0]} == {"cls_token", "pos_embed", "patch_embed"}
     assert any(names[id(p)] == "net.norm.weight" for p in layers[12])
+
+
+def test_a_cnn_has_no_layers_of_one_kind():
     with pytest.raises(UserError, match="layer_decay is for vision transformers"):
         build_encoder(EncoderConfig("resnet18", "none")).layers()
 
