@@ -105,9 +105,13 @@ def _check(file: Path, head: Any, first: Any) -> None:
         raise DataError(f"{file}: has no {', '.join(lacks)}, so it is no slice of a volume")
     kind = str(head.get("PhotometricInterpretation", "MONOCHROME2"))
     if kind != "MONOCHROME2":
-        raise DataError(f"{file}: has {kind} pixels; slices whose large values are white (MONOCHROME2) are read")
+        raise DataError(
+            f"{file}: has {kind} pixels; slices whose large values are white (MONOCHROME2) are read"
+        )
     if "ModalityLUTSequence" in head:
-        raise DataError(f"{file}: has a table of values (Modality LUT), which is not read; convert it to NIfTI")
+        raise DataError(
+            f"{file}: has a table of values (Modality LUT), which is not read; convert it to NIfTI"
+        )
     for name in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
         mine, other = (np.array(one.get(name), np.float64) for one in (head, first))
         if not np.allclose(mine, other, atol=SAME):

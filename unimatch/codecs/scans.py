@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class ScanRules:
     """How NIfTI volumes and DICOM series become slices. Values have no fixed range, so one of `window` and
     `percentiles` says which become black and white."""
 
-    # In the scan's own units (Hounsfield in CT): the first and below becomes black, the second and above white.
+    # In the scan's own units (Hounsfield in CT): up to the first is black, from the second on white.
     window: tuple[float, float] | None = None
     percentiles: tuple[float, float] | None = None  # of each volume's values; [0, 100]: smallest and largest
     # In which directions of the body slices, rows and columns go, or "stored"; see codecs.nifti.
@@ -54,11 +55,12 @@ def is_nifti(path: str) -> bool:
     return path.lower().endswith(nifti.SUFFIXES)
 
 
-def grid_of(source: Path, path: str, rules: ScanRules) -> Grid:
-    """The grid of an image: a NIfTI file, or a folder of DICOM files. DataError: it cannot be read."""
-    if is_nifti(path):
+def grid_of(source: Path, path: str, files: str, rules: ScanRules) -> Grid:
+    """The grid of an image: a NIfTI file, or a folder of DICOM files, those that the glob `files` matches.
+    DataError: it cannot be read."""
+    if not rules.dicom:
         return nifti.read_grid(source / path, rules.axcodes)
-    series = _series(source / path)
+    series = _series(source / path, files)
     return nifti.grid(source / path, _empty(series), rules.axcodes)
 
 
@@ -70,7 +72,9 @@ def check_label(image: str, grid: Grid, label: str, source: Path, rules: ScanRul
         return  # told as missing when it is read
     mine = nifti.read_grid(source / label, rules.axcodes)
     if mine.shape != grid.shape:
-        raise DataError(f"{label}: has slices of the shape {list(mine.shape)}, its image {image} {list(grid.shape)}")
+        raise DataError(
+            f"{label}: has slices of the shape {list(mine.shape)}, its image {image} {list(grid.shape)}"
+        )
     if mine.affine is None and grid.affine is None:
         return
     if mine.affine is None or grid.affine is None:
@@ -84,39 +88,41 @@ def check_label(image: str, grid: Grid, label: str, source: Path, rules: ScanRul
     if apart > NEAR * float(np.linalg.norm(grid.affine[:3, :3], axis=0).min()):
         raise DataError(
             f"{label}: lies up to {apart:g} mm beside its image {image} (their affines differ); resample it "
-            "to the image's grid, or, if both have their voxels in the same order, set `scans: axcodes: stored`"
+            "to the image's grid, or, if both have their voxels in the same order, set `scans: axcodes: "
+            "stored`"
         )
 
 
 @functools.lru_cache(1)
-def _grey(path: Path, where: str, rules: ScanRules) -> np.ndarray:
-    if is_nifti(path.name):
+def _grey(path: Path, where: str, files: str, rules: ScanRules, stamp: int) -> np.ndarray:
+    if not rules.dicom:
         return rules.grey(nifti.read_nifti(path, rules.axcodes).values, where)
-    series = _series(path)
+    series = _series(path, files)
     image = dicom.read_series(series)
     return rules.grey(nifti.turned(path, image, np.asarray(image.dataobj), rules.axcodes).values, where)
 
 
 @functools.lru_cache(1)
-def _ids(path: Path, where: str, axcodes: str) -> np.ndarray:
+def _ids(path: Path, where: str, axcodes: str, stamp: int) -> np.ndarray:
     return ids(nifti.read_nifti(path, axcodes).values, where)
 
 
-def read_scan_slice(source: Path, path: str, index: int, rules: ScanRules) -> np.ndarray:
+def read_scan_slice(source: Path, path: str, index: int, files: str, rules: ScanRules) -> np.ndarray:
     """uint16 [H, W]: a slice of a scan. The last volume is kept, since its slices are asked for in turn."""
-    return _grey(source / path, path, rules)[index]
+    whole = source / path
+    return _grey(whole, path, files, rules, whole.stat().st_mtime_ns)[index]
 
 
 def read_label_slice(source: Path, path: str, index: int, rules: ScanRules) -> np.ndarray:
     """Integers [H, W]: the ids of a slice. DataError: no whole numbers. FileNotFoundError: no such file."""
-    if not (source / path).is_file():
-        raise FileNotFoundError(path)
-    return _ids(source / path, path, rules.axcodes)[index]
+    whole = source / path
+    return _ids(whole, path, rules.axcodes, whole.stat().st_mtime_ns)[index]
 
 
-def _series(folder: Path) -> dicom.Series:
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return dicom.read_header(folder, [path for path in files if path.name.upper() != "DICOMDIR"])
+def _series(folder: Path, files: str) -> dicom.Series:
+    found = sorted(path for path in folder.iterdir() if fnmatchcase(path.name, files) and path.is_file())
+    hidden = [path for path in found if path.name.startswith(".") or path.name.upper() == "DICOMDIR"]
+    return dicom.read_header(folder, [path for path in found if path not in hidden])
 
 
 def _empty(series: dicom.Series) -> Any:

@@ -101,7 +101,8 @@ def folds(units: np.ndarray, count: int, seed: int, pixels: np.ndarray | None = 
     filled, have = np.zeros(count, np.int64), np.zeros((count, shares.shape[1]))
     fold_of = np.zeros(len(names), np.int64)
     order = keyed.permutation(keyed.key(seed, FOLD_TAG), len(names))
-    for unit in order[np.argsort(-sizes[order], kind="stable")]:  # the largest first: they fit worst
+    # The largest first, and of those what has most of a class: they fit worst.
+    for unit in order[np.lexsort((-shares[order].max(axis=1), -sizes[order]))]:
         room = filled <= filled.min() + sizes[unit] // 2
         fold = int(np.argmin(np.where(room, have @ shares[unit], np.inf)))
         fold_of[unit] = fold
