@@ -47,7 +47,7 @@ def fraction(text: str) -> Fraction:
         ) from error
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="unimatch split", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -79,16 +79,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default="plain",
         help="plain: uniform draw; stratified: classes occur as often as in the subset (%(default)s)",
     )
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument(
-        "--group-by",
-        metavar="RULE",
-        help="samples of a group stay on one side: `volume` (slices VOLUME/000 ...), `folder`, or a regular "
-        'expression for the path, such as "patient(\\d+)"',
-    )
-    group.add_argument(
-        "--group-file", type=Path, metavar="FILE", help="the same by lines `image, group` of a text file"
-    )
+    add_groups(parser)
     parser.add_argument("--seed", type=int, default=0, help="another seed, another draw (%(default)s)")
     parser.add_argument(
         "--also",
@@ -115,6 +106,24 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="folder of the two lists; existing lists are replaced. With several counts or fractions a "
         "folder for each in it, nested: the larger contain the smaller",
     )
+    return parser
+
+
+def add_groups(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--group-by",
+        metavar="RULE",
+        help="samples of a group stay on one side: `volume` (slices VOLUME/000 ...), `folder`, or a regular "
+        'expression for the path, such as "patient(\\d+)"',
+    )
+    group.add_argument(
+        "--group-file", type=Path, metavar="FILE", help="the same by lines `image, group` of a text file"
+    )
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = build_parser()
     args = parser.parse_args(argv)
     if args.list is not None and (args.group_by or args.group_file):
         parser.error("--group-by and --group-file are for drawn splits, not for --list")

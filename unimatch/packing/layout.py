@@ -151,21 +151,20 @@ def image_jobs(layout: Layout, key: str, image: Found, where: SubsetSource) -> I
             layout.recomposed += [used] if template and used not in image.paths(template) else []
             layout.users.setdefault((what, used), []).append(image)
     rules = layout.recipe.scans
-    if rules is not None:
-        files = PurePosixPath(where.images).name
+    files = None if rules is None else PurePosixPath(where.images).name
+    if rules is not None and files is not None:
         grid = scans.grid_of(source, path, files, rules)
         if label is not None:
             scans.check_label(path, grid, label, source, rules)
-        for index in range(grid.shape[0]):
-            yield Job(source, f"{key}/{index:03d}", path, label, None, index, scan=files)
-        return
-    depth = None if member is None else num_slices(source, path)
+        depth: int | None = grid.shape[0]
+    else:
+        depth = None if member is None else num_slices(source, path)
     if depth is None:
         told = where.annotations if drawing is not None else None
         yield Job(source, key, path, label, second, None, drawing, told, parts)
         return
     for index in range(depth):
-        yield Job(source, f"{key}/{index:03d}", path, label, second, index)
+        yield Job(source, f"{key}/{index:03d}", path, label, second, index, scan=files)
 
 
 def shared(layout: Layout) -> Iterator[Problem]:

@@ -68,7 +68,7 @@ def draw_splits(
         raise ConfigError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
     rows = shards.rows(subset)
     others = [shards.rows(name) for name in also_unlabeled]
-    pool = rows[shards.index["label_size"][rows] > 0]
+    pool = labelable(shards, rows)
     if groups is not None:
         check_groups(shards, groups, rows)
     total, unit = (len(rows), np.arange(len(pool))) if groups is None else grouped(groups, rows, pool)
@@ -88,9 +88,7 @@ def draw_splits(
         )
     key = keyed.key(seed, SEED_TAG)
     pixels = sample_pixels(shards, pool) if method == "stratified" else None
-    by_unit = pixels
-    if pixels is not None and groups is not None:
-        by_unit = np.stack([np.bincount(unit, column) for column in pixels.T], 1).astype(np.int64)
+    by_unit = pixels if groups is None or pixels is None else sums(pixels, unit)
     chosen = np.zeros(0, np.int64)
     drawn: dict[int, Split] = {}
     for count in sorted(set(counts)):
@@ -99,18 +97,26 @@ def draw_splits(
         rest = np.concatenate([np.setdiff1d(rows, pool[taken]), *others])
         kept = rest if groups is None else rest[~np.isin(groups[rest], groups[pool[taken]])]
         mine = None if pixels is None else pixels[taken]
-        split = split_of_rows(shards, subset, pool[taken], kept, mine)
+        drawn[count] = split_of_rows(shards, subset, pool[taken], kept, mine)
         if groups is not None:
-            split = replace(
-                split, groups=(count, total), left_out=len(np.unique(rest)) - len(np.unique(kept))
-            )
-        drawn[count] = split
+            left_out = len(np.unique(rest)) - len(np.unique(kept))
+            drawn[count] = replace(drawn[count], groups=(count, total), left_out=left_out)
     return [drawn[count] for count in counts]
 
 
 def grouped(groups: np.ndarray, rows: np.ndarray, pool: np.ndarray) -> tuple[int, np.ndarray]:
     """The number of groups of `rows`, and int64 [len(pool)] which of those with a mask each row is in."""
     return len(np.unique(groups[rows])), np.unique(groups[pool], return_inverse=True)[1]
+
+
+def sums(pixels: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """int64 [groups, num_classes]: the class pixels of each group."""
+    return np.stack([np.bincount(unit, column) for column in pixels.T], 1).astype(np.int64)
+
+
+def labelable(shards: ShardSet, rows: np.ndarray) -> np.ndarray:
+    """Those of the rows that have a mask."""
+    return rows[shards.index["label_size"][rows] > 0]
 
 
 def write_folds(
@@ -130,7 +136,7 @@ def write_folds(
     in neither list.
     """
     rows = shards.rows(subset)
-    pool = rows[shards.index["label_size"][rows] > 0]
+    pool = labelable(shards, rows)
     if groups is not None:
         check_groups(shards, groups, rows)
     units = np.arange(len(pool)) if groups is None else groups[pool]
