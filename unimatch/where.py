@@ -15,6 +15,7 @@ from unimatch.registry import nearest
 
 KINDS = {
     "recipes": "for `unimatch pack --recipe NAME` (`synthetic` is built in), `include: recipes/NAME`",
+    "splits": "for `data.split: NAME` in a run's configuration: the labelled samples as published",
     "configs": "for `include: NAME` in a run's configuration, and for `unimatch train --config NAME`",
     "launch": "for `unimatch train --launch NAME`, `accelerate launch --config_file`; and scripts for bash",
 }
