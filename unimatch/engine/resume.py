@@ -40,7 +40,7 @@ def resume_from(
             f"{config.out} is already at its last step, {state.step} of {total_steps}: nothing to resume; to "
             f"train longer, start a new run with another `out`"
         )
-    state.world = now.world
+    state.world, state.prepared = now.world, now.prepared
     return state, engine
 
 

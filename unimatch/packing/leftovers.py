@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from unimatch.codecs.volumes import h5_member
 from unimatch.packing.findings import EXAMPLES
-from unimatch.packing.globs import CHOICE, alternatives, composed
+from unimatch.packing.globs import CHOICE, Walk, alternatives, composed
 from unimatch.packing.layout import Layout, find_images
 from unimatch.packing.names import Found
 from unimatch.packing.recipe import PLACEHOLDERS
@@ -37,12 +37,16 @@ def examples(paths: Iterable[str]) -> str:
 
 
 def skipped_folders(layout: Layout) -> Iterator[str]:
-    walk = layout.walk
     if layout.recomposed:
         yield (
             f"{len(layout.recomposed)} files were found although their names are composed otherwise "
             f"(Unicode) than those of their images: {examples(layout.recomposed)}"
         )
+    yield from not_walked(layout.walk)
+
+
+def not_walked(walk: Walk) -> Iterator[str]:
+    """What a search did not go into."""
     if walk.loops:
         yield (
             f"{len(walk.loops)} linked folders lead back into a folder that is searched anyway and were left "

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from unimatch.codecs.encode import LabelFormat, PngStorage
+from unimatch.codecs.nifti import check_axcodes
 from unimatch.codecs.volumes import h5_member
 from unimatch.errors import ConfigError
 
@@ -24,6 +25,7 @@ CAME_LATER = (
     "shared_labels",
     "drop_extra",
     "skip_bad",
+    "axcodes",
 )
 
 
@@ -130,6 +132,8 @@ class Recipe:
     palettes_may_differ: bool = False
     shared_labels: bool = False  # several images may have the same label file, or the same second image
     drop_extra: bool = False  # bands behind the first three, and pages behind the first, are left out
+    # How the slices of volumes lie, see codecs.nifti: predict turns NIfTI files alike. None: not known.
+    axcodes: str | None = None
     skip_bad: int = 0  # at most so many images that have something wrong are left out; more are an error
 
     def __post_init__(self) -> None:
@@ -137,6 +141,8 @@ class Recipe:
         self._check_classes()
         if self.fast_decode and self.png == "webp":
             raise ConfigError("fast_decode stores PNG as TIFF; leave png at keep, or take jpeg")
+        if self.axcodes is not None:
+            check_axcodes(self.axcodes)
         lowest = {"downscale": 1, "shard_mb": 1, "first_id": 0, "label_tolerance": 0, "skip_bad": 0}
         for name, low in lowest.items():
             if getattr(self, name) < low:
