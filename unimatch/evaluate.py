@@ -1,4 +1,4 @@
-"""Evaluates a run: `unimatch evaluate RUN [--data test]`; under `accelerate launch`: -m unimatch.evaluate."""
+"""Evaluates a run: `unimatch evaluate RUN [--data test] [--launch gpu8]`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from unimatch.engine.build import build_evaluator
 from unimatch.engine.checkpoint import check_taxonomy
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.evaluate import report
+from unimatch.engine.launcher import add_launch_options, launched
 from unimatch.engine.restore import restore
 from unimatch.engine.run_data import open_shards, select
 from unimatch.engine.runtime import Runtime
@@ -36,7 +37,10 @@ def main(args: list[str]) -> None:
     )
     parser.add_argument("--workers", type=int, default=2, help="data workers per process (default: 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_launch_options(parser)
     options = parser.parse_args(args)
+    if launched("unimatch.evaluate", options, args):
+        return
     if options.batch < 1:
         parser.error(f"--batch must be at least 1, found {options.batch}")
     if options.workers < 0:

@@ -4,6 +4,8 @@
 `--second FOLDER`, the same file names at the second date, and its overlays show both dates side by side.
 A medical run also takes whole volumes (.h5, .nii, .nii.gz): their class ids are written as files of the same
 kind on the same grid, and the overlay is a sheet of all slices. legend.png says which colour is which class.
+
+Files are read and changed as packing did with those that the run learnt from, see docs/predict.md.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from unimatch.engine.entry import Parser, run_entry
 from unimatch.errors import DataError, UserError
 from unimatch.interface import Run, load
 from unimatch.packing.leftovers import PICTURES
-from unimatch.predict_inputs import LEGEND, Inputs, find_inputs
+from unimatch.predicting.inputs import LEGEND, Inputs, find_inputs
 
 
 def arguments(args: list[str]) -> argparse.Namespace:

@@ -16,7 +16,7 @@ from unimatch import evaluate, plan, predict, train
 from unimatch.codecs.sheet import GAP, MARGIN, TILE
 from unimatch.engine.log import read_metrics
 from unimatch.errors import UserError
-from unimatch.predict_inputs import find_inputs
+from unimatch.predicting.inputs import find_inputs
 
 
 @pytest.fixture(scope="module")

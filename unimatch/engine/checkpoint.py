@@ -43,6 +43,7 @@ class TrainerState:
     skipped: int = 0  # unreadable samples replaced so far
     # What packing did to images, see codecs.prepared; None: not known.
     prepared: dict[str, Any] | None = None
+    best_over: str = ""  # what the best figure leaves out, as engine.evaluate.over says it
     format: int = FORMAT
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from unimatch.annotations import labelme
 from unimatch.codecs import volumes
 from unimatch.codecs.encode import Encoded, ImageRules, LabelFormat, downscaled, pack_image, png
 from unimatch.codecs.opening import UNREADABLE
@@ -52,12 +53,14 @@ def convert(job: Job, rules: Rules) -> Outcome:
         name = job.second
         second = attempt("second image", name, lambda: read_image(job, name, rules.images))
     label = None
-    if job.has_label:
+    alone = bool(job.parts) or rules.labels.kind in ("ids", "colors", "panoptic")
+    if job.has_label and (image is not None or alone):  # shapes are drawn for the size of an image
+        size = (image.full_size or image.size) if image is not None else (0, 0)
         turned = Turned(image.turn, image.full_size or image.size) if image and image.turn > 1 else None
         label = attempt(
             "label",
-            job.label or job.annotations or job.image,
-            lambda: read_label(job, rules.labels, rules.images.downscale, turned),
+            job.label or (job.parts[0][1] if job.parts else None) or job.annotations or job.image,
+            lambda: read_label(job, rules.labels, rules.images.downscale, size, turned),
         )
         problems += label.problems if label else []
     if image is not None:
@@ -79,7 +82,8 @@ def mismatches(job: Job, image: Encoded, second: Encoded | None, label: Label | 
     if second is not None and second.size != image.size:
         found.append(size_mismatch(job.second, second.size, job, image))
     if label is not None and label.ids is not None and label.ids.shape != image.size:
-        found.append(size_mismatch(job.label, label.ids.shape, job, image))
+        name = job.parts[0][1] if job.parts else job.label
+        found.append(size_mismatch(name, label.ids.shape, job, image))
     if second is not None and second.ext != image.ext:
         text = f"{job.second}: is stored as {second.ext}, its image {job.image} as {image.ext}; convert one"
         found.append(Problem("mixed pair", text))
@@ -116,6 +120,8 @@ def make_sample(
 
 def read_image(job: Job, name: str, rules: ImageRules) -> Encoded:
     """The image as it is stored. DataError and others of UNREADABLE; FileNotFoundError: no such file."""
+    if name.lower().endswith(".json"):
+        return pack_image(labelme.embedded_image((job.source / name).read_bytes(), name), name, rules)
     if job.member is None:
         return pack_image((job.source / name).read_bytes(), name, rules)
     values = volumes.grey(volumes.read_slice(job.source, name, job.slice), name)

@@ -39,6 +39,11 @@ class PixelTask(Task):
         blur = config.views.blur
         self._blur_radius = blur_radius(blur.sigma[1]) if blur.p else 0
 
+    def without_effect(self) -> list[str]:
+        loss = getattr(self.config, "loss", None)  # the medical losses have no settings
+        text = loss.without_effect(self.config.views.crop) if loss else None
+        return [text] if text else []
+
     def normalize(self, image: Tensor) -> Tensor:
         """float32 [B, ..., C, H, W]: uint8 [B, ..., H, W, C] minus the mean, over the deviation.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unimatch.errors import UserError
-from unimatch.predict_inputs import find_inputs
+from unimatch.predicting.inputs import find_inputs
 
 
 def touch(root: Path, *names: str) -> Path:
