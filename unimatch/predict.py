@@ -14,7 +14,6 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,13 +117,16 @@ def _preparation(run: Run, axcodes: str | None, inputs: Inputs) -> Iterator[str]
             "them; ids and colors have the size of the files, overlays are smaller"
         )
     if axcodes is not None:
-        run.prepared = replace(run.prepared, axcodes=axcodes)
+        run.prepared = run.prepared.turned_to(axcodes)
     if any(name.name.lower().endswith(nifti.SUFFIXES) for name in inputs.names):
-        known = run.prepared.axcodes is not None
-        yield (
-            f"NIfTI volumes were turned to axcodes {run.prepared.axcodes or AXCODES}"
-            + ("" if known else "; if the slices that the run learnt from lie otherwise, give --axcodes")
+        rules = run.prepared.scan_rules
+        how = (
+            f"window {list(rules.window)}" if rules.window else f"percentiles {list(rules.percentiles or ())}"
         )
+        told = f"NIfTI volumes were turned to axcodes {rules.axcodes}, from black to white by {how}"
+        if not run.prepared.knows_axcodes:
+            told += "; if the slices that the run learnt from lie otherwise, give --axcodes"
+        yield told
 
 
 def _predict_image(run: Run, files: list[Path], options: argparse.Namespace, name: Path) -> None:

@@ -6,7 +6,7 @@ Everything that people give to predict comes through here; packing reads by the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from unimatch.codecs.decode import PNG_SIGNATURE, decode_grey, image_header
 from unimatch.codecs.encode import AsPacked, ImageRules, PngStorage, as_packed, downscaled
 from unimatch.codecs.nifti import AXCODES
 from unimatch.codecs.opening import UNREADABLE
-from unimatch.codecs.volume_files import Volume, read_volume
+from unimatch.codecs.scans import ScanRules
+from unimatch.codecs.volume_files import STRETCHED, Volume, read_volume
 from unimatch.errors import DataError
 
 GREY_MODES = ("1", "L", "LA")
@@ -27,21 +28,40 @@ GREY_MODES = ("1", "L", "LA")
 class Preparation:
     """What a recipe did to images, beside turning photos upright: settings of the same names.
 
-    axcodes: how slices of volumes lie, see codecs.nifti; None: the recipe does not say it.
+    scans: how NIfTI files became slices; None: the slices were in HDF5 files, or there were none.
+    axcodes: how the slices of HDF5 files lie, see codecs.nifti; None: the recipe does not say it.
     """
 
     downscale: int = 1
     png: PngStorage = "keep"
     drop_extra: bool = False
+    scans: ScanRules | None = None
     axcodes: str | None = None
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Preparation:
         """From a recipe's settings as an index keeps them, or from what `to_json` gave."""
-        return cls(**{name: settings[name] for name in cls.__dataclass_fields__ if name in settings})
+        found = {name: settings[name] for name in cls.__dataclass_fields__ if name in settings}
+        if found.get("scans") is not None:
+            found["scans"] = ScanRules(**{name: as_tuple(value) for name, value in found["scans"].items()})
+        return cls(**found)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def scan_rules(self) -> ScanRules:
+        """How NIfTI files are read, also where the recipe does not say it."""
+        return self.scans or replace(STRETCHED, axcodes=self.axcodes or AXCODES)
+
+    @property
+    def knows_axcodes(self) -> bool:
+        return self.scans is not None or self.axcodes is not None
+
+    def turned_to(self, axcodes: str) -> Preparation:
+        """The same with NIfTI files turned otherwise."""
+        scans = None if self.scans is None else replace(self.scans, axcodes=axcodes)
+        return replace(self, scans=scans, axcodes=axcodes)
 
     def read_photo(self, path: Path) -> tuple[np.ndarray, tuple[int, int]]:
         """uint8 [h, w, 3] of a picture, and its height and width as people see it.
@@ -70,7 +90,7 @@ class Preparation:
 
     def read_volume(self, path: Path) -> Volume:
         """The slices of an HDF5 or NIfTI file. DataError as `volume_files.read_volume`."""
-        return read_volume(path, self.axcodes or AXCODES, self.downscale)
+        return read_volume(path, self.scan_rules, self.downscale)
 
     def _picture(self, data: bytes, where: str) -> AsPacked:
         try:
@@ -81,6 +101,10 @@ class Preparation:
         except UNREADABLE as error:
             text = str(error) or type(error).__name__
             raise DataError(f"{where}: is damaged or cut short ({text.splitlines()[0]})") from error
+
+
+def as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def restored(ids: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -10,12 +10,14 @@ import numpy as np
 
 from unimatch.codecs import nifti
 from unimatch.codecs.encode import downscaled
-from unimatch.codecs.nifti import AXCODES, Nifti, read_nifti, write_ids
-from unimatch.codecs.volumes import LEVELS_16, grey, opened
+from unimatch.codecs.nifti import Nifti, read_nifti, write_ids
+from unimatch.codecs.scans import ScanRules
+from unimatch.codecs.volumes import grey, opened
 from unimatch.errors import DataError
 
 H5_SUFFIXES = (".h5", ".hdf5")
 VOLUME_SUFFIXES = H5_SUFFIXES + nifti.SUFFIXES
+STRETCHED = ScanRules(percentiles=(0, 100))
 IMAGE, LABEL = "image", "label"  # data sets of HDF5 files
 
 
@@ -33,18 +35,19 @@ def is_volume(path: Path) -> bool:
     return path.name.lower().endswith(VOLUME_SUFFIXES)
 
 
-def read_volume(path: Path, axcodes: str = AXCODES, downscale: int = 1) -> Volume:
+def read_volume(path: Path, rules: ScanRules = STRETCHED, downscale: int = 1) -> Volume:
     """The volume of a file: grey values of 16 bits, height and width divided by `downscale` as in packing.
 
     HDF5: the data set `image`, [D, H, W] or one slice [H, W], with the values that packing takes: floats from
     0 to 1, or integers of 8 or 16 bits, whose largest possible value is white.
-    NIfTI: turned so that slices, rows and columns go as `axcodes` say, see codecs.nifti. Scanners' values
-    have no fixed range, so the volume's smallest value becomes black and its largest white, as was done for
-    the public ACDC files.
+    NIfTI: as `rules` say, of which `dicom` has no meaning here. Scanners' values have no fixed range: by
+    default the volume's smallest value becomes black and its largest white, as was done for the public ACDC
+    files.
     DataError: no such file, another content, or values without an order (NaN).
     """
     if path.name.lower().endswith(nifti.SUFFIXES):
-        return _volume(*_read_nifti(path, axcodes), path, downscale)
+        scan = read_nifti(path, rules.axcodes)
+        return _volume(rules.grey(scan.values, str(path)), scan, path, downscale)
     try:
         with opened(path.parent, f"{path.name}#{IMAGE}") as data:
             values = grey(data[()], str(path))
@@ -60,16 +63,6 @@ def _volume(values: np.ndarray, like: Nifti | tuple[int, ...], path: Path, downs
     if slices.dtype == np.uint8:
         slices = slices.astype(np.uint16) * np.uint16(257)
     return Volume(slices, size, like)
-
-
-def _read_nifti(path: Path, axcodes: str) -> tuple[np.ndarray, Nifti]:
-    scan = read_nifti(path, axcodes)
-    values = scan.values.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise DataError(f"{path}: has pixels that are NaN or infinite; replace them first")
-    low, high = float(values.min()), float(values.max())
-    scaled = np.rint((values - low) * (LEVELS_16 / (high - low) if high > low else 0.0))
-    return scaled.astype(np.uint16), scan
 
 
 def write_labels(path: Path, ids: np.ndarray, volume: Volume) -> None:

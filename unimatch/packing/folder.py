@@ -59,8 +59,10 @@ def pack(
             recipe.drop_extra,
             () if made_up else tuple(map(packed, taxonomy.colors)),
             LabelClasses.of(recipe.segments, taxonomy.names) if recipe.segments else LabelClasses(()),
+            recipe.scans,
             recipe.segments is not None and recipe.segments.overlap == "later",
         ),
+        recipe.scans,
         recipe.label_format,
         taxonomy.num_classes,
     )

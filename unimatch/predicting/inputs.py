@@ -79,8 +79,7 @@ def _images(folder: Path, out: Path, suffixes: tuple[str, ...]) -> Inputs:
     if results:
         told.append(f"{len(results)} files of earlier results were left out: {examples(results)}")
     if walk.hidden_files:
-        hidden = sorted(walk.hidden_files)
-        told.append(f"{len(hidden)} files whose names begin with a dot were left out: {examples(hidden)}")
+        told.append(f"{len(walk.hidden_files)} files whose names begin with a dot were left out")
     told += not_walked(walk)
     if others:
         endings = Counter(PurePosixPath(path).suffix.lower() or "no ending" for path in others)

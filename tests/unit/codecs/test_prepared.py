@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import cv2
 import h5py
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,8 +17,10 @@ from tests.support.tiff_files import tiff_bytes
 from unimatch.codecs.decode import decode_grey, decode_image
 from unimatch.codecs.encode import ImageRules, pack_image, png
 from unimatch.codecs.prepared import Preparation, restored
+from unimatch.codecs.scans import ScanRules
 from unimatch.errors import DataError
-from unimatch.packing.convert import read_image
+from unimatch.packing.convert import Rules, read_image
+from unimatch.packing.labels import LabelRules
 from unimatch.packing.layout import Job
 
 COLOR = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 7, 3), np.uint8), (45, 33))
@@ -110,6 +114,10 @@ def test_what_the_recipe_leaves_out_is_left_out(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels, decode_image(packed.data, "a.tif"))
 
 
+def packing(downscale: int, scans: ScanRules | None = None) -> Rules:
+    return Rules(ImageRules(downscale), LabelRules("ids", {}), scans, "zst", 2)
+
+
 @pytest.mark.parametrize("downscale", [1, 2, 3])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_volumes_and_grey_pictures_are_made_smaller_as_packing_does(
@@ -123,13 +131,37 @@ def test_volumes_and_grey_pictures_are_made_smaller_as_packing_does(
     assert volume.size == (17, 22)
     for number, one in enumerate(volume.slices):
         job = Job(tmp_path, "k", "v.h5#image", slice=number)
-        packed = read_image(job, "v.h5#image", ImageRules(downscale))
+        packed = read_image(job, "v.h5#image", packing(downscale))
         np.testing.assert_array_equal(one, decode_grey(packed.data, "v"))
     if dtype is not np.float32:
         (tmp_path / "slice.png").write_bytes(png(values[0]))
         grey, size = Preparation(downscale).read_grey(tmp_path / "slice.png")
         np.testing.assert_array_equal(grey, volume.slices[0])
         assert size == (17, 22)
+
+
+@pytest.mark.parametrize("downscale", [1, 2])
+@pytest.mark.parametrize(
+    "scans",
+    [
+        ScanRules(window=(-20, 60.5), axcodes="SRA"),
+        ScanRules(percentiles=(2, 95)),
+        ScanRules(percentiles=(0, 100), axcodes="stored"),
+    ],
+    ids=str,
+)
+def test_scans_become_grey_as_packing_makes_them(tmp_path: Path, scans: ScanRules, downscale: int) -> None:
+    values = np.random.default_rng(3).normal(10, 50, (9, 8, 4)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([-1, 1, 3, 1.0])), tmp_path / "v.nii")
+    prepared = Preparation(downscale, scans=scans)
+    prepared = Preparation.of(json.loads(json.dumps(prepared.to_json())))
+    assert prepared.scans == scans and prepared.knows_axcodes
+    for number, one in enumerate(prepared.read_volume(tmp_path / "v.nii").slices):
+        job = Job(tmp_path, "k", "v.nii", slice=number, scan="*.nii")
+        packed = read_image(job, "v.nii", packing(downscale, scans))
+        np.testing.assert_array_equal(one, decode_grey(packed.data, "v"))
+    turned = prepared.turned_to("ASR").scans
+    assert turned is not None and (turned.axcodes, turned.window) == ("ASR", scans.window)
 
 
 def test_grey_files_of_any_format_are_grey_and_others_are_refused(tmp_path: Path) -> None:
