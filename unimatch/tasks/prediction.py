@@ -29,8 +29,8 @@ class EvaluateConfig:
     window: side of the windows or of the centre, in pixels; by default the training crop.
     stride: pixels from one window to the next in mode "sliding"; by default int(window * 2/3).
     border: what of windows that reach over the right or lower border. "cut": they are smaller, and every
-        stride inside the image starts one (UniMatch); "inside": the last one is moved back, and all have one size
-        (UniMatch V2), as a vision transformer needs it.
+        stride inside the image starts one (UniMatch); "inside": the last one is moved back, and all have one
+        size (UniMatch V2), as a vision transformer needs it.
     multiple_of: in mode "whole", images are resized to the nearest multiple of this per side (halves up, at
         least one) and the logits back; 1 leaves them as they are. A vision transformer needs its patch size.
     """
