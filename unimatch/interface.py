@@ -214,7 +214,8 @@ class Run:
                 f"{list(given.shape)} of {given.dtype}"
             )
         single = images.ndim == axes
-        return np.ascontiguousarray(images[None] if single else images), single
+        batch = images[None] if single else images
+        return np.require(batch, requirements=["C", "W"]), single  # what Pillow gives is to be read only
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,7 @@ def predicted(run: Path, images: Path, out: Path, *arguments: str) -> dict[str, 
     return {path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (out / "ids").glob("*.png")}
 
 
+@pytest.mark.filterwarnings("error")
 def test_files_are_predicted_as_their_packed_samples(
     finished: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
