@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 
+from unimatch.codecs.prepared import Preparation
 from unimatch.data.decoded import Decoded, node_memory
 from unimatch.data.evaluation import eval_loader
 from unimatch.data.stages import Monitor
@@ -129,6 +130,7 @@ def _first_state(data: RunData, task: Task, runtime: Runtime) -> checkpoint.Trai
         taxonomy=data.shards.taxonomy.to_json(),
         splits={name: selection.hash for name, selection in data.selections.items()},
         world=runtime.world,
+        prepared=None if data.shards.recipe is None else Preparation.of(data.shards.recipe).to_json(),
     )
 
 
