@@ -13,7 +13,7 @@ import yaml
 
 from unimatch import config
 from unimatch.errors import DataError
-from unimatch.inspection import guess_masks, guess_sets, guess_tools
+from unimatch.inspection import guess_masks, guess_scans, guess_sets, guess_tools
 from unimatch.inspection.inventory import PICTURES, Guess, Inventory
 from unimatch.packing.recipe import Recipe
 
@@ -26,8 +26,8 @@ KINDS = {
     "Supervisely (ann and img folders)": guess_tools.guess_supervisely,
     "LabelMe (JSON files with shapes)": guess_tools.guess_labelme,
     "YOLO outlines (data.yaml, images and labels)": guess_tools.guess_yolo,
-    "DICOM series": guess_masks.guess_dicom,
-    "NIfTI volumes": guess_masks.guess_nifti,
+    "DICOM series": guess_scans.guess_dicom,
+    "NIfTI volumes": guess_scans.guess_nifti,
     "one mask a class (masks/a_road.png, masks/road/a.png)": guess_masks.guess_class_masks,
     "images with masks of their names": guess_masks.guess_masks,
 }

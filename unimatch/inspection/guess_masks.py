@@ -1,4 +1,4 @@
-"""Recognises folders of images with masks, one mask a class, NIfTI volumes and DICOM series."""
+"""Recognises folders of images with masks, and of one mask a class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from unimatch.codecs.opening import open_picture
 from unimatch.errors import DataError
 from unimatch.inspection.guess_tools import with_labels
 from unimatch.inspection.inventory import (
-    PICTURES,
     Guess,
     Inventory,
     choice,
@@ -31,7 +30,6 @@ WORDS = re.compile(
 LOOKED_AT = 40  # masks whose values are read
 FEW = 64  # values or colours: with more a picture is no mask
 VOID = 255
-MAGIC = b"DICM"  # at byte 128
 
 
 def is_mask_folder(folder: str) -> bool:
@@ -223,70 +221,3 @@ def guess_class_masks(inventory: Inventory) -> Guess | None:
         guess.recipe |= {**class_settings(counts), "subsets": named_subsets([(folder, settings)])}
         return guess
     return None
-
-
-def guess_nifti(inventory: Inventory) -> Guess | None:
-    folders = [folder for folder in inventory.folders if inventory.named(folder, ".nii", ".nii.gz")]
-    images = [folder for folder in folders if not is_mask_folder(re.sub(r"(tr|ts)$", "", folder, flags=re.I))]
-    guess = Guess("NIfTI volumes", {"scans": {"percentiles": [0.5, 99.5]}})
-    entries = []
-    for folder in images:
-        near = sorted(folders, key=lambda one: -kinship(folder, one))
-        names = inventory.named(folder, ".nii", ".nii.gz")
-        ending = ".nii.gz" if names[0].endswith(".gz") else ".nii"
-        best: tuple[int, str, str] = (0, "", "")
-        for other in near:
-            labels = set(inventory.named(other, ".nii", ".nii.gz"))
-            for tail, mark in (("", "{stem}"), ("_0000", "{name}")):
-                hits = sum(name.replace(f"{tail}{ending}", ending) in labels for name in names)
-                if other != folder and hits > best[0]:
-                    best = (hits, tail, f"{other}/{mark}{ending}")
-        settings: dict[str, Any] = {"images": join(folder, f"*{best[1]}{ending}")}
-        if best[0]:
-            settings["labels"] = best[2]
-        if 0 < best[0] < len(names):
-            settings["skip_unlabeled"] = True
-            guess.unsure.append(f"{len(names) - best[0]} of {len(names)} volumes in {folder} have no label")
-        guess.saw.append(f"{len(names)} volumes in {folder or 'the folder'}, {best[0]} with a label")
-        entries.append((folder, settings))
-    if not entries:
-        return None
-    guess.unsure.append("which values become black and white: in CT better a window, such as [-160, 240]")
-    guess.recipe["classes"] = ["background", "object"]
-    guess.unsure.append("nothing names the classes, nor says how many there are")
-    guess.recipe["subsets"] = named_subsets(entries)
-    return guess
-
-
-def guess_dicom(inventory: Inventory) -> Guess | None:
-    series: dict[str, list[str]] = {}
-    for folder, names in inventory.folders.items():
-        found = [name for name in names if name.upper() != "DICOMDIR" and not name.lower().endswith(PICTURES)]
-        if found and inventory.read(join(folder, found[0]))[128:132] == MAGIC:
-            series[folder] = found
-    if not series:
-        return None
-    guess = Guess("DICOM series", {"scans": {"dicom": True, "percentiles": [0.5, 99.5]}})
-    guess.saw.append(f"{len(series)} folders of DICOM files, {sum(map(len, series.values()))} files")
-    plain = all(not name.lower().endswith(".dcm") for names in series.values() for name in names)
-    above = {PurePosixPath(folder).parent.as_posix() for folder in series}
-    base = next(iter(above)) if len(above) == 1 else "**"
-    images = (
-        f"{base}/*/{'*' if plain else '*.dcm'}".removeprefix("./")
-        if len(above) == 1
-        else f"**/{'*' if plain else '*.dcm'}"
-    )
-    settings: dict[str, Any] = {"images": images}
-    for folder in inventory.folders:
-        labels = set(map(stem, inventory.named(folder, ".nii", ".nii.gz")))
-        hits = sum(PurePosixPath(one).name in labels for one in series)
-        if hits:
-            ending = ".nii.gz" if inventory.named(folder, ".nii.gz") else ".nii"
-            settings |= {"labels": join(folder, "{stem}" + ending), "skip_unlabeled": True}
-            guess.saw.append(f"{hits} labels in {folder}")
-    if "labels" not in settings:
-        guess.unsure.append("no NIfTI file has the name of a series' folder: without labels here")
-    guess.unsure.append("which values become black and white: in CT better a window, such as [-160, 240]")
-    guess.unsure.append("nothing names the classes, nor says how many there are")
-    guess.recipe |= {"classes": ["background", "object"], "subsets": {"train": settings}}
-    return guess

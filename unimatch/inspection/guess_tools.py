@@ -43,6 +43,10 @@ def labels_of(guess: Guess, drawings: list[Drawing]) -> Counter[str]:
 
 
 def finish(guess: Guess, labels: Counter[str], subsets: dict[str, Any]) -> Guess:
+    without = [name for name, count in labels.items() if not count]
+    if without:
+        guess.saw.append(f"labels without a shape, which are no classes here: {', '.join(without)}")
+    labels = +labels
     guess.saw.append(f"shapes of each label: {counted(labels)}")
     guess.saw.append("pixels of no shape are taken as the background")
     if not labels:
@@ -131,11 +135,10 @@ def guess_supervisely(inventory: Inventory) -> Guess | None:
     for path in inventory.files("meta.json"):
         try:
             known = supervisely.class_names(inventory.read(path), path)
-            guess.saw.append(
-                f"{path} lists {len(known)} classes; without a shape: {sorted(set(known) - set(labels))}"
-            )
+            guess.saw.append(f"{path} lists {len(known)} classes")
         except DataError:
             continue
+        labels.update(dict.fromkeys(known, 0))
     return finish(guess, labels, named_subsets(entries))
 
 

@@ -54,6 +54,10 @@ class Inventory:
         """The names in a folder with one of these endings."""
         return [name for name in self.folders.get(folder, []) if name.lower().endswith(suffixes)]
 
+    def files_in(self, folder: str, *suffixes: str) -> list[str]:
+        """The paths of the files in a folder with one of these endings."""
+        return [join(folder, name) for name in self.named(folder, *suffixes)]
+
     def pictures(self, folder: str) -> list[str]:
         return self.named(folder, *PICTURES)
 
