@@ -90,6 +90,8 @@ PHOTOGRAPHS = {
     "loss.ohem_min_kept_per_image": 100_000,
     "evaluate.mode": "whole",
     "evaluate.window": None,
+    "evaluate.stride": None,
+    "evaluate.border": "cut",
     "evaluate.multiple_of": 1,
 }
 TASK = {

@@ -124,6 +124,11 @@ def _check_patches(config: RunConfig, patch: int) -> None:
         sides["task.evaluate.multiple_of"] = evaluate.multiple_of
     elif mode != "crop" and evaluate.window is not None:
         sides["task.evaluate.window"] = evaluate.window
+    if mode == "sliding" and patch > 1 and evaluate.border != "inside":
+        raise ConfigError(
+            f"task.evaluate.border is {evaluate.border}, but {config.model.encoder.name} reads patches of "
+            f"{patch} pixels, which windows of any size do not divide into: set it to inside"
+        )
     for name, side in sides.items():
         if side % patch:
             near = sorted({max(1, side // patch) * patch, (side // patch + 1) * patch})
