@@ -70,7 +70,8 @@ def load(
     run: a run's folder, or that of one of its checkpoints.
     checkpoint: "last" (the default), "best" or the number of a step.
     network: which one of the checkpoint, such as the teacher; by default the one whose figures are reported.
-    changes: mode, window or stride other than in the run's task.evaluate: mode="sliding" for large images.
+    changes: mode, window, stride or border other than in the run's task.evaluate, such as mode="sliding" for
+        large images.
     """
     unknown = sorted(set(changes) - set(NAMES))
     if unknown:

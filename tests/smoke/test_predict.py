@@ -156,6 +156,8 @@ def test_mode_window_and_stride_are_settings_of_both_commands(
     files = predicted(finished, source / "val" / "a.png", tmp_path / "out", *arguments)
     run = unimatch.load(finished, mode="sliding", window=32, stride=16)
     assert np.array_equal(files["a.png.png"], run.predict_file(source / "val" / "a.png"))
+    inside = unimatch.load(finished, mode="sliding", window=32, stride=16, border="inside")
+    assert (inside.predict_file(source / "val" / "a.png") != files["a.png.png"]).any()
     assert (files["a.png.png"] != unimatch.load(finished).predict_file(source / "val" / "a.png")).any()
     capsys.readouterr()
     evaluate.main([str(finished), "--workers", "0", *arguments, "--json", str(tmp_path / "e.json")])

@@ -8,13 +8,13 @@ from typing import Any
 
 from unimatch.engine.run_config import RunConfig
 from unimatch.errors import UserError
-from unimatch.tasks.prediction import MODES, EvaluateConfig
+from unimatch.tasks.prediction import BORDERS, MODES, EvaluateConfig
 
-NAMES = ("mode", "window", "stride")
+NAMES = ("mode", "window", "stride", "border")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """--mode, --window and --stride, called as in the configuration."""
+    """--mode, --window, --stride and --border, called as in the configuration."""
     parser.add_argument(
         "--mode",
         choices=MODES,
@@ -26,6 +26,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--stride", type=int, metavar="PIXELS", help="from one window to the next (default: 2/3 of a window)"
+    )
+    parser.add_argument(
+        "--border",
+        choices=BORDERS,
+        help="windows at the right or lower border: cut off, or moved inside as a vision transformer needs",
     )
 
 

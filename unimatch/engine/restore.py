@@ -45,7 +45,7 @@ def restore(
     """The network of a run's checkpoint on this process's device, in eval mode.
 
     which: "last", "best", or the number of a step; network: None for the one that gives the headline figure.
-    changes: of mode, window or stride, see engine.prediction_mode.
+    changes: of mode, window, stride or border, see engine.prediction_mode.
     """
     config = read_config(run)
     set_mode(config, changes or {})

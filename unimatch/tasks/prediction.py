@@ -22,6 +22,8 @@ Read = Callable[[int, int, int, int], Tensor]
 
 Mode = Literal["whole", "sliding", "centre"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+Border = Literal["cut", "inside"]
+BORDERS: tuple[Border, ...] = get_args(Border)
 
 
 @dataclass
@@ -42,7 +44,7 @@ class EvaluateConfig:
     mode: Mode = "whole"
     window: int | None = None
     stride: int | None = None
-    border: Literal["cut", "inside"] = "cut"
+    border: Border = "cut"
     multiple_of: int = 1
 
     def __post_init__(self) -> None:
