@@ -41,7 +41,7 @@ def pack(
     if recipe.label_tolerance:
         kind, known = recipe.label_kind, pairs
         if kind == "class_masks":
-            kind, known = "ids", BINARY[1]
+            kind, known = "ids", BINARY
         check_tolerance(recipe.label_tolerance, kind, known)
     unannotated = IGNORE_INDEX
     if recipe.segments is not None and recipe.segments.unannotated == "other":
