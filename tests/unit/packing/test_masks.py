@@ -336,3 +336,36 @@ def test_a_mask_with_a_rotation_of_its_own(tmp_path: Path) -> None:
     packed = pack(recipe(), source, tmp_path / "out")
     assert np.array_equal(labels_of(tmp_path / "out")["img/a"], EXPECTED)
     assert packed.told == ("1 masks were turned upright by an EXIF rotation of their own: lab/a.png",)
+
+
+def pair_source(root: Path, turns: tuple[int, int], mask: np.ndarray) -> Path:
+    for name, turn in zip(("img", "later"), turns, strict=True):
+        exif = Image.Exif()
+        exif[ORIENTATION] = turn
+        stored = picture(16, 12) if turn >= 5 else picture()
+        save(root / name / "a.jpg", jpeg_bytes(stored, exif=exif))
+    save(root / "lab" / "a.png", mask)
+    return root
+
+
+PAIRS = {"train": SubsetSource("img/*.jpg", "lab/{stem}.png", "later/{stem}.jpg")}
+
+
+@pytest.mark.parametrize("turns", [(1, 3), (3, 1), (2, 3), (3, 6), (6, 8)])
+def test_no_mask_lies_on_the_stored_pixels_of_a_pair_turned_in_two_ways(
+    tmp_path: Path, turns: tuple[int, int]
+) -> None:
+    source = pair_source(tmp_path / "source", turns, IDS)
+    told = refused(source, tmp_path / "out", subsets=PAIRS, labels_drawn_on="stored")
+    assert f"later/a.jpg: has the EXIF rotation {turns[1]}, img/a.jpg {turns[0]}" in told
+    packed = pack(recipe(subsets=PAIRS), source, tmp_path / "out")
+    assert np.array_equal(labels_of(tmp_path / "out")["img/a"], EXPECTED)
+    assert len(packed.told) == 1 and "were turned upright (EXIF rotation)" in packed.told[0]
+
+
+def test_a_pair_whose_second_date_alone_is_turned(tmp_path: Path) -> None:
+    """Its size tells that the mask lies on the upright pictures."""
+    source = pair_source(tmp_path / "source", (1, 6), IDS)
+    packed = pack(recipe(subsets=PAIRS, labels_drawn_on="stored"), source, tmp_path / "out")
+    assert np.array_equal(labels_of(tmp_path / "out")["img/a"], EXPECTED)
+    assert packed.told[0].startswith("1 images of the second date were turned upright")
