@@ -25,7 +25,7 @@ from unimatch.codecs.encode import jpeg, png
 from unimatch.codecs.picture import scaled
 from unimatch.codecs.sheet import Sample, sheet, tile_side
 from unimatch.data.load import load_pair
-from unimatch.engine.checkpoint import check_taxonomy
+from unimatch.engine.checkpoint import check_bands, check_taxonomy
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.log import read_metrics
 from unimatch.engine.restore import restore
@@ -140,6 +140,7 @@ def _overlays(runs: list[Path], names: list[str], count: int) -> np.ndarray:
     shards = open_shards(first.config.data.shards, first.config.data.cache)
     for one in restored:
         check_taxonomy(one.state, shards.taxonomy.to_json(), one.folder)
+        check_bands(one.state, shards.bands(), one.folder)
     if first.config.data.val is None:
         raise UserError(f"{runs[0]} has no data.val any more: name another run first")
     rows = shards.rows(first.config.data.val)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from unimatch.engine.build import build_evaluator
-from unimatch.engine.checkpoint import check_taxonomy
+from unimatch.engine.checkpoint import check_bands, check_taxonomy
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.evaluate import report
 from unimatch.engine.restore import restore
@@ -50,6 +50,7 @@ def main(args: list[str]) -> None:
         data = restored.config.data
         shards = open_shards(options.shards or data.shards, data.cache)
         check_taxonomy(restored.state, shards.taxonomy.to_json(), restored.folder)
+        check_bands(restored.state, shards.bands(), restored.folder)
         name = options.data or data.val
         if name is None:
             raise UserError(

@@ -180,7 +180,16 @@ def run_text(
     out: str,
 ) -> str:
     """The configuration, to be written to `file`, of a run on the shards at `place`, as YAML for people."""
-    defaults, supervised = TASKS[task], method == "supervised"
+    defaults, supervised, bands = TASKS[task], method == "supervised", shards.bands()
+    model = defaults.model
+    if bands is not None:  # "in_channels" goes with the encoder's other settings
+        channels = (
+            f"output_stride: 16, in_channels: {len(bands.order)}}}    # of the bands {list(bands.order)}"
+        )
+        model = "".join(
+            line if line.lstrip().startswith("#") else line.replace("output_stride: 16}", channels)
+            for line in model.splitlines(keepends=True)
+        )
     side = int(np.median(np.minimum(shards.index["width"], shards.index["height"])))
     val = _val(shards)
     return TEXT.format(
@@ -197,7 +206,7 @@ def run_text(
         if val is None
         else f"val: {val}    # evaluated on",
         batch="{labeled: 16}" if supervised else "{labeled: 8, unlabeled: 8}",
-        model=defaults.model,
+        model=model,
         method_section=BASELINE if supervised else PSEUDO.format(method=method),
         task=defaults.task.format(crop=max(32, min(defaults.crop, side // 32 * 32))),
         optimizer=defaults.optimizer,
@@ -210,6 +219,8 @@ def _task(shards: ShardSet) -> str:
     """The task that samples of this kind are for."""
     if shards.index["second_size"].any():
         return "change"
+    if shards.bands() is not None:
+        return "natural"
     first = shards.read(0, with_label=False)
     return "medical" if image_header(first.image, first.where).channels == 1 else "natural"
 

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unimatch.codecs.bands import Bands
 from unimatch.durable import sync
 from unimatch.errors import UserError
 
@@ -41,6 +42,7 @@ class TrainerState:
     splits: dict[str, str]  # hash of each key list
     world: int  # processes that wrote it; any number can read it
     skipped: int = 0  # unreadable samples replaced so far
+    bands: dict[str, Any] | None = None  # Bands of the images; None: ordinary pictures
     format: int = FORMAT
 
 
@@ -218,3 +220,24 @@ def check_taxonomy(saved: TrainerState, taxonomy: dict[str, Any], folder: Path) 
             f"{', '.join(saved.taxonomy['names'])}; the shards have {', '.join(taxonomy['names'])}. "
             f"Use shards with the same classes in the same order, or train a new run"
         )
+
+
+def check_bands(saved: TrainerState, bands: Bands | None, folder: Path) -> None:
+    """UserError if a checkpoint's channels are not those of the shards, or were scaled otherwise."""
+    trained = None if saved.bands is None else Bands.from_json(saved.bands)
+    if trained is None and bands is None:
+        return
+    if trained is None or bands is None:
+        has, lacks = ("was", "are not") if bands is None else ("was not", "are")
+        raise UserError(
+            f"{folder} {has} trained on a set that was packed with `bands`, and the shards {lacks} such a "
+            "set; evaluate on samples that were packed as those of its training"
+        )
+    for name in ("order", "depth", "ranges"):
+        mine, theirs = getattr(trained, name), getattr(bands, name)
+        if mine != theirs:
+            raise UserError(
+                f"{folder} was trained on {trained.describe()} with the ranges {list(trained.ranges)}, the "
+                f"shards have {bands.describe()} with {list(bands.ranges)}; pack them with the same bands, "
+                "depth and scaling: {ranges: ...}"
+            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from unimatch.codecs.bands import Bands
 from unimatch.engine import checkpoint
 from unimatch.engine.build import build_method, build_network, build_task
 from unimatch.engine.run_config import RunConfig
@@ -37,8 +38,9 @@ def restore(run: Path, which: str, network: str | None, runtime: Runtime) -> Res
     state = checkpoint.load_state(folder)
     taxonomy = Taxonomy.from_json(state.taxonomy)
     config.model.encoder.weights = "none"  # every weight comes from the checkpoint
-    net = build_network(config, taxonomy, runtime)
-    task = build_task(config, taxonomy, net)
+    bands = None if state.bands is None else Bands.from_json(state.bands)
+    net = build_network(config, taxonomy, runtime, bands)
+    task = build_task(config, taxonomy, net, bands)
     name = network or next(iter(build_method(config, task, net).eval_nets(net)))
     load_strictly(net, checkpoint.load_network(folder, name), str(folder))
     return Restored(config, net.eval(), task, folder, state)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unimatch.codecs.bands import Bands
 from unimatch.engine.run_config import CacheConfig, RunConfig
 from unimatch.errors import UserError
 from unimatch.methods.base import Method
@@ -43,6 +44,12 @@ class RunData:
 
     shards: ShardSet
     selections: dict[str, Selection]
+
+    @property
+    def bands(self) -> Bands | None:
+        """What the channels of the images are, with the statistics of the subsets that labelled samples are
+        of; None: ordinary pictures."""
+        return self.shards.bands(self.selections["labeled"].rows)
 
 
 def open_data(config: RunConfig) -> RunData:

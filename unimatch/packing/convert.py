@@ -10,12 +10,15 @@ import cv2
 import numpy as np
 
 from unimatch.codecs import volumes
+from unimatch.codecs.bands import Bands
 from unimatch.codecs.encode import Encoded, ImageRules, LabelFormat, pack_image, png
 from unimatch.errors import DataError
 from unimatch.packing.findings import Note, Problem
 from unimatch.packing.labels import Label, LabelRules, Turned, read_label
 from unimatch.packing.layout import Job
 from unimatch.packing.pack import NewSample, Outcome, labeled_sample
+from unimatch.packing.rasters import CLIPPED_NOTE, EMPTY_NOTE, MISSING_NOTE, pack_bands, read_raster_label
+from unimatch.taxonomy import IGNORE_INDEX
 
 # What decoders raise for damaged files; RuntimeError is that of AVIF.
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError)
@@ -32,6 +35,7 @@ class Rules:
     labels: LabelRules
     label_format: LabelFormat
     num_classes: int
+    bands: Bands | None = None  # of rasters; None: ordinary pictures
 
 
 def convert(job: Job, rules: Rules) -> Outcome:
@@ -49,18 +53,22 @@ def convert(job: Job, rules: Rules) -> Outcome:
             problems.append(Problem(f"unreadable {what}", f"{name}: {reason(error, name)}", job.image))
         return None
 
-    image = attempt("image", job.image, lambda: read_image(job, job.image, rules.images))
+    image = attempt("image", job.image, lambda: read_image(job, job.image, rules))
     second = None
     if job.second is not None:
         name = job.second
-        second = attempt("second image", name, lambda: read_image(job, name, rules.images))
+        second = attempt("second image", name, lambda: read_image(job, name, rules))
     label = None
     if job.has_label:
         turned = Turned(image.turn, image.full_size or image.size) if image and image.turn > 1 else None
         label = attempt(
             "label",
             job.label or job.annotations or job.image,
-            lambda: read_label(job, rules.labels, rules.images.downscale, turned),
+            lambda: (
+                read_raster_label(job, rules.labels)
+                if rules.bands is not None and job.drawing is None
+                else read_label(job, rules.labels, rules.images.downscale, turned)
+            ),
         )
         problems += label.problems if label else []
     if image is not None:
@@ -68,6 +76,12 @@ def convert(job: Job, rules: Rules) -> Outcome:
     if problems or image is None:
         return Outcome(None, tuple(replace(problem, image=job.image) for problem in problems))
     ids = label.ids if label else None
+    missing = without_data(image, second)
+    if missing is not None:
+        if missing.all():
+            return Outcome(None, notes=(Note(EMPTY_NOTE, job.key),))
+        if ids is not None:
+            ids[missing] = IGNORE_INDEX
     return Outcome(
         make_sample(job, image, second, ids, rules),
         note=image.note or (second and second.note),
@@ -89,11 +103,21 @@ def mismatches(job: Job, image: Encoded, second: Encoded | None, label: Label | 
     return found
 
 
+def without_data(image: Encoded, second: Encoded | None) -> np.ndarray | None:
+    """bool [H, W]: pixels that hold no data, at any date; None: there are none."""
+    masks = [one.missing for one in (image, second) if one is not None and one.missing is not None]
+    return np.logical_or.reduce(masks) if masks else None
+
+
 def facts(job: Job, image: Encoded, second: Encoded | None, label: Label | None) -> Iterator[Note]:
     """What is told of a sample that is packed."""
     for name, one in ((job.image, image), (job.second, second)):
         if name and one and one.dropped:
             yield Note(DROPPED.format(one.dropped), name)
+        if name and one and one.clipped:
+            yield Note(CLIPPED_NOTE, name, one.clipped)
+        if name and one and one.missing is not None:
+            yield Note(MISSING_NOTE, name, int(one.missing.sum()))
     yield from label.notes if label else []
 
 
@@ -111,21 +135,27 @@ def make_sample(
     data, ext, (height, width) = image[:3]
     later = second and second.data
     if label is None:
-        return NewSample(job.key, data, ext, None, width, height, None, second=later)
-    return labeled_sample(
-        job.key, data, ext, label, rules.num_classes, label_format=rules.label_format, second=later
-    )
+        made = NewSample(job.key, data, ext, None, width, height, None, second=later)
+    else:
+        form = rules.label_format
+        made = labeled_sample(job.key, data, ext, label, rules.num_classes, label_format=form, second=later)
+    if image.sums is None:
+        return made
+    return replace(made, band_sums=image.sums if second is None else image.sums + second.sums)
 
 
-def read_image(job: Job, name: str, rules: ImageRules) -> Encoded:
+def read_image(job: Job, name: str, rules: Rules) -> Encoded:
     """The image as it is stored. DataError and others of UNREADABLE; FileNotFoundError: no such file."""
+    if rules.bands is not None:
+        return pack_bands(job, name, rules.bands)
     if job.member is None:
-        return pack_image((job.source / name).read_bytes(), name, rules)
+        return pack_image((job.source / name).read_bytes(), name, rules.images)
     values = volumes.grey(volumes.read_slice(job.source, name, job.slice), name)
-    if rules.downscale > 1:
-        height, width = values.shape[0] // rules.downscale, values.shape[1] // rules.downscale
+    downscale = rules.images.downscale
+    if downscale > 1:
+        height, width = values.shape[0] // downscale, values.shape[1] // downscale
         if min(height, width) < 1:
-            raise DataError(f"{name}: {values.shape} pixels are too few for downscale {rules.downscale}")
+            raise DataError(f"{name}: {values.shape} pixels are too few for downscale {downscale}")
         values = cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA)
     return Encoded(png(values), "png", (values.shape[0], values.shape[1]))
 

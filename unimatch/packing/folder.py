@@ -17,6 +17,7 @@ from unimatch.packing.labels import LabelRules
 from unimatch.packing.layout import find_layout
 from unimatch.packing.leftovers import leftovers
 from unimatch.packing.pack import Packed, write_set
+from unimatch.packing.rasters import set_bands
 from unimatch.packing.recipe import Recipe
 from unimatch.packing.unknown_values import check_tolerance
 from unimatch.taxonomy import IGNORE_INDEX, default_colors
@@ -44,6 +45,8 @@ def pack(
         assert recipe.segments.other is not None
         unannotated = taxonomy.names.index(recipe.segments.other)
     made_up = taxonomy.colors == default_colors(taxonomy.num_classes)
+    layout = find_layout(recipe, taxonomy.names, source)
+    bands, told = set_bands(layout)
     rules = Rules(
         ImageRules(recipe.downscale, recipe.png, recipe.fast_decode, trust_images, recipe.drop_extra),
         LabelRules(
@@ -57,8 +60,8 @@ def pack(
         ),
         recipe.label_format,
         taxonomy.num_classes,
+        bands,
     )
-    layout = find_layout(recipe, taxonomy.names, source)
     return write_set(
         out,
         taxonomy,
@@ -70,7 +73,8 @@ def pack(
         overwrite=overwrite,
         source_name=str(source),
         problems=layout.problems,
-        told=leftovers(layout),
+        told=[*leftovers(layout), *told],
         skip_bad=recipe.skip_bad,
         one_palette=recipe.label_kind == "ids" and not recipe.palettes_may_differ,
+        bands=bands,
     )

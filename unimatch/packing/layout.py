@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from zlib import crc32
 
 from unimatch import keyed
+from unimatch.codecs.part import Rect
 from unimatch.codecs.volumes import h5_member, num_slices
 from unimatch.errors import DataError
 from unimatch.packing.coco import Annotations, read_annotations
@@ -16,6 +17,7 @@ from unimatch.packing.globs import Walk, alternatives, composed, is_open, name_p
 from unimatch.packing.lists import pick
 from unimatch.packing.names import Ambiguous, Found, is_there, sample_key
 from unimatch.packing.recipe import Recipe, SubsetSource
+from unimatch.packing.survey import BadRaster, Survey
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Job:
     # What the label is drawn from, as JSON, and the file that it comes from.
     drawing: bytes | None = None
     annotations: str | None = None
+    window: Rect | None = None  # of a raster of bands: the pixels of this sample
 
     @property
     def member(self) -> str | None:
@@ -62,11 +65,13 @@ class Layout:
     recomposed: list[str] = field(default_factory=list)  # found in another Unicode form than the image's
     # The images that use a label file, a second image or a picture of an annotation file: (what, its path).
     users: dict[tuple[str, str], list[Found]] = field(default_factory=dict)
+    rasters: Survey | None = None  # of a recipe with `bands`
 
 
 def find_layout(recipe: Recipe, classes: tuple[str, ...], source: Path) -> Layout:
     """The jobs of each subset in packing order, and what is wrong with the layout. Reads no image."""
     layout = Layout(recipe, source, Walk(source))
+    layout.rasters = Survey(source, recipe.bands, recipe.tiles) if recipe.bands else None
     choose_images(layout)
     seen: dict[str, str] = {}
     for subset, images in layout.chosen.items():
@@ -92,6 +97,7 @@ def find_layout(recipe: Recipe, classes: tuple[str, ...], source: Path) -> Layou
             except DataError as error:
                 kind = "bad or missing annotation" if annotations is not None else "unreadable image"
                 kind = "several labels" if isinstance(error, Ambiguous) else kind
+                kind = error.kind if isinstance(error, BadRaster) else kind
                 layout.problems.append(Problem(kind, str(error), image.path))
         layout.jobs[subset] = [job for place in order for job in groups[place]]
     if not recipe.shared_labels:
@@ -138,6 +144,11 @@ def image_jobs(
         if used is not None:
             layout.recomposed += [used] if template and used not in image.paths(template) else []
             layout.users.setdefault((what, used), []).append(image)
+    if layout.rasters is not None:
+        told = None if annotations is None else annotations.path
+        for end, rect in layout.rasters.cut(path, {"label": label, "second image": second}):
+            yield Job(source, f"{key}{end}", path, label, second, None, drawing, told, rect)
+        return
     depth = None if member is None else num_slices(source, path)
     if depth is None:
         told = None if annotations is None else annotations.path

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from unimatch.codecs.encode import LabelFormat, PngStorage
 from unimatch.codecs.volumes import h5_member
 from unimatch.errors import ConfigError
+from unimatch.packing.band_settings import ALL_OF, Scaling, Tiles, check_bands
 
 PLACEHOLDER = re.compile(r"\{[^}]*\}")
 PLACEHOLDERS = ("{stem}", "{file}", "{dir}", "{name}")
@@ -24,6 +25,8 @@ CAME_LATER = (
     "shared_labels",
     "drop_extra",
     "skip_bad",
+    "bands",
+    *ALL_OF,
 )
 
 
@@ -131,10 +134,20 @@ class Recipe:
     shared_labels: bool = False  # several images may have the same label file, or the same second image
     drop_extra: bool = False  # bands behind the first three, and pages behind the first, are left out
     skip_bad: int = 0  # at most so many images that have something wrong are left out; more are an error
+    # Images are rasters (GeoTIFF and others that GDAL reads): these of their bands, from 1, are the channels.
+    bands: tuple[int, ...] = ()
+    scaling: Scaling | None = None  # of their numbers; none: they are stored as they are
+    depth: Literal[8, 16] = 8  # bits a channel that are stored; 16 take about three times the room
+    show: tuple[int, ...] = ()  # three of `bands` that pictures show as red, green and blue; empty: the first
+    nodata: float | None = (
+        None  # a number that means "nothing measured", beside what the files say themselves
+    )
+    tiles: Tiles | None = None  # scenes are cut into these; none: an image is one sample
 
     def __post_init__(self) -> None:
         self._check_subsets()
         self._check_classes()
+        check_bands(self)
         if self.fast_decode and self.png == "webp":
             raise ConfigError("fast_decode stores PNG as TIFF; leave png at keep, or take jpeg")
         lowest = {"downscale": 1, "shard_mb": 1, "first_id": 0, "label_tolerance": 0, "skip_bad": 0}
