@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains supervised, FixMatch and UniMatch from 16 labelled synthetic scenes, on two processes, and compares them.
+# Trains supervised, FixMatch and UniMatch from 8 labelled synthetic scenes, on two processes, and compares them.
 # Usage: bash tools/demo.sh [OUT] [SEED]
 #   OUT   folder for shards, runs and results (default: runs/demo)
 #   SEED  which scenes are labelled, and what the runs draw (default: 0)
@@ -18,9 +18,9 @@ cd "$root"
 export OMP_NUM_THREADS=1 TF_CPP_MIN_LOG_LEVEL=3
 started=$SECONDS
 
-echo "== 1/3 shards: 400 training and 100 validation scenes, 16 of the training scenes labelled"
+echo "== 1/3 shards: 400 training and 100 validation scenes, 8 of the training scenes labelled"
 python tools/make_shards.py --recipe synthetic --out "$out/shards" --overwrite
-python tools/make_splits.py --shards "$out/shards" --subset train --count 16 --method stratified --seed "$seed" --out "$out/split"
+python tools/make_splits.py --shards "$out/shards" --subset train --count 8 --method stratified --seed "$seed" --out "$out/split"
 python tools/check_shards.py "$out/shards" --picture "$out/scenes.png"
 
 echo "== 2/3 training: ${methods[*]}"
@@ -29,8 +29,7 @@ for method in "${methods[@]}"; do
   printf 'include: "%s"\nout: "%s"\n' "$root/configs/synthetic/$method.yaml" "$out/$method" >"$out/$method.yaml"
 done
 runs=("${methods[@]/#/$out/}")
-accelerate launch --config_file launch/accelerate/cpu2.yaml -m unimatch.train \
-  --config "${runs[@]/%/.yaml}" --set "seed=$seed" --set "data.shards=$out/shards" \
+unimatch train --launch cpu2 --config "${runs[@]/%/.yaml}" --set "seed=$seed" --set "data.shards=$out/shards" \
   --set "data.labeled=$out/split/labeled.txt" --set "data.unlabeled=$out/split/unlabeled.txt"
 
 echo "== 3/3 comparison"

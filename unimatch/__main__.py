@@ -5,7 +5,9 @@ Nothing is imported before it is known which program is meant, so that help cost
 
 from __future__ import annotations
 
+import os
 import runpy
+import signal
 import sys
 
 import unimatch
@@ -20,7 +22,7 @@ COMMANDS = {
     },
     "train": {
         "plan": "memory, batch and traffic of a run before it is started",
-        "train": "train one run; under `accelerate launch`: -m unimatch.train",
+        "train": "train one run; many processes: --launch gpu8",
     },
     "use what was trained": {
         "evaluate": "the figures of a run on any samples",
@@ -57,7 +59,14 @@ def main() -> int:
         print(f"error: no command {name!r}; {nearest(name, NAMES)}", file=sys.stderr)
         return 2
     sys.argv[1:] = arguments
-    runpy.run_module(f"unimatch.{name}", run_name="__main__", alter_sys=True)
+    try:
+        try:
+            runpy.run_module(f"unimatch.{name}", run_name="__main__", alter_sys=True)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python's last flush must not fail
+        return 128 + signal.SIGPIPE
     raise AssertionError("a program ends with sys.exit")
 
 

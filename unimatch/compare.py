@@ -24,13 +24,16 @@ import matplotlib.pyplot as plt
 from unimatch.codecs.encode import jpeg, png
 from unimatch.codecs.picture import scaled
 from unimatch.codecs.sheet import Sample, sheet, tile_side
+from unimatch.config import plain
 from unimatch.data.load import load_pair
-from unimatch.engine.checkpoint import check_bands, check_taxonomy
+from unimatch.engine import checkpoint
+from unimatch.engine.checkpoint import check_shards
 from unimatch.engine.entry import Parser, run_entry
+from unimatch.engine.evaluate import over
 from unimatch.engine.log import read_metrics
 from unimatch.engine.restore import restore
 from unimatch.engine.run_data import open_shards
-from unimatch.engine.run_folder import read_config
+from unimatch.engine.run_folder import flat, read_config
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
 from unimatch.tasks import TASKS
@@ -60,7 +63,8 @@ def main(args: list[str]) -> None:
     if len(headlines) > 1:
         raise UserError(f"these runs have different tasks, whose figures ({', '.join(headlines)}) differ")
     headline = headlines.pop()
-    table = _table(curves, headline)
+    _require_same_samples(options.runs, names, curves)
+    table = _table(curves, headline) + _notes(options.runs, names, curves)
     (options.out / "summary.md").write_text(table)
     _plot(curves, headline, options.out / "curves.png")
     picture = _overlays(options.runs, names, options.images)
@@ -79,7 +83,42 @@ def _curve(run: Path) -> list[dict[str, Any]]:
         raise UserError(f"{run} is not a run folder: it has no metrics.jsonl") from None
     if not lines:
         raise UserError(f"{run} was never evaluated: set data.val in its configuration")
-    return [line for line in lines if line["network"] == lines[0]["network"]]
+    # Those on the samples of the last one: a resumed run may go on with another data.val.
+    last = lines[-1].get("samples")
+    return [one for one in lines if one["network"] == lines[0]["network"] and one.get("samples") == last]
+
+
+def _require_same_samples(runs: list[Path], names: list[str], curves: Curves) -> None:
+    """UserError unless all runs were evaluated on the same samples: other figures cannot be compared."""
+    hashes = [curves[name][-1].get("samples") for name in names]
+    if not all(hashes):  # runs of older versions know the hash of their keys
+        hashes = [checkpoint.load_state(checkpoint.find(run, "last")).splits.get("val") for run in runs]
+    if len(set(hashes)) == 1:
+        return
+    places = [read_config(run).data for run in runs]
+    told = "\n".join(
+        f"  {name}: {place.val} of {place.shards} (hash {found})"
+        for name, place, found in zip(names, places, hashes, strict=True)
+    )
+    raise UserError(
+        "these runs were evaluated on different samples, so their figures cannot stand in one table:\n"
+        f"{told}\nEvaluate each on the same ones: unimatch evaluate RUN --data NAME --shards PLACE"
+    )
+
+
+def _notes(runs: list[Path], names: list[str], curves: Curves) -> str:
+    """What else a reader of the table must know."""
+    notes = []
+    for name, curve in curves.items():
+        if left_out := over(curve[-1]):
+            notes.append(f"{name}: the mean is{left_out}")
+    ways = [flat(plain(read_config(run).task.config.evaluate)) for run in runs]
+    for setting in ways[0]:
+        values = [way[setting] for way in ways]
+        if any(value != values[0] for value in values):
+            told = ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
+            notes.append(f"evaluated in different ways: task.evaluate.{setting}: {told}")
+    return "".join(f"\n{note}\n" for note in notes)
 
 
 def _table(curves: Curves, headline: str) -> str:
@@ -139,8 +178,7 @@ def _overlays(runs: list[Path], names: list[str], count: int) -> np.ndarray:
     first = restored[0]
     shards = open_shards(first.config.data.shards, first.config.data.cache)
     for one in restored:
-        check_taxonomy(one.state, shards.taxonomy.to_json(), one.folder)
-        check_bands(one.state, shards.bands(), one.folder)
+        check_shards(one.state, shards, one.folder)
     if first.config.data.val is None:
         raise UserError(f"{runs[0]} has no data.val any more: name another run first")
     rows = shards.rows(first.config.data.val)

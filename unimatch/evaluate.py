@@ -1,4 +1,4 @@
-"""Evaluates a run: `unimatch evaluate RUN [--data test]`; under `accelerate launch`: -m unimatch.evaluate."""
+"""Evaluates a run: `unimatch evaluate RUN [--data test] [--launch gpu8]`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 from unimatch.engine.build import build_evaluator
-from unimatch.engine.checkpoint import check_bands, check_taxonomy
+from unimatch.engine.checkpoint import check_shards
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.evaluate import report
+from unimatch.engine.launcher import add_launch_options, launched
 from unimatch.engine.restore import restore
 from unimatch.engine.run_data import open_shards, select
 from unimatch.engine.runtime import Runtime
@@ -36,7 +37,10 @@ def main(args: list[str]) -> None:
     )
     parser.add_argument("--workers", type=int, default=2, help="data workers per process (default: 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add_launch_options(parser)
     options = parser.parse_args(args)
+    if launched("unimatch.evaluate", options, args):
+        return
     if options.batch < 1:
         parser.error(f"--batch must be at least 1, found {options.batch}")
     if options.workers < 0:
@@ -49,8 +53,7 @@ def main(args: list[str]) -> None:
         restored = restore(options.run, options.checkpoint, options.network, runtime)
         data = restored.config.data
         shards = open_shards(options.shards or data.shards, data.cache)
-        check_taxonomy(restored.state, shards.taxonomy.to_json(), restored.folder)
-        check_bands(restored.state, shards.bands(), restored.folder)
+        check_shards(restored.state, shards, restored.folder)
         name = options.data or data.val
         if name is None:
             raise UserError(

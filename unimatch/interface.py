@@ -22,6 +22,7 @@ from unimatch.codecs.decode import (
     decode_rgb,
     image_header,
 )
+from unimatch.codecs.nifti import AXCODES
 from unimatch.codecs.picture import side_by_side
 from unimatch.codecs.volume_files import is_volume, read_volume
 from unimatch.data.images import stack_dates
@@ -104,9 +105,13 @@ class Run:
         self.colors: Colors = tuple(restored.task.taxonomy.colors)
         self._net = restored.net
 
-    def read(self, path: str | Path, second: str | Path | None = None) -> np.ndarray:
+    def read(
+        self, path: str | Path, second: str | Path | None = None, *, axcodes: str = AXCODES
+    ) -> np.ndarray:
         """A file's image as `predict` takes it: [H, W, 3] of a photograph, [2, H, W, 3] of one and its second
         date, [H, W, 1] of a slice and [D, H, W, 1] of a volume (.h5, .nii, .nii.gz) for a medical run.
+
+        axcodes: how slices, rows and columns of a NIfTI volume are to lie, see codecs.nifti.
 
         DataError: a file that cannot be read, or of another kind than the run was trained on. OSError: none.
         """
@@ -115,7 +120,7 @@ class Run:
             raise UserError(f"this run reads {self.task.dates} image(s) a sample, but was given {len(paths)}")
         if self.task.channels == 1:
             if is_volume(paths[0]):
-                return read_volume(paths[0]).slices[..., None]
+                return read_volume(paths[0], axcodes).slices[..., None]
             return decode_grey(paths[0].read_bytes(), str(path))[..., None]
         dates = [decode_rgb(one.read_bytes(), str(one)) for one in paths]
         return dates[0] if second is None else stack_dates(dates[0], dates[1], paths[0].name)

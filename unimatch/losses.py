@@ -39,6 +39,16 @@ class LossConfig:
                 f"ohem_min_kept_per_image must be at least 1, found {self.ohem_min_kept_per_image}"
             )
 
+    def without_effect(self, crop: int) -> str | None:
+        """Why OHEM on crops of crop x crop pixels is plain cross-entropy, or None."""
+        if self.name != "ohem" or self.ohem_min_kept_per_image < crop**2:
+            return None
+        return (
+            f"task.loss.ohem_min_kept_per_image is {self.ohem_min_kept_per_image}, but a crop of {crop} x "
+            f"{crop} has {crop**2} pixels: OHEM keeps all of them, as plain cross-entropy does. The share of "
+            f"the published crops (100000 of 801 x 801) would be {round(crop**2 * 100_000 / 801**2)}"
+        )
+
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """The mean cross-entropy over labelled pixels, a scalar; 0 if every pixel is ignored.

@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unimatch.codecs.encode import png
+from unimatch.codecs.nifti import AXCODES, STORED, check_axcodes
 from unimatch.codecs.picture import label_colors, scaled
 from unimatch.codecs.sheet import Sample, legend_picture, sheet, tile_side
 from unimatch.codecs.volume_files import VOLUME_SUFFIXES, is_volume, read_volume, write_labels
@@ -27,7 +28,7 @@ from unimatch.interface import Run, load
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
-def main(args: list[str]) -> None:
+def arguments(args: list[str]) -> argparse.Namespace:
     parser = Parser(
         prog="unimatch predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -54,9 +55,21 @@ def main(args: list[str]) -> None:
     parser.add_argument(
         "--alpha", type=float, default=0.5, help="strength of the colours in overlays, 0 to 1 (default: 0.5)"
     )
+    parser.add_argument(
+        "--axcodes",
+        default=AXCODES,
+        help="how the slices that the run was trained on lie, to turn NIfTI volumes alike: the directions of "
+        f"slices, rows and columns, or {STORED!r} (default: {AXCODES})",
+    )
     options = parser.parse_args(args)
+    check_axcodes(options.axcodes)
     if not 0 <= options.alpha <= 1:
         parser.error(f"--alpha must be from 0 to 1, found {options.alpha:g}")
+    return options
+
+
+def main(args: list[str]) -> None:
+    options = arguments(args)
     if not options.images.is_dir():
         raise UserError(f"--images {options.images} is not a folder")
     run = load(options.run, options.checkpoint, options.network)
@@ -69,9 +82,9 @@ def main(args: list[str]) -> None:
     for name in tqdm(names, unit="image", dynamic_ncols=True, disable=None):
         try:
             if is_volume(name):
-                _predict_volume(run, options.images / name, options.out, name, options.alpha)
+                _predict_volume(run, options.images / name, options, name)
                 continue
-            image = run.read(*(folder / name for folder in folders))
+            image = run.read(*[folder / name for folder in folders])
         except (DataError, OSError) as error:
             problems.append(str(error))
             continue
@@ -86,9 +99,9 @@ def main(args: list[str]) -> None:
         )
 
 
-def _predict_volume(run: Run, path: Path, out: Path, name: Path, alpha: float) -> None:
+def _predict_volume(run: Run, path: Path, options: argparse.Namespace, name: Path) -> None:
     """Writes ids/NAME, of the kind of the input, and overlays/NAME.png, a sheet of all slices."""
-    volume = read_volume(path)
+    volume, out = read_volume(path, options.axcodes), options.out
     images = volume.slices[..., None]
     ids = run.predict(images)
     write_labels(out / "ids" / name, ids, volume)
@@ -96,7 +109,7 @@ def _predict_volume(run: Run, path: Path, out: Path, name: Path, alpha: float) -
     side = tile_side(across)
     samples = []
     for number, (image, label) in enumerate(zip(images, ids, strict=True)):
-        tile = run.task.paint(scaled(run.task.show(image)[0], side), label, alpha)
+        tile = run.task.paint(scaled(run.task.show(image)[0], side), label, options.alpha)
         samples.append(Sample([tile], f"slice {number}"))
     legend = run.task.legend("not predicted")
     _write(out / "overlays" / name, sheet(samples, across=across, legend=legend))

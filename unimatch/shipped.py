@@ -1,7 +1,8 @@
-"""The files that travel with the package: recipes, configurations, launch files. Each is found by a name.
+"""The files that travel with the package: recipes, splits, configurations, launch files; found by a name.
 
 A name is the file's path without its suffix, and without the folders that add nothing: `recipes/camvid`,
-`configs/base/camvid`, `launch/cpu2`, `launch/deepspeed/zero2`. With the suffix it means the same.
+`splits/pascal/92`, `configs/base/camvid`, `launch/cpu2`, `launch/deepspeed/zero2`. With the suffix it means
+the same.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from functools import cache
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
-FOLDERS = ("configs", "launch", "shards/recipes")
+FOLDERS = ("configs", "launch", "shards/recipes", "shards/splits")
 # setup.cfg puts them into the installed package; in a clone they lie beside it.
 ROOT = _PACKAGE / "files" if (_PACKAGE / "files").is_dir() else _PACKAGE.parent
-SUFFIXES = (".yaml", ".json", ".sh", ".sbatch")
-SHORT = {"shards/recipes/": "recipes/", "launch/accelerate/": "launch/"}
+SUFFIXES = (".yaml", ".json", ".sh", ".sbatch", ".txt")
+SHORT = {"shards/recipes/": "recipes/", "shards/splits/": "splits/", "launch/accelerate/": "launch/"}
 
 
 @cache

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unimatch import shipped
 from unimatch.errors import DataError, UserError
 from unimatch.packing.coverage import missing_classes
 from unimatch.packing.published import KeyMatcher, Matched
@@ -53,7 +54,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--list",
         type=Path,
         metavar="FILE",
-        help="the labelled images of a published list, a line each: image path, optionally mask path",
+        help="the labelled images of a published list, a line each: image path, optionally mask path; "
+        "or the name of a split that came with unimatch, such as pascal/92",
     )
     parser.add_argument(
         "--method",
@@ -96,7 +98,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def listed_split(shards: ShardSet, args: argparse.Namespace) -> Split:
     """The split of published lists. DataError where lines match nothing, unless that is allowed."""
     matcher = KeyMatcher(shards, args.subset)
-    labeled = matcher.match(args.list, needs_mask=True)
+    labeled = matcher.match(shipped.found(str(args.list), "splits"), needs_mask=True)
     if args.unlabeled_list:
         unlabeled = matcher.match(args.unlabeled_list, needs_mask=False)
         report([labeled, unlabeled], args)

@@ -1,7 +1,9 @@
 """Trains a run, or several one after the other.
 
 One process: unimatch train --config RUN.yaml
-Many: accelerate launch --config_file "$(unimatch where launch/gpu8)" -m unimatch.train --config RUN.yaml
+Many: unimatch train --launch gpu8 --config RUN.yaml
+With accelerate's own options (hosts, ports, restarts):
+  accelerate launch --config_file "$(unimatch where launch/gpu8)" -m unimatch.train --config RUN.yaml
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Sequence
 from unimatch import config as config_io
 from unimatch.engine.build import build_trainer
 from unimatch.engine.entry import Parser, run_entry
+from unimatch.engine.launcher import add_launch_options, launched
 from unimatch.engine.log import RunLog
 from unimatch.engine.preflight import preflight
 from unimatch.engine.run_config import RunConfig
@@ -53,7 +56,10 @@ def main(args: list[str]) -> None:
         metavar="SECONDS",
         help="a process that lets the others wait this long ends the run (default: %(default)g)",
     )
+    add_launch_options(parser)
     options = parser.parse_args(args)
+    if launched("unimatch.train", options, args):
+        return
 
     configs = [config_io.load(path, RunConfig, options.overrides) for path in options.config]
     train_runs(configs, options.resume, options.timeout)

@@ -1,6 +1,6 @@
 """Says where a file lies that came with unimatch; without a name, which there are.
 
-accelerate launch --config_file "$(unimatch where launch/cpu2)" -m unimatch.train --config RUN.yaml
+accelerate launch --config_file "$(unimatch where launch/nodes8)" ... -m unimatch.train --config RUN.yaml
 cp "$(unimatch where recipes/folder)" my.yaml
 """
 
@@ -15,8 +15,9 @@ from unimatch.registry import nearest
 
 KINDS = {
     "recipes": "for `unimatch pack --recipe NAME` (`synthetic` is built in), `include: recipes/NAME`",
+    "splits": "for `data.split: NAME` in a run's configuration: the labelled samples as published",
     "configs": "for `include: NAME` in a run's configuration, and for `unimatch train --config NAME`",
-    "launch": 'for `accelerate launch --config_file "$(unimatch where launch/NAME)"`, and scripts for bash',
+    "launch": "for `unimatch train --launch NAME`, `accelerate launch --config_file`; and scripts for bash",
 }
 
 

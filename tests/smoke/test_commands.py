@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -164,6 +167,44 @@ def test_compare_makes_a_table_and_pictures(finished: Path, tmp_path: Path):
     height, width = cv2.imread(str(tmp_path / "overlays.png")).shape[:2]
     assert 0 <= width - 3 * (TILE + GAP) < 2 * MARGIN  # the images are 48 x 64
     assert 0 <= height - 2 * (TILE * 48 // 64 + LINE) < 5 * LINE
+
+
+def edited(finished: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """A copy of a finished run whose evaluations were others."""
+    shutil.copytree(finished, folder, symlinks=True)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "eval":
+            change(line)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_compare_refuses_runs_that_saw_other_samples(finished: Path, tmp_path: Path):
+    other = edited(finished, tmp_path / "other", lambda line: line.update(samples="another"))
+    with pytest.raises(UserError, match=r"evaluated on different samples(.|\n)*other: val of .*another"):
+        compare.main([str(finished), str(other), "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out" / "summary.md").exists()
+
+
+def test_compare_asks_the_checkpoint_of_runs_without_that_hash(finished: Path, tmp_path: Path):
+    old = edited(finished, tmp_path / "old", lambda line: line.pop("samples"))
+    compare.main([str(finished), str(old), "--out", str(tmp_path / "out"), "--images", "1"])
+    for state in old.glob("checkpoints/*/trainer.json"):
+        state.write_text(json.dumps(json.loads(state.read_text()) | {"splits": {"val": "another"}}))
+    with pytest.raises(UserError, match="evaluated on different samples"):
+        compare.main([str(finished), str(old), "--out", str(tmp_path / "out")])
+
+
+def test_compare_says_over_which_classes_and_how_each_was_evaluated(finished: Path, tmp_path: Path):
+    other = edited(finished, tmp_path / "other", lambda line: line["iou"].update(sign=None))
+    path = other / "config.yaml"
+    assert "mode: whole" in path.read_text()
+    path.write_text(path.read_text().replace("mode: whole", "mode: sliding"))
+    compare.main([str(finished), str(other), "--out", str(tmp_path / "out"), "--images", "1"])
+    table = (tmp_path / "out" / "summary.md").read_text()
+    assert "\nother: the mean is over 7 of 8 classes (none of sign)\n" in table
+    assert "\nevaluated in different ways: task.evaluate.mode: run whole, other sliding\n" in table
 
 
 @pytest.mark.parametrize(

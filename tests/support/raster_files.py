@@ -13,7 +13,7 @@ rasterio = pytest.importorskip("rasterio", reason="rasters of bands need pip ins
 
 ORIGIN = (500000.0, 5200000.0)
 METRES = 10.0
-# Of each class the value in four bands; the fourth tells class 2 from class 1, which look alike in the others.
+# Of each class the value in four bands; the fourth tells class 2 from 1, which look alike in the others.
 LEVELS = np.array([[900, 800, 700, 400], [400, 700, 500, 3500], [400, 700, 500, 600]])
 
 

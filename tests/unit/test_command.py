@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import subprocess
 import sys
 
@@ -75,3 +76,18 @@ def test_a_program_gets_the_arguments_and_its_status_is_the_commands(
 def test_a_wrong_name_gets_the_nearest(name, told, monkeypatch, capsys):
     assert started(monkeypatch, name, "--config", "x") == 2
     assert capsys.readouterr().err.startswith(f"error: no command {name!r}; {told}")
+
+
+@pytest.mark.parametrize("python", [("-u",), ()], ids=["at once", "at the end"])
+def test_a_reader_that_leaves_ends_the_command_without_a_traceback(python: tuple[str, ...]):
+    """As `unimatch where | head -1` does; what is written fails at once, or when it is flushed."""
+    process = subprocess.Popen(
+        [sys.executable, *python, "-m", "unimatch", "where"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 128 + signal.SIGPIPE

@@ -23,6 +23,7 @@ optimizer: {lr: 0.1}
 schedule: {steps: 100}
 """
 RUN = {
+    "data.split": None,
     "data.unlabeled": None,
     "data.skip_ceiling": 0,
     "batch.unlabeled": None,

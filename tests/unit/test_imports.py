@@ -17,8 +17,9 @@ MAY_IMPORT = {
     "codecs": set(),
     "shardset": {"codecs"},
     "views": {"codecs"},
-    "packing": {"codecs", "shardset"},
-    "inspection": {"codecs", "shardset", "packing"},
+    "annotations": {"codecs"},
+    "packing": {"codecs", "shardset", "annotations"},
+    "inspection": {"codecs", "shardset", "annotations", "packing"},
     "data": {"codecs", "shardset", "views"},
     "models": set(),
     "methods": {"data.sample"},
@@ -32,7 +33,7 @@ INTERFACE = "interface"  # what `import unimatch` offers; above all rooms, as en
 # Only these files may import these packages.
 OWNERS = {
     "timm": {"models.encoders", "models.weights", "engine.batchnorm"},
-    "accelerate": {"engine.runtime", "engine.replicas", "engine.zero"},
+    "accelerate": {"engine.runtime", "engine.replicas", "engine.zero", "engine.launcher"},
     "deepspeed": {"engine.zero"},
 }
 # No other part knows of processes and devices.

@@ -76,9 +76,10 @@ def rasterio() -> Any:
     return rasterio
 
 
-def read_header(path: Path) -> Header:
-    """DataError: no raster, or of complex numbers. FileNotFoundError: no such file."""
-    with _opened(path) as raster:
+def read_header(path: Path, where: str = "") -> Header:
+    """DataError: no raster, or of complex numbers. FileNotFoundError: no such file. `where`: for messages."""
+    where = where or path.name
+    with _opened(path, where) as raster:
         transform: tuple[float, ...] | None = tuple(raster.transform)[:6]
         if raster.transform.is_identity:
             transform = None
@@ -86,23 +87,24 @@ def read_header(path: Path) -> Header:
         grid = Grid(raster.width, raster.height, crs, transform)
         kinds = sorted(set(raster.dtypes))
         if len(kinds) > 1 or kinds[0].startswith("complex"):
-            raise DataError(f"{path.name}: has bands of {', '.join(kinds)}; one kind of real numbers is read")
+            raise DataError(f"{where}: has bands of {', '.join(kinds)}; one kind of real numbers is read")
         how = str(raster.compression.value).upper() if raster.compression else str(raster.driver).upper()
         lossy = next((name for name in LOSSY if name in how or raster.driver == name), None)
         return Header(grid, raster.count, kinds[0], tuple(text or "" for text in raster.descriptions), lossy)
 
 
 def read_bands(
-    path: Path, order: tuple[int, ...], rect: Rect, nodata: float | None = None
+    path: Path, order: tuple[int, ...], rect: Rect, nodata: float | None = None, where: str = ""
 ) -> tuple[np.ndarray, np.ndarray]:
     """([C, h, w] of the file's numbers, bool [h, w]: whether all of them were measured) of a part of it.
 
     Not measured are `nodata`, the no-data value and the mask of the file, its transparency unless that is one
-    of the bands asked for, and NaN. DataError: an infinite number, or a damaged file.
+    of the bands asked for, and NaN. DataError: an infinite number, or a damaged file. `where`: for messages.
     """
+    where = where or path.name
     library = rasterio()
     window = library.windows.Window(rect[0], rect[1], rect[2] - rect[0], rect[3] - rect[1])
-    with _opened(path) as raster:
+    with _opened(path, where) as raster:
         values = raster.read(list(order), window=window)
         valid = np.ones(values.shape[1:], bool)
         flags = raster.mask_flag_enums[order[0] - 1]
@@ -116,9 +118,7 @@ def read_bands(
         valid &= ~np.isnan(values).any(axis=0)
         endless = int(np.isinf(np.where(valid, values, 0)).sum())
         if endless:
-            raise DataError(
-                f"{path.name}: has {endless} infinite values; mend it, or name them: nodata: .inf"
-            )
+            raise DataError(f"{where}: has {endless} infinite values; mend it, or set nodata: .inf")
     return values, valid
 
 
@@ -138,7 +138,7 @@ def write_ids(path: Path, grid: Grid, colors: tuple[tuple[int, int, int], ...]) 
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, where: str) -> Iterator[Any]:
     """The open raster; a few stay open, since their windows are read one after another."""
     library = rasterio()
     found = path.stat()
@@ -149,11 +149,11 @@ def _opened(path: Path) -> Iterator[Any]:
         except library.errors.RasterioError as error:
             if path.name.lower().endswith(VECTORS):
                 raise DataError(
-                    f"{path.name}: holds shapes, not pixels; draw them on the image's grid first, such as by "
+                    f"{where}: holds shapes, not pixels; draw them on the image's grid first, such as by "
                     "gdal_rasterize -a CLASS -te ... -tr ... -ot Byte"
                 ) from error
             reason = str(error.__cause__ or error).splitlines()[0]
-            raise DataError(f"{path.name}: cannot be read as a raster ({reason})") from error
+            raise DataError(f"{where}: cannot be read as a raster ({reason})") from error
 
 
 @functools.lru_cache(4)

@@ -19,7 +19,14 @@ from unimatch.engine.evaluate import Evaluator
 from unimatch.engine.optim import build_optimizer
 from unimatch.engine.resume import resume_from
 from unimatch.engine.run_config import RunConfig
-from unimatch.engine.run_data import RunData, Selection, check_samples, require_dates, require_labels
+from unimatch.engine.run_data import (
+    RunData,
+    Selection,
+    check_samples,
+    require_dates,
+    require_labels,
+    samples_hash,
+)
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.start_banner import start_banner
 from unimatch.engine.steps import Steps, cut_into_steps
@@ -75,7 +82,7 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
         engine,
         monitor,
     )
-    return trainer, start_banner(trainer, data.selections, steps.accumulation, last, decoded)
+    return trainer, start_banner(trainer, data, steps.accumulation, last, decoded)
 
 
 def task_class(config: RunConfig, bands: Bands | None = None) -> type[Task]:
@@ -235,4 +242,4 @@ def build_evaluator(
         decode=task.decode,
         unit=task.unit,
     )
-    return Evaluator(runtime, task, loader, len(selection.rows))
+    return Evaluator(runtime, task, loader, len(selection.rows), samples_hash(shards, selection.rows))

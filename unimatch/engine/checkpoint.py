@@ -24,6 +24,7 @@ from torch import Tensor
 from unimatch.codecs.bands import Bands
 from unimatch.durable import sync
 from unimatch.errors import UserError
+from unimatch.shardset.archive import ShardSet
 
 NETWORK = "model"
 FORMAT = 1
@@ -42,6 +43,7 @@ class TrainerState:
     splits: dict[str, str]  # hash of each key list
     world: int  # processes that wrote it; any number can read it
     skipped: int = 0  # unreadable samples replaced so far
+    best_over: str = ""  # what the best figure leaves out, as engine.evaluate.over says it
     bands: dict[str, Any] | None = None  # Bands of the images; None: ordinary pictures
     format: int = FORMAT
 
@@ -210,6 +212,12 @@ def load_engine(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} holds weights only: training cannot resume from it") from None
     except Exception as error:  # torch raises many kinds for a damaged file
         raise _damaged(path, type(error).__name__) from None
+
+
+def check_shards(saved: TrainerState, shards: ShardSet, folder: Path) -> None:
+    """UserError if a checkpoint's classes or channels are not those of the shards."""
+    check_taxonomy(saved, shards.taxonomy.to_json(), folder)
+    check_bands(saved, shards.bands(), folder)
 
 
 def check_taxonomy(saved: TrainerState, taxonomy: dict[str, Any], folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from unimatch.data.evaluation import EvalBatch
 from unimatch.engine.runtime import Runtime
-from unimatch.errors import DataError
+from unimatch.errors import DataError, summary
 from unimatch.tasks.base import Task
 
 
@@ -27,6 +27,18 @@ def shown(name: str, value: float | int | None, task: Task) -> str:
     return f"{value:.2f} {task.units[name]}" if name in task.units else f"{100 * value:.2f}"
 
 
+def over(figures: Mapping[str, Any]) -> str:
+    """What to write behind a mean over classes: " over 7 of 8 classes (none of sign)", or "" if over all.
+
+    By the first table of figures by class: a class is left out that neither truth nor prediction has.
+    """
+    table = next((value for value in figures.values() if isinstance(value, Mapping)), {})
+    absent = [name for name, value in table.items() if value is None]
+    if not absent or len(absent) == len(table):
+        return ""
+    return f" over {len(table) - len(absent)} of {len(table)} classes (none of {summary(absent)})"
+
+
 def report(figures: dict[str, Any], task: Task) -> list[str]:
     """A line for every class with its figures, then one for every other figure, the headline last."""
     single = {name: value for name, value in figures.items() if not isinstance(value, dict)}
@@ -37,9 +49,9 @@ def report(figures: dict[str, Any], task: Task) -> list[str]:
         cells = [shown(name, values[label], task) for name, values in by_class.items()]
         lines.append(f"  {label:<24}" + "".join(f" {cell:>10}" for cell in cells))
     lines += [
-        f"  {name:<24} {shown(name, value, task):>10}"
+        f"  {name:<24} {shown(name, value, task):>10}" + (over(figures) if name == task.headline else "")
         for name, value in single.items()
-        if name not in ("images", "seconds")
+        if name not in ("images", "seconds", "samples")
     ]
     return lines
 
@@ -52,9 +64,13 @@ class Evaluator:
     task: Task
     loader: Callable[[], Iterable[EvalBatch]]  # this process's batches of equal-sized images, once
     num_images: int  # over all processes
+    samples: str = ""  # which ones: their hash
 
     def __call__(self, net: nn.Module) -> dict[str, Any]:
-        """Figures of the task's metric, and `images`, `seconds`. The network is left in eval mode."""
+        """Figures of the task's metric, and `images`, `seconds`, `samples` (the hash).
+
+        The network is left in eval mode.
+        """
         began = time.perf_counter()
         metric = self.task.metric(self.runtime.device)
         seen = 0
@@ -77,4 +93,5 @@ class Evaluator:
         metric.state = self.runtime.sum_on_device(metric.state)
         total = int(self.runtime.sum_on_host(torch.tensor([seen])).item())
         assert total == self.num_images, f"evaluated {total} images of {self.num_images}"
-        return {**self.task.figures(metric), "images": total, "seconds": time.perf_counter() - began}
+        seconds = time.perf_counter() - began
+        return {**self.task.figures(metric), "images": total, "seconds": seconds, "samples": self.samples}

@@ -9,17 +9,20 @@ FOR_GPUS = ("gpu", "nodes", "zero")  # so begin the names of the files in launch
 
 
 def launch_file() -> Path | None:
-    """What `accelerate launch`, this process's parent, was given as --config_file; None if unknown."""
+    """The launch file that this process's parent was given: `accelerate launch --config_file FILE`, or
+    `--launch FILE` of a command of ours. None if unknown.
+    """
     try:
         text = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode(errors="replace")
     except OSError:
         return None
     words = text.rstrip("\0").split("\0")
     for word, following in zip(words, words[1:], strict=False):
-        if word == "--config_file":
-            return Path(following)
-        if following.startswith("--config_file="):
-            return Path(following.partition("=")[2])
+        for option in ("--config_file", "--launch"):
+            if word == option:
+                return Path(following)
+            if following.startswith(f"{option}="):
+                return Path(following.partition("=")[2])
     return None
 
 

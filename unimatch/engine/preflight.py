@@ -49,6 +49,7 @@ class Report:
     same: dict[str, str]  # what must be equal on all processes
     data: dict[str, str]  # the same, of the data; empty where there is a problem
     problem: str | None  # why this process cannot use the data
+    overruled: Sequence[str]  # what of its environment is not used
 
 
 def preflight(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[RunData, str]:
@@ -89,6 +90,7 @@ def preflight(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[RunDat
             f"all-reduce of {REDUCED_BYTES / 2**20:g} MiB over {runtime.world} processes: "
             f"{1000 * runtime.all_reduce_s(REDUCED_BYTES):.2g} ms"
         )
+    lines += _overruled(reports)
     return data, "preflight\n" + "\n".join(f"  {line}" for line in lines)
 
 
@@ -125,6 +127,12 @@ def _grouped(values: Iterable[str | None]) -> dict[str, list[int]]:
     return found
 
 
+def _overruled(reports: Sequence[Report]) -> list[str]:
+    lines = dict.fromkeys(line for report in reports for line in report.overruled)
+    who = {line: [rank for rank, one in enumerate(reports) if line in one.overruled] for line in lines}
+    return [line + ("" if len(on) == len(reports) else f" ({ranks(on)})") for line, on in who.items()]
+
+
 def _hosts(reports: Sequence[Report]) -> dict[str, list[int]]:
     return _grouped(report.host for report in reports)
 
@@ -152,7 +160,7 @@ def _report(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[RunData 
     # Launchers number the hosts, which may share a name.
     host = f"host {platform.node()} (node {os.environ.get('GROUP_RANK', '0')})"
     hashes = {} if data is None else _hashes(data)
-    return data, Report(host, _device(runtime.device), same, hashes, problem)
+    return data, Report(host, _device(runtime.device), same, hashes, problem, runtime.overruled)
 
 
 def _settings(config: RunConfig) -> dict[str, str]:

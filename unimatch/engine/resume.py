@@ -41,7 +41,10 @@ def resume_from(
             f"{config.out} is already at its last step, {state.step} of {total_steps}: nothing to resume; to "
             f"train longer, start a new run with another `out`"
         )
-    state.world = now.world
+    if state.splits.get("val") != now.splits.get("val"):
+        state.best = state.best_step = None  # of other samples
+        state.best_over = ""
+    state.splits, state.world = now.splits, now.world
     return state, engine
 
 

@@ -34,10 +34,14 @@ class CacheConfig:
 
 @dataclass
 class DataConfig:
-    """Where samples come from. A set of samples is named by a subset of the shards or by a key-list file."""
+    """Where samples come from. A set of samples is named by a subset of the shards, by several (train+extra),
+    or by a key-list file."""
 
     shards: str  # folder that `unimatch pack` wrote, or its URL: https://, s3://, gs://, hf:// ...
-    labeled: str  # subset name, or text file with one key a line
+    # Instead of `labeled` and `unlabeled`: a published split such as pascal/92 (`unimatch where` lists them),
+    # or a file with the keys of the labelled samples. The rest of its subset, else of `train`, is unlabelled.
+    split: str | None = None
+    labeled: str | None = None  # subset name, or text file with one key a line
     unlabeled: str | None = None  # the same; its masks, if it has any, are never read
     val: str | None = None  # what training evaluates on; none: no evaluation
     # Data workers per training process; 0 loads in the training process. None: one for each core that is left
@@ -59,6 +63,13 @@ class DataConfig:
             raise ValueError(
                 "shards must not hold a user or password, since the run folder keeps it: put them into "
                 "~/.netrc or the settings of fsspec"
+            )
+        if (self.split is None) == (self.labeled is None):
+            raise ValueError("labeled or split must be given, one of the two: which samples are labelled")
+        if self.split is not None and self.unlabeled is not None:
+            raise ValueError(
+                "unlabeled must be left out beside split, which leaves the rest unlabelled; for another list "
+                "give labeled and unlabeled"
             )
         _at_least(self.workers, 0, "workers")
         _at_least(self.prefetch, 1, "prefetch")

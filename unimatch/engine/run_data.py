@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from unimatch import shipped
 from unimatch.codecs.bands import Bands
 from unimatch.engine.run_config import CacheConfig, RunConfig
-from unimatch.errors import UserError
+from unimatch.errors import DataError, UserError
 from unimatch.methods.base import Method
+from unimatch.registry import nearest
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.cache import GIGABYTE, Cache, default_folder
-from unimatch.shardset.key_list import list_hash
+from unimatch.shardset.key_list import Published, list_hash, read_list
 from unimatch.tasks.base import Task
+
+SPLITS = "splits"  # the kind of shipped file
+SIZES = ("width", "height", "image_size", "second_size", "label_size")  # fields of the index
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,14 @@ def select(shards: ShardSet, name: str) -> Selection:
     return Selection(name, rows, list_hash(shards.keys(rows)))
 
 
+def samples_hash(shards: ShardSet, rows: np.ndarray) -> str:
+    """16 hex digits of the keys of some samples and of the sizes of their images and masks, in pixels and in
+    bytes: the same keys packed from other files, or with another recipe, are other samples.
+    """
+    sizes = np.stack([shards.index[name][rows].astype(np.int64) for name in SIZES])
+    return hashlib.sha256(list_hash(shards.keys(rows)).encode() + sizes.tobytes()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class RunData:
     """The shards of a run and the samples that its lists name: "labeled", "unlabeled" and "val" if set."""
@@ -55,13 +70,69 @@ class RunData:
 def open_data(config: RunConfig) -> RunData:
     """What the configuration's `data` names; opened once, for the preflight and for the trainer."""
     shards = open_shards(config.data.shards, config.data.cache)
-    names = {"labeled": config.data.labeled, "unlabeled": config.data.unlabeled, "val": config.data.val}
-    return RunData(shards, {name: select(shards, spec) for name, spec in names.items() if spec})
+    val = {"val": select(shards, config.data.val)} if config.data.val else {}
+    return RunData(shards, training_samples(config, shards) | val)
+
+
+def training_samples(config: RunConfig, shards: ShardSet) -> dict[str, Selection]:
+    """The "labeled" and, if the configuration names any, the "unlabeled" samples."""
+    data = config.data
+    if data.split is not None:
+        labeled, rest = divided(shards, data.split)
+        return {"labeled": labeled, "unlabeled": rest} if config.batch.unlabeled else {"labeled": labeled}
+    names = {"labeled": data.labeled, "unlabeled": data.unlabeled}
+    return {name: select(shards, spec) for name, spec in names.items() if spec}
+
+
+def split_file(name: str) -> Path:
+    """The key list of a split: a file, or a published one by its name. UserError: neither."""
+    path = shipped.found(name, SPLITS)
+    if not path.is_file():
+        told = nearest(name, shipped.of_kind(SPLITS))
+        raise UserError(
+            f"data.split {name!r}: no such file, nor a published split; "
+            + (told if told.startswith("did you mean") else "`unimatch where` lists the published ones")
+        )
+    return path
+
+
+def divided(shards: ShardSet, name: str) -> tuple[Selection, Selection]:
+    """The labelled samples of a split and the rest of the subset that it divides. UserError: other data."""
+    path = split_file(name)
+    told = read_list(path)[1] or Published(0, "train", "")
+    try:
+        labeled, pool = shards.rows(path), shards.rows(told.subset)
+    except DataError as error:
+        again = (
+            ". A published split has the keys that our recipe makes; for a set packed otherwise: unimatch "
+            f"split --shards {shards.root} --list {name} --out FOLDER, then data.labeled and data.unlabeled"
+        )
+        raise DataError(f"data.split {name}: {error}{again if told.total else ''}") from None
+    outside = np.setdiff1d(labeled, pool)
+    if len(outside):
+        raise DataError(
+            f"data.split {name}: {len(outside)} of its keys are not in subset {told.subset!r} of "
+            f"{shards.root}, of which it is a part (first: {shards.keys(outside[:1])[0]}); give data.labeled "
+            "and data.unlabeled"
+        )
+    if told.total not in (0, len(pool)):
+        raise DataError(
+            f"data.split {name} divides {told.total} samples, but subset {told.subset!r} of {shards.root} "
+            f"has {len(pool)}: pack them all (Pascal's with recipe pascal_aug), or, if this is meant, give "
+            "data.labeled and data.unlabeled"
+        )
+    rest = np.setdiff1d(pool, labeled)
+    if not len(rest):
+        raise DataError(f"data.split {name} names all samples of {told.subset!r}: none is left unlabelled")
+    return (
+        Selection(name, labeled, list_hash(shards.keys(labeled))),
+        Selection(f"{told.subset} without {name}", rest, list_hash(shards.keys(rest))),
+    )
 
 
 def check_samples(config: RunConfig, data: RunData, task: Task, method: Method) -> None:
     """UserError unless the samples named are what the task and the method train on, and others evaluate."""
-    _require_unlabeled(config, method)
+    require_unlabeled(config, data.selections, method)
     for name in ("labeled", "unlabeled"):
         if name in data.selections:
             require_dates(data.shards, data.selections[name], task)
@@ -70,9 +141,10 @@ def check_samples(config: RunConfig, data: RunData, task: Task, method: Method) 
         _refuse_overlap(data)
 
 
-def _require_unlabeled(config: RunConfig, method: Method) -> None:
+def require_unlabeled(config: RunConfig, selections: dict[str, Selection], method: Method) -> None:
+    """UserError if the method uses unlabelled samples and the configuration names none."""
     missing = []
-    if method.views.unlabeled and not config.data.unlabeled:
+    if method.views.unlabeled and "unlabeled" not in selections and config.data.split is None:
         missing.append("data.unlabeled")
     if method.views.unlabeled and not config.batch.unlabeled:
         missing.append("batch.unlabeled")

@@ -22,6 +22,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
+from unimatch.engine.environment import overrule
 from unimatch.engine.launched import launch_file, misfit
 from unimatch.engine.replicas import Replicas
 from unimatch.engine.watchdog import Watchdog
@@ -45,11 +46,6 @@ def _prepare_launch(precision: Precision, has_gpu: bool, uses_zero: bool) -> Non
             os.environ["ACCELERATE_USE_CPU"] = "true"  # without it, accelerate starts no process group
         if precision == "fp16":
             raise UserError("precision: fp16 needs a GPU; use fp32 (or bf16, which is slow on most CPUs)")
-    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
-        raise UserError(
-            "FSDP launches are not supported: accelerate ignores them on CPUs. "
-            "Use DDP or ZeRO-3 (unimatch where launch/zero3), which also parts the parameters"
-        )
     if uses_zero and precision == "fp16":
         raise UserError("precision: fp16 is not supported with DeepSpeed; use bf16, or launch without it")
 
@@ -60,12 +56,14 @@ class Runtime:
     Attributes:
         rank, world: this process's number and how many there are.
         device: where the network runs.
+        overruled: a line for each variable of the environment that the run's configuration overrules.
     """
 
     def __init__(
         self, precision: Precision = "fp32", timeout_s: float = 600.0, broadcast_buffers: bool = False
     ):
         """Joins the other processes. `timeout_s` bounds every wait for them."""
+        self.overruled = overrule(precision)
         has_gpu = torch.cuda.is_available()
         uses_zero = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
         _prepare_launch(precision, has_gpu, uses_zero)

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 import unimatch
 from unimatch.data.decoded import Decoded
+from unimatch.engine.class_coverage import class_warnings
 from unimatch.engine.log import banner
-from unimatch.engine.run_data import Selection
+from unimatch.engine.run_data import RunData
 from unimatch.engine.trainer import Trainer
 from unimatch.models.segmentor import Segmentor
 
 
 def start_banner(
     trainer: Trainer,
-    selections: Mapping[str, Selection],
+    data: RunData,
     accumulation: int,
     last: Path | None,
     decoded: Decoded | None,
 ) -> str:
-    """Method, machines, batch, samples, network and weights, a line each.
+    """Method, machines, batch, samples, network and weights, a line each; then warnings.
 
     last: the checkpoint that the run goes on from; decoded: the memory for decoded samples, if there is one.
     """
@@ -46,7 +47,7 @@ def start_banner(
         "micro-batch": f"{joined(size // world // accumulation for size in sizes.values())} per process, "
         f"accumulated {accumulation}x",
         "samples": "\n".join(
-            f"{len(s.rows)} {name}: {s.name} (hash {s.hash})" for name, s in selections.items()
+            f"{len(s.rows)} {name}: {s.name} (hash {s.hash})" for name, s in data.selections.items()
         ),
         **({} if trainer.task.bands is None else {"images": trainer.task.bands.describe()}),
         "classes": f"{trainer.task.taxonomy.num_classes} (hash {trainer.task.taxonomy.hash})",
@@ -56,6 +57,9 @@ def start_banner(
         "weights": net.encoder.loaded if last is None else str(last),
         "run folder": str(config.out),
     }
+    warnings = trainer.task.without_effect()
+    if trainer.runtime.is_main:
+        warnings += class_warnings(data.shards, data.selections)
     if decoded is not None:
         rows["kept decoded"] = decoded.describe()
     if trainer.method.views.num_strong:
@@ -67,4 +71,6 @@ def start_banner(
             rows["strong views"] += "\nwithout hue, saturation and gray, which are of 8-bit RGB"
     if last is not None:
         rows["resumed"] = f"after step {trainer.state.step}"
-    return banner(f"unimatch {unimatch.__version__}", rows)
+    return "\n".join(
+        [banner(f"unimatch {unimatch.__version__}", rows), *(f"warning: {text}" for text in warnings)]
+    )

@@ -15,7 +15,7 @@ from unimatch.data.stages import Monitor
 from unimatch.data.training import RawMicro
 from unimatch.engine import checkpoint
 from unimatch.engine.copies import Copies
-from unimatch.engine.evaluate import Evaluator, shown
+from unimatch.engine.evaluate import Evaluator, over, shown
 from unimatch.engine.log import RunLog
 from unimatch.engine.optim import set_lr
 from unimatch.engine.run_config import RunConfig
@@ -79,6 +79,7 @@ class Trainer:
         self._copies = Copies(self.runtime.device)
         self._signals = Remembered()
         self._headline: float | None = None
+        self._over = ""  # what it leaves out
         self._finite = torch.ones((), dtype=torch.bool, device=self.runtime.device)
         self._saved_step = self.state.step
 
@@ -229,14 +230,15 @@ class Trainer:
             group = "eval" if net_name == name else f"eval_{net_name}"
             log.record("eval", self.state.step, {"network": net_name, **values}, group)
         headline = self.task.headline
-        self._headline = figure = result[headline]
+        self._headline, self._over = (figure := result[headline]), over(result)
         log.headline(self.state.step, headline, figure)
         log.say(
-            f"step {self.state.step}: {self.config.data.val} {headline} {shown(headline, figure, self.task)} "
-            f"({name} network)"
+            f"step {self.state.step}: {self.config.data.val} {headline} {shown(headline, figure, self.task)}"
+            f"{self._over} ({name} network)"
         )
         if figure is not None and (self.state.best is None or figure > self.state.best):
             self.state.best, self.state.best_step = figure, self.state.step
+            self.state.best_over = self._over
             networks = self._networks()
             with self.runtime.together():
                 if self.runtime.is_main:
@@ -265,8 +267,8 @@ class Trainer:
         if self.state.best is not None:
             last = "undefined" if self.evaluator else "not evaluated"
             if self._headline is not None:
-                last = f"{100 * self._headline:.2f}"
-            best = f"{100 * self.state.best:.2f} (step {self.state.best_step})"
+                last = f"{100 * self._headline:.2f}{self._over}"
+            best = f"{100 * self.state.best:.2f} (step {self.state.best_step}){self.state.best_over}"
             text += f"; {self.state.headline}: last {last}, best {best}"
         if self.state.skipped:
             text += f"; {self.state.skipped} unreadable samples were replaced"

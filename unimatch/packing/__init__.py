@@ -2,7 +2,7 @@
 
 - recipe, classes: what a recipe file says; layout, globs, names, lists: which files it names
 - leftovers, coverage: what is there and not used, and classes without a pixel
-- labels, mask_files, unknown_values: mask files to class ids; coco, coco_names, shapes: annotation files
+- labels, mask_files, unknown_values: mask files to class ids; annotated, drawn: annotation files
 - convert, pack, pool, resume, folder: their bytes to members, in processes, and again where it was stopped;
   findings: what there is to tell of them
 - synthetic (with scenes): a set that is drawn instead

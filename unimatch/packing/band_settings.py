@@ -8,6 +8,7 @@ from typing import Any
 from unimatch.errors import ConfigError
 
 MAX_BANDS = 64
+RASTER_KINDS = ("ids", "colors")  # label kinds whose files are rasters themselves
 ALL_OF = ("scaling", "depth", "show", "nodata", "tiles")  # settings that need `bands`
 
 
@@ -73,7 +74,7 @@ def check_bands(recipe: Any) -> None:
         raise ConfigError("downscale is not for rasters of bands; resample them first (gdalwarp -tr)")
     if recipe.png != "keep":
         raise ConfigError("png is not for rasters of bands, which are stored as TIFF; leave it at keep")
-    if recipe.tiles is not None and recipe.drawn:
+    if recipe.tiles is not None and recipe.label_kind not in RASTER_KINDS:
         raise ConfigError(f"tiles are cut from label rasters; labels of kind {recipe.label_kind} have none")
     for name, where in recipe.subsets.items():
         if any("#" in path for path in (where.images, where.labels or "", where.second or "")):

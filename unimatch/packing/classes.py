@@ -13,6 +13,8 @@ from unimatch.taxonomy import IGNORE_INDEX, Taxonomy, default_colors
 CLASS_LINE = re.compile(
     r"(?P<id>\d+)\s+(?P<name>.*?)(\s+[\[(]?(?P<r>\d+)[\s,]+(?P<g>\d+)[\s,]+(?P<b>\d+)[\])]?)?"
 )
+# CVAT's labelmap.txt: label:color_rgb:parts:actions
+LABELMAP_LINE = re.compile(r"(?P<name>.+?):(?P<r>\d+),(?P<g>\d+),(?P<b>\d+):[^:]*:[^:]*")
 
 Pairs = tuple[tuple[int, int], ...]  # (id or 0xRRGGBB in the file, class id or IGNORE_INDEX), rising
 
@@ -68,7 +70,9 @@ def packed(color: Color) -> int:
 
 
 def parse_classes(path: Path) -> list[tuple[int, str, Color | None]]:
-    """(id, name, colour) of each line; empty lines and lines that start with # do not count."""
+    """(id, name, colour) of each line; empty lines and lines that start with # do not count. The lines of
+    CVAT's labelmap.txt are numbered.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -79,13 +83,17 @@ def parse_classes(path: Path) -> list[tuple[int, str, Color | None]]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        match = CLASS_LINE.fullmatch(line.strip())
+        match = LABELMAP_LINE.fullmatch(line.strip()) or CLASS_LINE.fullmatch(line.strip())
         if match is None or not match["name"]:
-            raise DataError(f"{path}:{number}: expected 'id name' or 'id name R G B', found {line.strip()!r}")
+            raise DataError(
+                f"{path}:{number}: expected 'id name', 'id name R G B' or 'name:R,G,B::' (CVAT), found "
+                f"{line.strip()!r}"
+            )
         color = (int(match["r"]), int(match["g"]), int(match["b"])) if match["r"] else None
         if color is not None and max(color) > 255:
             raise DataError(f"{path}:{number}: colour values go from 0 to 255, found {list(color)}")
-        if any(int(match["id"]) == entry[0] for entry in entries):
-            raise DataError(f"{path}:{number}: the id {match['id']} is given twice")
-        entries.append((int(match["id"]), match["name"], color))
+        class_id = int(match["id"]) if match.re is CLASS_LINE else len(entries)
+        if any(class_id == entry[0] for entry in entries):
+            raise DataError(f"{path}:{number}: the id {class_id} is given twice")
+        entries.append((class_id, match["name"], color))
     return entries

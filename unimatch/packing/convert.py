@@ -9,10 +9,12 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
+from unimatch.annotations import labelme
 from unimatch.codecs import volumes
 from unimatch.codecs.bands import Bands
 from unimatch.codecs.encode import Encoded, ImageRules, LabelFormat, pack_image, png
 from unimatch.errors import DataError
+from unimatch.packing.band_settings import RASTER_KINDS
 from unimatch.packing.findings import Note, Problem
 from unimatch.packing.labels import Label, LabelRules, Turned, read_label
 from unimatch.packing.layout import Job
@@ -59,15 +61,17 @@ def convert(job: Job, rules: Rules) -> Outcome:
         name = job.second
         second = attempt("second image", name, lambda: read_image(job, name, rules))
     label = None
-    if job.has_label:
+    alone = bool(job.parts) or rules.labels.kind in ("ids", "colors", "panoptic")
+    if job.has_label and (image is not None or alone):  # shapes are drawn for the size of an image
+        size = (image.full_size or image.size) if image is not None else (0, 0)
         turned = Turned(image.turn, image.full_size or image.size) if image and image.turn > 1 else None
         label = attempt(
             "label",
-            job.label or job.annotations or job.image,
+            job.label or (job.parts[0][1] if job.parts else None) or job.annotations or job.image,
             lambda: (
                 read_raster_label(job, rules.labels)
-                if rules.bands is not None and job.drawing is None
-                else read_label(job, rules.labels, rules.images.downscale, turned)
+                if rules.bands is not None and rules.labels.kind in RASTER_KINDS
+                else read_label(job, rules.labels, rules.images.downscale, size, turned)
             ),
         )
         problems += label.problems if label else []
@@ -96,7 +100,8 @@ def mismatches(job: Job, image: Encoded, second: Encoded | None, label: Label | 
     if second is not None and second.size != image.size:
         found.append(size_mismatch(job.second, second.size, job, image))
     if label is not None and label.ids is not None and label.ids.shape != image.size:
-        found.append(size_mismatch(job.label, label.ids.shape, job, image))
+        name = job.parts[0][1] if job.parts else job.label
+        found.append(size_mismatch(name, label.ids.shape, job, image))
     if second is not None and second.ext != image.ext:
         text = f"{job.second}: is stored as {second.ext}, its image {job.image} as {image.ext}; convert one"
         found.append(Problem("mixed pair", text))
@@ -148,6 +153,9 @@ def read_image(job: Job, name: str, rules: Rules) -> Encoded:
     """The image as it is stored. DataError and others of UNREADABLE; FileNotFoundError: no such file."""
     if rules.bands is not None:
         return pack_bands(job, name, rules.bands)
+    if name.lower().endswith(".json"):
+        data = labelme.embedded_image((job.source / name).read_bytes(), name)
+        return pack_image(data, name, rules.images)
     if job.member is None:
         return pack_image((job.source / name).read_bytes(), name, rules.images)
     values = volumes.grey(volumes.read_slice(job.source, name, job.slice), name)

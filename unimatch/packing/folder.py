@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from unimatch.annotations.labels import LabelClasses
 from unimatch.codecs.encode import ImageRules
 from unimatch.errors import DataError
 from unimatch.packing.classes import packed, read_classes
 from unimatch.packing.convert import Rules, convert
-from unimatch.packing.labels import LabelRules
+from unimatch.packing.labels import BINARY, LabelRules
 from unimatch.packing.layout import find_layout
 from unimatch.packing.leftovers import leftovers
 from unimatch.packing.pack import Packed, write_set
@@ -39,7 +40,10 @@ def pack(
         raise DataError(f"the source folder {source} does not exist")
     taxonomy, pairs = read_classes(recipe, source)
     if recipe.label_tolerance:
-        check_tolerance(recipe.label_tolerance, recipe.label_kind, pairs)
+        kind, known = recipe.label_kind, pairs
+        if kind == "class_masks":
+            kind, known = "ids", BINARY[1]
+        check_tolerance(recipe.label_tolerance, kind, known)
     unannotated = IGNORE_INDEX
     if recipe.segments is not None and recipe.segments.unannotated == "other":
         assert recipe.segments.other is not None
@@ -57,6 +61,8 @@ def pack(
             recipe.labels_drawn_on,
             recipe.drop_extra,
             () if made_up else tuple(map(packed, taxonomy.colors)),
+            LabelClasses.of(recipe.segments, taxonomy.names) if recipe.segments else LabelClasses(()),
+            recipe.segments is not None and recipe.segments.overlap == "later",
         ),
         recipe.label_format,
         taxonomy.num_classes,

@@ -8,10 +8,11 @@ import fnmatch
 import functools
 import os
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+
+from unimatch.annotations.names import composed
 
 GLOB_TOKEN = re.compile(r"\*+|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
 ANY_BRACES = re.compile(r"\{([^{}]*)\}")
@@ -93,11 +94,6 @@ class Walk:
         except OSError:  # no such folder, or it may not be read: then it has no images, which is told
             return []
         return found
-
-
-def composed(name: str) -> str:
-    """The name in the Unicode form NFC: names that look alike are equal then."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def same_name(folder: Path, name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Label files to class ids: by id, by colour, or drawn from COCO's segments."""
+"""Label files to class ids: by id, by colour, from one mask a class, or drawn from segments and shapes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 import cv2
 import numpy as np
 
+from unimatch.annotations.drawing import Size
+from unimatch.annotations.labels import LabelClasses
+from unimatch.annotations.shapes import segment_pairs
 from unimatch.codecs.opening import upright
-from unimatch.errors import DataError
-from unimatch.packing import shapes
+from unimatch.packing import drawn
 from unimatch.packing.classes import Pairs
 from unimatch.packing.findings import Note, Problem
 from unimatch.packing.layout import Job
@@ -35,7 +37,11 @@ COLORS_NOTE = (
     "{files} masks have palettes in which a class has the colour that the recipe gives to another one; the "
     "indices were taken as ids: {examples}"
 )
-EMPTY_NOTE = "{files} images have annotations that cover no pixel, {amount} in all: {examples}"
+OVERLAP_NOTE = (
+    "{amount} pixels of {files} images are in the masks of several classes, and became the one that comes "
+    "later in `classes`: {examples}"
+)
+BINARY = ((0, 0), (1, 1)), ((0, 0), (255, 1))  # what the values of one class's mask mean
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,13 @@ class LabelRules:
 
     kind: LabelKind
     pairs: Pairs
-    unannotated: int = IGNORE_INDEX  # of COCO's segments: the class of pixels of no segment
+    unannotated: int = IGNORE_INDEX  # the class of pixels of no segment, shape or mask
     tolerance: int = 0  # largest difference at which a value is taken as the nearest known one
     drawn_on: DrawnOn = "upright"
     drop_extra: bool = False
     colors: tuple[int, ...] = ()  # 0xRRGGBB of each class, where the recipe gives them
+    classes: LabelClasses = LabelClasses(())  # of the labels of shapes
+    overlap: bool = False  # whether masks of one class each may overlap
 
 
 @dataclass(frozen=True)
@@ -70,30 +78,25 @@ class Label:
     palette: dict[int, int] | None = None
 
 
-def read_label(job: Job, rules: LabelRules, downscale: int, turned: Turned | None = None) -> Label:
-    """The label of a job. DataError, OSError and Pillow's errors where it cannot be read."""
-    if rules.kind == "instances":
-        assert job.drawing is not None
-        try:
-            ids, empty = shapes.draw_instances(job.drawing, rules.unannotated)
-        except DataError as error:
-            raise DataError(f"{job.image}: {error}") from error
-        label = Label(ids, notes=[Note(EMPTY_NOTE, job.image, len(empty))] if empty else [])
-    else:
+def read_label(
+    job: Job, rules: LabelRules, downscale: int, size: Size, turned: Turned | None = None
+) -> Label:
+    """The label of a job, whose image is of `size`. DataError, OSError and Pillow's errors where it cannot be
+    read."""
+    if rules.kind in ("ids", "colors", "panoptic"):
         assert job.label is not None
-        try:
-            mask = read_mask(job, job.label, rules.kind, rules.drop_extra)
-        except WrongKind as error:
-            return Label(None, [error.problem])
-        pairs = rules.pairs
-        if rules.kind == "panoptic":
-            assert job.drawing is not None
-            pairs = shapes.segment_pairs(job.drawing, rules.unannotated)
-        label = translate(mask, pairs, rules, job.label)
+        label = read_values(job, job.label, rules)
+    elif rules.kind == "class_masks":
+        label = read_class_masks(job, rules)
+    else:
+        if turned is not None and turned.turn >= 5 and rules.drawn_on != "upright":
+            size = size[::-1]  # of files that do not tell it
+        label = Label(*drawn.draw(job, rules.kind, rules.classes, rules.unannotated, size))
     if label.ids is None:
         return label
     if turned is not None:
-        label.ids, note = on_upright(label.ids, turned, rules.drawn_on, job.label or job.image)
+        sized = rules.kind != "yolo"  # its coordinates fit every size
+        label.ids, note = on_upright(label.ids, turned, rules.drawn_on, job.label or job.image, sized)
         label.notes += [note] if note else []
     if downscale > 1:
         size = (label.ids.shape[1] // downscale, label.ids.shape[0] // downscale)
@@ -104,18 +107,72 @@ def read_label(job: Job, rules: LabelRules, downscale: int, turned: Turned | Non
     return label
 
 
+def read_values(job: Job, name: str, rules: LabelRules) -> Label:
+    """The label that one file of values is."""
+    try:
+        mask = read_mask(job, name, rules.kind, rules.drop_extra)
+    except WrongKind as error:
+        return Label(None, [error.problem])
+    pairs = rules.pairs
+    if rules.kind == "panoptic":
+        assert job.drawing is not None
+        pairs = segment_pairs(job.drawing, rules.unannotated)
+    return translate(mask, pairs, rules, name)
+
+
+def read_class_masks(job: Job, rules: LabelRules) -> Label:
+    """The label of one mask a class, each of 0 and one other value."""
+    if not job.parts:
+        raise FileNotFoundError(job.label)
+    label, taken = Label(None), np.zeros((0, 0), bool)
+    for class_id, name in sorted(job.parts):
+        try:
+            mask = read_mask(job, name, "ids", rules.drop_extra)
+        except WrongKind as error:
+            label.problems.append(error.problem)
+            continue
+        pairs = BINARY[int(mask.values.max()) > 1]
+        part = translate(mask, pairs, replace(rules, kind="ids"), name)
+        label.problems += part.problems
+        label.notes += part.notes
+        if part.ids is None:
+            continue
+        if label.ids is None:
+            label.ids = np.full(part.ids.shape, rules.unannotated, np.uint8)
+            taken = np.zeros(part.ids.shape, bool)
+        if part.ids.shape != label.ids.shape:
+            text = f"{name}: is {part.ids.shape[::-1]} pixels, the mask before it {label.ids.shape[::-1]}"
+            label.problems.append(Problem("size mismatch", text))
+            continue
+        covered = part.ids != 0
+        double = int((covered & taken).sum())
+        if double and not rules.overlap:
+            others = ", ".join(other for place, other in sorted(job.parts) if place < class_id)
+            text = (
+                f"{name}: {double} of its pixels are also in {others}; correct the masks, or set `segments: "
+                "overlap: later`: the class that comes later in `classes` lies on top"
+            )
+            label.problems.append(Problem("overlapping masks", text))
+        elif double:
+            label.notes.append(Note(OVERLAP_NOTE, job.image, double))
+        taken |= covered
+        label.ids[covered] = np.where(part.ids[covered] == 1, np.uint8(class_id), IGNORE_INDEX)
+    return label
+
+
 def on_upright(
-    label: np.ndarray, turned: Turned, drawn_on: DrawnOn, where: str
+    label: np.ndarray, turned: Turned, drawn_on: DrawnOn, where: str, sized: bool = True
 ) -> tuple[np.ndarray, Note | None]:
     """The label on the pixels of the image that was turned upright, and what to tell about it.
 
     A quarter turn swaps width and height, so the size of the label tells which pixels it was drawn on; else
-    the recipe does. A label of neither size stays as it is: that is told as a mismatch.
+    the recipe does, as it does for a label that was drawn on any size (not `sized`). A label of neither size
+    stays as it is: that is told as a mismatch.
     """
     stored = turned.size[::-1] if turned.turn >= 5 else turned.size
     if label.shape not in (turned.size, stored):
         return label, None
-    if turned.size != stored:
+    if turned.size != stored and sized:
         told, is_stored = "by their size", label.shape == stored
     else:
         told, is_stored = f"labels_drawn_on: {drawn_on}", drawn_on == "stored"
@@ -124,7 +181,7 @@ def on_upright(
         text = f"and their masks, drawn on the stored pixels ({told}), with them"
         return upright(label, turned.turn), Note(f"{head}{text}: {{examples}}", where)
     text = f"their masks were taken as drawn on the upright picture ({told})"
-    if turned.size == stored:
+    if turned.size == stored or not sized:
         text += "; if they were drawn on the stored pixels, set labels_drawn_on: stored"
     return label, Note(f"{head}{text}: {{examples}}", where)
 

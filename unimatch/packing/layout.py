@@ -8,12 +8,14 @@ from pathlib import Path, PurePosixPath
 from zlib import crc32
 
 from unimatch import keyed
+from unimatch.annotations.names import composed
 from unimatch.codecs.part import Rect
 from unimatch.codecs.volumes import h5_member, num_slices
 from unimatch.errors import DataError
-from unimatch.packing.coco import Annotations, read_annotations
+from unimatch.packing.annotated import Annotated, stray_masks
+from unimatch.packing.band_settings import RASTER_KINDS
 from unimatch.packing.findings import Problem
-from unimatch.packing.globs import Walk, alternatives, composed, is_open, name_pattern, on_disk
+from unimatch.packing.globs import Walk, alternatives, is_open, name_pattern, on_disk
 from unimatch.packing.lists import pick
 from unimatch.packing.names import Ambiguous, Found, is_there, sample_key
 from unimatch.packing.recipe import Recipe, SubsetSource
@@ -33,6 +35,7 @@ class Job:
     # What the label is drawn from, as JSON, and the file that it comes from.
     drawing: bytes | None = None
     annotations: str | None = None
+    parts: tuple[tuple[int, str], ...] = ()  # (class id, its mask file) of one mask a class
     window: Rect | None = None  # of a raster of bands: the pixels of this sample
 
     @property
@@ -42,11 +45,11 @@ class Job:
 
     @property
     def has_label(self) -> bool:
-        return self.label is not None or self.drawing is not None
+        return self.label is not None or self.drawing is not None or bool(self.parts)
 
     def files(self) -> list[Path]:
         """The files that the sample is made from."""
-        paths = (self.image, self.second, self.label, self.annotations)
+        paths = (self.image, self.second, self.label, self.annotations, *(path for _, path in self.parts))
         return [self.source / h5_member(path)[0] for path in paths if path is not None]
 
 
@@ -57,11 +60,12 @@ class Layout:
     recipe: Recipe
     source: Path
     walk: Walk
+    annotated: Annotated
+    unlabeled: list[str] = field(default_factory=list)  # images that skip_unlabeled leaves out
     matched: dict[str, list[Found]] = field(default_factory=dict)  # of each subset: all that its glob matches
     chosen: dict[str, list[Found]] = field(default_factory=dict)  # and those that are packed, by path
     jobs: dict[str, list[Job]] = field(default_factory=dict)  # in packing order
     problems: list[Problem] = field(default_factory=list)
-    annotations: dict[str, Annotations] = field(default_factory=dict)  # by their path
     recomposed: list[str] = field(default_factory=list)  # found in another Unicode form than the image's
     # The images that use a label file, a second image or a picture of an annotation file: (what, its path).
     users: dict[tuple[str, str], list[Found]] = field(default_factory=dict)
@@ -70,17 +74,14 @@ class Layout:
 
 def find_layout(recipe: Recipe, classes: tuple[str, ...], source: Path) -> Layout:
     """The jobs of each subset in packing order, and what is wrong with the layout. Reads no image."""
-    layout = Layout(recipe, source, Walk(source))
+    layout = Layout(recipe, source, Walk(source), Annotated(source, recipe, classes))
     layout.rasters = Survey(source, recipe.bands, recipe.tiles) if recipe.bands else None
     choose_images(layout)
     seen: dict[str, str] = {}
     for subset, images in layout.chosen.items():
         where = recipe.subsets[subset]
-        annotations = None
-        if where.annotations is not None:
-            annotations = annotations_of(layout, where.annotations, classes)
-            if annotations is None:
-                continue
+        if where.annotations in layout.annotated.bad:
+            continue
         # Neighbours in a folder look alike (frames of one drive): shuffled here, shards are mixed. The
         # slices of one volume stay together, since they are looked at together.
         order = keyed.permutation(keyed.key(recipe.seed, crc32(subset.encode())), len(images))
@@ -93,66 +94,54 @@ def find_layout(recipe: Recipe, classes: tuple[str, ...], source: Path) -> Layou
                 continue
             seen[key] = f"{image.path} ({subset})"
             try:
-                groups[place] = list(image_jobs(layout, key, image, where, annotations))
+                groups[place] = list(image_jobs(layout, key, image, where))
             except DataError as error:
-                kind = "bad or missing annotation" if annotations is not None else "unreadable image"
+                drawn = layout.annotated.of(where) is not None
+                kind = "bad or missing annotation" if drawn else "unreadable image"
                 kind = "several labels" if isinstance(error, Ambiguous) else kind
                 kind = error.kind if isinstance(error, BadRaster) else kind
                 layout.problems.append(Problem(kind, str(error), image.path))
         layout.jobs[subset] = [job for place in order for job in groups[place]]
+    layout.problems += stray_masks(layout.walk, recipe, classes, layout.matched)
     if not recipe.shared_labels:
         layout.problems += shared(layout)
     return layout
 
 
-def annotations_of(layout: Layout, path: str, classes: tuple[str, ...]) -> Annotations | None:
-    """The annotation file, read once; None: it cannot be read, which is a problem of the layout."""
-    if path not in layout.annotations:
-        recipe = layout.recipe
-        assert recipe.segments is not None
-        try:
-            layout.annotations[path] = read_annotations(
-                layout.source, on_disk(layout.source, path), recipe.label_kind, recipe.segments, classes
-            )
-        except DataError as error:
-            layout.problems.append(Problem("bad annotations", str(error)))
-            return None
-    return layout.annotations[path]
-
-
-def image_jobs(
-    layout: Layout, key: str, image: Found, where: SubsetSource, annotations: Annotations | None
-) -> Iterator[Job]:
+def image_jobs(layout: Layout, key: str, image: Found, where: SubsetSource) -> Iterator[Job]:
     """The jobs of one image file: one, or one a slice of a volume. DataError: not to be told apart, or what
     the annotations lack."""
     source = layout.source
     member = h5_member(where.images)[1]
     path = image.path if member is None else f"{image.path}#{member}"
-    label = None if where.labels is None else image.resolve(source, where.labels)
+    label: str | None = None
+    parts: tuple[tuple[int, str], ...] = ()
+    if layout.recipe.label_kind == "class_masks" and where.labels is not None:
+        label, parts = layout.annotated.parts(image, where)
+        label = None if parts else label  # without any, it is told as missing
+    elif where.labels is not None:
+        label = image.resolve(source, where.labels)
     second = None if where.second is None else image.resolve(source, where.second)
-    drawing = None
-    if annotations is not None:
-        picture = annotations.pictures[annotations.find(image.path)]
-        layout.users.setdefault((f"picture of {annotations.path}", picture.name), []).append(image)
-        if picture.faults:
-            more = f" and {len(picture.faults) - 1} more" if len(picture.faults) > 1 else ""
-            raise DataError(f"{annotations.path}: {picture.name}: {picture.faults[0]}{more}")
-        drawing = picture.drawing(layout.recipe.label_kind)
-        if drawing is None:
-            raise DataError(f"{image.path}: {annotations.path} has no annotation of it")
+    drawing = layout.annotated.yolo_names(where) if label else None
+    picture = layout.annotated.picture(image, where)
+    if picture is not None:
+        layout.users.setdefault((f"picture of {where.annotations}", picture[0].name), []).append(image)
+        drawing = picture[1]
+    for _, path_of_mask in parts:
+        layout.users.setdefault(("label", path_of_mask), []).append(image)
     for what, template, used in (("label", where.labels, label), ("second image", where.second, second)):
         if used is not None:
             layout.recomposed += [used] if template and used not in image.paths(template) else []
             layout.users.setdefault((what, used), []).append(image)
+    told = where.annotations if drawing is not None else None
     if layout.rasters is not None:
-        told = None if annotations is None else annotations.path
-        for end, rect in layout.rasters.cut(path, {"label": label, "second image": second}):
-            yield Job(source, f"{key}{end}", path, label, second, None, drawing, told, rect)
+        on_grid = label if layout.recipe.label_kind in RASTER_KINDS else None
+        for end, rect in layout.rasters.cut(path, {"label": on_grid, "second image": second}):
+            yield Job(source, f"{key}{end}", path, label, second, None, drawing, told, parts, rect)
         return
     depth = None if member is None else num_slices(source, path)
     if depth is None:
-        told = None if annotations is None else annotations.path
-        yield Job(source, key, path, label, second, None, drawing, told)
+        yield Job(source, key, path, label, second, None, drawing, told, parts)
         return
     for index in range(depth):
         yield Job(source, f"{key}/{index:03d}", path, label, second, index)
@@ -202,9 +191,13 @@ def choose_images(layout: Layout) -> None:
             layout.problems += found
         taken = {image.path for other in where.all_but for image in chosen.get(other, [])}
         images = [image for image in images if image.path not in taken]
-        if where.skip_unlabeled:
-            assert where.labels is not None
-            images = [image for image in images if image.has(source, where.labels)]
+        try:
+            layout.annotated.read(where)
+        except DataError as error:
+            layout.problems.append(Problem("bad annotations", str(error)))
+        if where.skip_unlabeled and where.annotations not in layout.annotated.bad:
+            layout.unlabeled += [i.path for i in images if not layout.annotated.has(i, where)]
+            images = [image for image in images if layout.annotated.has(image, where)]
         if images:
             chosen[subset] = images
         elif not where.optional and not absent:

@@ -9,15 +9,16 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
+from unimatch.annotations.names import composed
 from unimatch.codecs.volumes import h5_member
 from unimatch.packing.findings import EXAMPLES
-from unimatch.packing.globs import CHOICE, alternatives, composed
+from unimatch.packing.globs import CHOICE, alternatives
 from unimatch.packing.layout import Layout, find_images
 from unimatch.packing.names import Found
-from unimatch.packing.recipe import PLACEHOLDERS
+from unimatch.packing.recipe import CLASS, PLACEHOLDERS
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
-MARK = re.compile("|".join(map(re.escape, PLACEHOLDERS)))
+MARK = re.compile("|".join(map(re.escape, (*PLACEHOLDERS, CLASS))))
 
 
 def leftovers(layout: Layout) -> list[str]:
@@ -38,6 +39,11 @@ def examples(paths: Iterable[str]) -> str:
 
 def skipped_folders(layout: Layout) -> Iterator[str]:
     walk = layout.walk
+    if layout.unlabeled and any(layout.annotated.sets):
+        yield (
+            f"{len(layout.unlabeled)} images without an annotation were left out (skip_unlabeled): "
+            f"{examples(layout.unlabeled)}"
+        )
     if layout.recomposed:
         yield (
             f"{len(layout.recomposed)} files were found although their names are composed otherwise "
@@ -65,7 +71,7 @@ def known_files(layout: Layout) -> set[str]:
     known: set[str] = set()
     for subset, images in layout.matched.items():
         where = layout.recipe.subsets[subset]
-        templates = [template for template in (where.labels, where.second) if template is not None]
+        templates = [*layout.recipe.label_templates(where), *([where.second] if where.second else [])]
         for image in images:
             known.add(composed(image.path))
             known.update(composed(path) for template in templates for path in image.paths(template))
@@ -90,7 +96,7 @@ def missed_pictures(layout: Layout, known: set[str]) -> Iterator[str]:
         if missed:
             told.update(missed)
             labels = where.labels
-            count = sum(image.has(layout.source, labels) for image in missed.values()) if labels else 0
+            count = sum(layout.annotated.has(image, where) for image in missed.values()) if labels else 0
             with_label = f" ({count} of them with a label)" if labels else ""
             endings = sorted({PurePosixPath(path).suffix[1:] for path in (*missed, images[0].path)})
             yield (
@@ -126,7 +132,9 @@ def label_globs(layout: Layout, template: str) -> Iterator[str]:
     parts = PurePosixPath(template).parts
     name = MARK.sub("*", glob.escape(parts[-1]))
     if len(parts) == 1 or not MARK.search(parts[0]):
-        folders = ["**" if part == "{dir}" else MARK.sub("*", glob.escape(part)) for part in parts[:-1]]
+        folders = [
+            "**" if part in ("{dir}", "{parent}") else MARK.sub("*", glob.escape(part)) for part in parts[:-1]
+        ]
         yield "/".join([*folders, name])
         return
     used = {
@@ -142,7 +150,7 @@ def label_globs(layout: Layout, template: str) -> Iterator[str]:
 
 def pictures(layout: Layout) -> Iterator[str]:
     """Pictures of annotation files without a file on disk, and those of several entries."""
-    for path, file in layout.annotations.items():
+    for path, file in layout.annotated.sets.items():
         images = {
             image.path
             for subset, matched in layout.matched.items()

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from unimatch.annotations.names import composed
 from unimatch.errors import UserError
 from unimatch.packing.findings import Problem
-from unimatch.packing.globs import composed, on_disk
+from unimatch.packing.globs import on_disk
 from unimatch.packing.names import Found, stems_of
 from unimatch.packing.recipe import SubsetSource
 from unimatch.shardset.key_list import read_lines

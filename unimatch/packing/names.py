@@ -38,7 +38,8 @@ class Found:
         stems = stems_of(self.file) if "{stem}" in template else [""]
         found = []
         for one in alternatives(template, CHOICE):
-            marks = {"{dir}": self.folder, "{name}": self.name or "", "{file}": self.file}
+            parent = PurePosixPath(self.folder).parent.as_posix()
+            marks = {"{dir}": self.folder, "{parent}": parent, "{name}": self.name or "", "{file}": self.file}
             for stem in stems:
                 text = fill(one, {**marks, "{stem}": stem})
                 found.append(PurePosixPath(text).as_posix())

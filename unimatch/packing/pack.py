@@ -181,21 +181,20 @@ def write_set(
             tqdm(total=total, initial=total - len(todo), unit="image", desc="packing", disable=None) as bar,
         ):
             for name, mine in jobs.items():
-                writer = ShardWriter(
-                    root, name, max_bytes=shard_bytes, kept=[each.shard for each in kept[name]]
-                )
+                shards = [each.shard for each in kept[name]]
+                writer = ShardWriter(root, name, max_bytes=shard_bytes, kept=shards)
                 stream = _counted(islice(outcomes, len(mine) - done[name]), bar)
                 notes.update(_write_subset(writer, stream, settings, tally))
                 writers.append(writer)
         if tally.hopeless:
             raise DataError(report(tally.all(), source_name, root, total))
         sentences = (*told, *tally.found.sentences())
-        told_too = {**created, **({"notes": sentences} if sentences else {})}
-        finish_set(root, taxonomy, told_too, writers, bands)
-    counts = {writer.subset: _counts(writer.shards) for writer in writers}
+        told_too = {"notes": sentences} if sentences else {}
+        finish_set(root, taxonomy, {**created, **told_too}, writers, bands)
     written = {writer.subset: writer.shards for writer in writers}
-    doubts = (*coverage(taxonomy.names, written), *flat_bands(bands, written))
-    return Packed(counts, dict(sorted(notes.items())), num_kept, sentences, doubts)
+    counts = {subset: _counts(shards) for subset, shards in written.items()}
+    doubts = [*coverage(taxonomy.names, written), *flat_bands(bands, written)]
+    return Packed(counts, dict(sorted(notes.items())), num_kept, sentences, tuple(doubts))
 
 
 def _tell_kept(root: Path, kept: Mapping[str, Sequence[resume.Kept]]) -> int:

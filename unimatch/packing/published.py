@@ -15,11 +15,11 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from unimatch.annotations.names import composed
 from unimatch.errors import summary
-from unimatch.packing.globs import composed
 from unimatch.packing.names import sample_key
 from unimatch.shardset.archive import ShardSet
-from unimatch.shardset.key_list import read_lines
+from unimatch.shardset.key_list import HEADER, read_keys, read_lines
 
 FILE_TYPE = re.compile(r"\.(jpe?g|png|webp|bmp|tiff?|gif|h5|hdf5|npy|npz|nii|nii\.gz)$", re.IGNORECASE)
 
@@ -58,7 +58,11 @@ class KeyMatcher:
         seen: dict[int, int] = {}  # row -> line
         unmatched: list[str] = []
         lines = by_name = 0
-        for number, line in enumerate(read_lines(path), 1):
+        texts = read_lines(path)
+        if texts and texts[0].startswith(HEADER):
+            read_keys(path)  # a list of ours: is it whole?
+            texts[0] = ""
+        for number, line in enumerate(texts, 1):
             if not line:
                 continue
             lines += 1

@@ -106,7 +106,7 @@ def percentiles(layout: Layout, wanted: tuple[float, float]) -> np.ndarray:
 def pack_bands(job: Job, name: str, bands: Bands) -> Encoded:
     """The window of a raster as it is stored. DataError, and FileNotFoundError: no such file."""
     assert job.window is not None
-    values, valid = read_bands(job.source / name, bands.order, job.window, bands.nodata)
+    values, valid = read_bands(job.source / name, bands.order, job.window, bands.nodata, name)
     image, clipped = bands.stored(values, valid)
     return Encoded(
         tiles.encode(image),
@@ -122,13 +122,13 @@ def read_raster_label(job: Job, rules: LabelRules) -> Label:
     """The label of a window of a raster. DataError, and FileNotFoundError: no such file."""
     assert job.window is not None and job.label is not None
     path, name = job.source / job.label, job.label
-    header = read_header(path)
+    header = read_header(path, name)
     wanted = (1,) if rules.kind == "ids" else (1, 2, 3)
     if header.count < len(wanted) or (rules.kind == "ids" and header.count > 1):
         found = f"{header.count} band" + ("s" if header.count > 1 else "")
         other = "colors" if rules.kind == "ids" else "ids"
         raise DataError(f"{name}: has {found}, expected {len(wanted)}; is it label_kind {other}?")
-    values, valid = read_bands(path, wanted, job.window)
+    values, valid = read_bands(path, wanted, job.window, where=name)
     if rules.kind == "colors":
         ids = packed_colors(np.moveaxis(values, 0, -1))
     else:

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from unimatch.annotations.labels import OTHERS, Segments
 from unimatch.codecs.encode import LabelFormat, PngStorage
 from unimatch.codecs.volumes import h5_member
 from unimatch.errors import ConfigError
 from unimatch.packing.band_settings import ALL_OF, Scaling, Tiles, check_bands
 
 PLACEHOLDER = re.compile(r"\{[^}]*\}")
-PLACEHOLDERS = ("{stem}", "{file}", "{dir}", "{name}")
+PLACEHOLDERS = ("{stem}", "{file}", "{dir}", "{parent}", "{name}")
 
 Color = tuple[int, int, int]
-LabelKind = Literal["ids", "colors", "panoptic", "instances"]
+CLASS = "{class}"  # in `labels` of the kind class_masks
+LabelKind = Literal[
+    "ids",
+    "colors",
+    "class_masks",
+    "panoptic",
+    "instances",
+    "labelme",
+    "supervisely",
+    "yolo",
+    "cvat",
+    "label_studio",
+]
 DrawnOn = Literal["upright", "stored"]
+IN_ONE_FILE = ("instances", "cvat", "label_studio")  # label kinds without a label file an image
+# Settings that the index keeps only where they are used.
 CAME_LATER = (
+    "names",
+    "several",
+    "overlap",
     "labels_drawn_on",
     "label_tolerance",
     "palettes_may_differ",
@@ -35,9 +53,10 @@ class SubsetSource:
     """Where the images and labels of one subset lie, relative to the source folder.
 
     In `labels` and `second`, {stem} is the image's file name without extension, {file} with it, {dir} its
-    folder below the fixed part of the glob, and {name} what the last `*` of the glob's file name stood for.
-    {png,tif} lists alternatives, of which one exists. A path such as `a/*.h5#image` means the data set
-    `image` inside HDF5 files.
+    folder below the fixed part of the glob, {parent} the folder around that, and {name} what the last `*` of
+    the glob's file name stood for; in `labels` of one mask a class {class} is the class. {png,tif} lists
+    alternatives, of which one exists. A path such as `a/*.h5#image` means the data set `image` inside HDF5
+    files.
     """
 
     # A glob, such as "images/train/*.jpg"; "**" goes into subfolders, {jpg,png} lists alternatives.
@@ -48,8 +67,10 @@ class SubsetSource:
     # is not read from the list but found by `labels`. Empty: all images.
     lists: tuple[str, ...] = ()
     all_but: tuple[str, ...] = ()  # without the images of these subsets
-    annotations: str | None = None  # COCO's JSON, for the label kinds panoptic and instances
-    skip_unlabeled: bool = False  # an image without a label file is left out; otherwise it is an error
+    # The file for many images: COCO's JSON, CVAT's XML, Label Studio's JSON; for yolo data.yaml, which names
+    # the classes (without it they are numbered as in `classes`).
+    annotations: str | None = None
+    skip_unlabeled: bool = False  # an image without a label is left out; otherwise it is an error
     optional: bool = False  # a subset without any files is left out; otherwise it is an error
 
     def __post_init__(self) -> None:
@@ -63,34 +84,17 @@ class SubsetSource:
         templates = [("labels", self.labels), ("second", self.second)]
         for name, text in [(name, text) for name, text in templates if text is not None]:
             found = PLACEHOLDER.findall(text)
-            unknown = [mark for mark in found if mark not in PLACEHOLDERS and "," not in mark]
+            unknown = [mark for mark in found if mark not in (*PLACEHOLDERS, CLASS) and "," not in mark]
             if unknown:
-                raise ConfigError(
-                    f"{name} knows {{stem}}, {{file}}, {{dir}} and {{name}}, found {unknown[0]}"
-                )
+                raise ConfigError(f"{name} knows {', '.join(PLACEHOLDERS)} and {CLASS}, found {unknown[0]}")
             if not {"{stem}", "{name}", "{file}"} & set(found):
                 raise ConfigError(f"{name} needs {{stem}} or {{name}}, else all images share {text!r}")
             if "{name}" in found and "*" not in PurePosixPath(h5_member(self.images)[0]).name:
                 raise ConfigError(f"{name}: {{name}} needs a '*' in the file name of images {self.images!r}")
         if self.second is not None and (h5_member(self.images)[1] or h5_member(self.second)[1]):
             raise ConfigError("second is for image files, not for HDF5 files")
-        if self.skip_unlabeled and self.labels is None:
-            raise ConfigError("skip_unlabeled needs `labels`: without it no image has a label")
-
-
-@dataclass
-class Segments:
-    """How COCO's segments become classes. A category belongs to the class of the same name."""
-
-    other: str | None = None  # the class of all other categories, such as stuff; None: they are ignored
-    # Pixels of no segment. "other" for instances, whose files say nothing about what is not a thing.
-    unannotated: Literal["ignore", "other"] = "ignore"
-    crowd: Literal["class", "ignore", "other"] = "class"  # regions of many things, drawn as one
-
-    def __post_init__(self) -> None:
-        for name in ("unannotated", "crowd"):
-            if getattr(self, name) == "other" and self.other is None:
-                raise ConfigError(f"{name} is 'other', but `other` names no class")
+        if self.skip_unlabeled and self.labels is None and self.annotations is None:
+            raise ConfigError("skip_unlabeled needs `labels` or `annotations`: else no image has a label")
 
 
 @dataclass
@@ -99,12 +103,13 @@ class Recipe:
 
     subsets: dict[str, SubsetSource]  # one shard series each: train, val, ...
     classes: tuple[str, ...] = ()  # class names; the id of a class is its place
-    # A text file in the source folder with lines "id name" or "id name R G B". The classes are its lines in
-    # order without the one of `ignore_id`; the ids in it are those of the label files.
+    # A text file in the source folder with lines "id name" or "id name R G B", or CVAT's labelmap.txt. The
+    # classes are its lines in order without the one of `ignore_id`; the ids are those of the label files.
     classes_file: str | None = None
     colors: tuple[tuple[int, int, int], ...] = ()  # RGB of each class, for pictures and for label_kind colors
-    # What label files hold: ids (grey or palette), RGB colours of the classes, or COCO's panoptic segments;
-    # for instances there are none, the annotations draw them.
+    # What label files hold: ids (grey or palette), RGB colours of the classes, one mask a class, COCO's
+    # panoptic segments, or the shapes of an annotation tool (labelme, supervisely, yolo); for instances, cvat
+    # and label_studio there are none, `annotations` draws them.
     label_kind: LabelKind = "ids"
     first_id: int = 0  # the id of the first class in label files, where they count from another number
     ignore_id: int | None = None  # the id in label files that means "not labelled"
@@ -112,7 +117,7 @@ class Recipe:
     ignore_color: tuple[int, int, int] | None = None
     # id in label files -> class id, or 255 = ignore; empty: as they are.
     id_map: dict[int, int] = field(default_factory=dict)
-    segments: Segments | None = None  # of the label kinds panoptic and instances
+    segments: Segments | None = None  # of all label kinds but ids and colors
     downscale: int = 1  # divides width and height: area average for images, nearest for labels
     # How labels are stored: zst decodes several times faster, png is what any program opens.
     label_format: LabelFormat = "zst"
@@ -159,17 +164,24 @@ class Recipe:
         """All settings as the index keeps them. Those that came later stand there only where they are used,
         so that a data set which does not need them has the index that it always had.
         """
-        default = {each.name: each.default for each in fields(self)}
-        return {
-            name: value
-            for name, value in asdict(self).items()
-            if name not in CAME_LATER or value != default[name]
-        }
+        found = _without_new_defaults(self, asdict(self))
+        if self.segments is not None:
+            found["segments"] = _without_new_defaults(self.segments, found["segments"])
+        return found
 
     @property
     def drawn(self) -> bool:
-        """Whether labels are COCO's segments."""
-        return self.label_kind in ("panoptic", "instances")
+        """Whether labels are made of segments, shapes or masks of one class each."""
+        return self.label_kind not in ("ids", "colors")
+
+    def label_templates(self, where: SubsetSource) -> list[str]:
+        """The templates of the label files of an image: one, or one a label; none: it has no such file."""
+        if where.labels is None:
+            return []
+        if self.label_kind != "class_masks":
+            return [where.labels]
+        assert self.segments is not None
+        return [where.labels.replace(CLASS, label) for label in self.segments.targets(self.classes)]
 
     def _check_subsets(self) -> None:
         if not self.subsets:
@@ -180,15 +192,23 @@ class Recipe:
             absent = sorted(set(where.all_but) - set(self.subsets))
             if absent:
                 raise ConfigError(f"subsets: {name}: all_but names {absent[0]!r}, which is no subset")
-            if where.annotations is not None and not self.drawn:
+            if where.annotations is not None and self.label_kind not in ("panoptic", "yolo", *IN_ONE_FILE):
+                kinds = ", ".join(("panoptic", *IN_ONE_FILE))
                 raise ConfigError(
-                    f"subsets: {name}: annotations are for label_kind panoptic or instances, "
+                    f"subsets: {name}: annotations are for label_kind {kinds} or yolo, "
                     f"here it is {self.label_kind}"
                 )
             if self.label_kind == "panoptic" and (where.annotations is None) != (where.labels is None):
                 raise ConfigError(f"subsets: {name}: panoptic labels need both `labels` and `annotations`")
-            if self.label_kind == "instances" and where.labels is not None:
-                raise ConfigError(f"subsets: {name}: instances are in `annotations`; leave `labels` out")
+            if self.label_kind in IN_ONE_FILE and where.labels is not None:
+                raise ConfigError(
+                    f"subsets: {name}: {self.label_kind} are in `annotations`; leave `labels` out"
+                )
+            if where.labels is not None and (CLASS in where.labels) != (self.label_kind == "class_masks"):
+                raise ConfigError(
+                    f"subsets: {name}: labels: {CLASS} and label_kind: class_masks belong together, found "
+                    f"{where.labels!r} and {self.label_kind}"
+                )
             if where.labels is not None and h5_member(where.images)[1] and not h5_member(where.labels)[1]:
                 raise ConfigError(f"subsets: {name}: labels of HDF5 images are data sets too: file.h5#name")
             if self.label_kind != "ids" and h5_member(where.labels or "")[1]:
@@ -221,17 +241,18 @@ class Recipe:
             raise ConfigError("first_id is for label_kind ids without id_map and classes_file")
         if self.drawn != (self.segments is not None):
             raise ConfigError(
-                "segments must be given for label_kind panoptic and instances, and only there; "
-                f"here label_kind is {self.label_kind}"
+                "segments must be given for all label kinds but ids and colors, and only there; here "
+                f"label_kind is {self.label_kind}. It says what pixels of no shape are, such as "
+                "segments: {other: background, unannotated: other}"
             )
-        if self.label_tolerance and self.drawn:
-            raise ConfigError("label_tolerance is for label_kind ids and colors")
+        if self.label_tolerance and self.label_kind not in ("ids", "colors", "class_masks"):
+            raise ConfigError("label_tolerance is for label_kind ids, colors and class_masks")
         if self.drawn and (self.ignore_id is not None or self.classes_file is not None):
-            raise ConfigError(
-                "classes must be listed, without ignore_id, for label_kind panoptic and instances"
-            )
-        if self.segments is not None and self.segments.other not in (None, *self.classes):
-            raise ConfigError(f"segments: other names {self.segments.other!r}, which is no class")
+            raise ConfigError(f"classes must be listed, without ignore_id, for label_kind {self.label_kind}")
+        if self.segments is not None:
+            self.segments.check(self.classes)
+            if self.label_kind == "class_masks" and OTHERS in self.segments.names:
+                raise ConfigError(f"segments: names: {OTHERS!r} is not for class_masks; name each label")
         for color in (*self.colors, *([self.ignore_color] if self.ignore_color else [])):
             if not all(0 <= value <= 255 for value in color):
                 raise ConfigError(f"colors: values go from 0 to 255, found {list(color)}")
@@ -239,3 +260,12 @@ class Recipe:
 
 def leaves_source(path: str) -> bool:
     return PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts
+
+
+def _without_new_defaults(settings: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """The values without those of CAME_LATER that are the default."""
+    default = {
+        each.name: each.default if each.default_factory is MISSING else each.default_factory()
+        for each in fields(settings)
+    }
+    return {key: value for key, value in values.items() if key not in CAME_LATER or value != default[key]}

@@ -43,7 +43,9 @@ class Survey:
         for what, name in others.items():
             if name is None or not (self.source / name).is_file():
                 continue  # told when it is read
-            other = self._image(name) if what == "second image" else rasters.read_header(self.source / name)
+            other = (
+                self._image(name) if what == "second image" else rasters.read_header(self.source / name, name)
+            )
             difference = header.grid.differs(other.grid)
             if difference:
                 text = f"{name}: the {what} of {image} {difference}; warp it onto the grid of the image"
@@ -59,7 +61,7 @@ class Survey:
         ]
 
     def _image(self, name: str) -> rasters.Header:
-        header = rasters.read_header(self.source / name)
+        header = rasters.read_header(self.source / name, name)
         if max(self.bands) > header.count:
             text = f"{name}: has {header.count} bands, the recipe asks for band {max(self.bands)}"
             raise BadRaster("missing band", text)

@@ -11,7 +11,7 @@ from torch import nn
 
 from unimatch.engine.build import build_method, build_task, task_class
 from unimatch.engine.run_config import BatchConfig, OptimizerConfig, RunConfig
-from unimatch.engine.run_data import open_shards, select
+from unimatch.engine.run_data import open_shards, require_unlabeled, training_samples
 from unimatch.engine.schedule import total_steps
 from unimatch.engine.steps import accumulation_steps, plan_of
 from unimatch.errors import UserError
@@ -73,12 +73,10 @@ def forecast(config: RunConfig, devices: int, device_bytes: float) -> Forecast:
     task = build_task(config, shards.taxonomy, net, bands)
     method = build_method(config, task, net)
     views, paired = method.views, method.views.unlabeled
-    if paired and not (config.data.unlabeled and config.batch.unlabeled):
-        raise UserError(
-            f"method {config.method.name} uses unlabelled samples: set data.unlabeled and batch.unlabeled"
-        )
-    labeled = select(shards, config.data.labeled).rows
-    unlabeled = select(shards, config.data.unlabeled).rows if config.data.unlabeled else None
+    samples = training_samples(config, shards)
+    require_unlabeled(config, samples, method)
+    labeled = samples["labeled"].rows
+    unlabeled = samples["unlabeled"].rows if "unlabeled" in samples else None
     sizes = (config.batch.labeled, (config.batch.unlabeled or 0) if paired else 0)
     accumulation = accumulation_steps(config.batch, paired, devices)
     steps_per_epoch = plan_of(config, shards, views, labeled, unlabeled).steps_per_epoch

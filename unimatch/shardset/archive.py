@@ -136,13 +136,16 @@ class ShardSet:
         return shard_index.bands_of(self.info, list(subsets))
 
     def rows(self, spec: str | Path) -> np.ndarray:
-        """int64, increasing: the rows of a subset, or of the keys in a text file (UTF-8, one key a line).
+        """int64, increasing: the rows of a subset, of several (joined by "+"), or of the keys in a text file
+        (UTF-8, one key a line).
 
         Increasing, so that a split means the same whatever the order of its lines, and samples of a shard are
         together. DataError: neither, unknown or repeated keys, or no sample.
         """
-        if str(spec) in self.info["subsets"]:
-            mine = np.array([shard["subset"] == str(spec) for shard in self.info["shards"]])
+        known = self.info["subsets"]
+        named = [str(spec)] if str(spec) in known else str(spec).split("+")
+        if all(name in known for name in named):
+            mine = np.array([shard["subset"] in named for shard in self.info["shards"]])
             counts = np.array([shard["samples"] for shard in self.info["shards"]])
             rows = np.flatnonzero(np.repeat(mine, counts))
         elif Path(spec).is_file():

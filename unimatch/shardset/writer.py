@@ -105,13 +105,7 @@ class ShardWriter:
         into the index if every labelled sample brings it. `band_sums`: [3, C], see bands.sums_of. Bytes are
         stored as they are and not decoded here.
         """
-        problem = key_problem(key)
-        if problem or key in self._keys:
-            raise DataError(f"key {key!r} {problem or 'occurs twice'}")
-        if image_ext not in IMAGE_EXTENSIONS:
-            raise DataError(f"{key}: image type {image_ext!r}; allowed: {', '.join(IMAGE_EXTENSIONS)}")
-        if label_ext not in LABEL_EXTENSIONS:
-            raise DataError(f"{key}: label type {label_ext!r}; allowed: {', '.join(LABEL_EXTENSIONS)}")
+        self._check_names(key, image_ext, label_ext)
         for what, data in (("image", image), ("second image", second), ("label", label)):
             if data is not None and not data:
                 raise DataError(f"{key}: the {what} file is empty")
@@ -147,6 +141,15 @@ class ShardWriter:
             self._counts.append(None if class_counts is None else np.asarray(class_counts, np.int64))
         if band_sums is not None:
             self._band_sums.append(band_sums)
+
+    def _check_names(self, key: str, image_ext: str, label_ext: str) -> None:
+        problem = key_problem(key)
+        if problem or key in self._keys:
+            raise DataError(f"key {key!r} {problem or 'occurs twice'}")
+        if image_ext not in IMAGE_EXTENSIONS:
+            raise DataError(f"{key}: image type {image_ext!r}; allowed: {', '.join(IMAGE_EXTENSIONS)}")
+        if label_ext not in LABEL_EXTENSIONS:
+            raise DataError(f"{key}: label type {label_ext!r}; allowed: {', '.join(LABEL_EXTENSIONS)}")
 
     def _write(self, header: bytes, data: bytes) -> int:
         """Append one member; the offset of its data."""

@@ -90,6 +90,10 @@ class Task(ABC):
         """What `paint` draws: (name, swatch) of each class and of pixels of none, see codecs.sheet."""
         return class_legend(self.taxonomy.names, self.taxonomy.colors, self.background, ignored)
 
+    def without_effect(self) -> list[str]:
+        """Settings of the task that do nothing as they stand, a sentence each."""
+        return []
+
     def views_on_device(self, has_accelerator: bool) -> bool:
         """Whether the configuration leaves strong views to `to_device`, in a run on an accelerator or not."""
         return False

@@ -44,12 +44,17 @@ class PixelTask(Task):
         if bands is not None:
             self.bands, self.channels, white = bands, len(bands.order), float(bands.white)
             mean, std = bands.mean, tuple(max(each, 1 / white) for each in bands.std)
-            decode: Any = images.Channels(self.channels, bands.dtype.name, self.dates)
-            self.decode = decode
+            decode = images.Channels(self.channels, bands.dtype.name, self.dates)
+            self.decode = decode  # type: ignore[method-assign]
         self.mean = white * torch.tensor(mean).view(-1, 1, 1)
         self.std = white * torch.tensor(std).view(-1, 1, 1)
         blur = config.views.blur
         self._blur_radius = blur_radius(blur.sigma[1]) if blur.p else 0
+
+    def without_effect(self) -> list[str]:
+        loss = getattr(self.config, "loss", None)  # the medical losses have no settings
+        text = loss.without_effect(self.config.views.crop) if loss else None
+        return [text] if text else []
 
     def normalize(self, image: Tensor) -> Tensor:
         """float32 [B, ..., C, H, W]: integers [B, ..., H, W, C] minus the mean, over the deviation.

@@ -15,15 +15,16 @@ import torch
 from torch import nn
 
 from tests.support.change_set import CHANGES, sample, write_change_run, write_changes
-from tests.support.tiny_set import damage, write_samples
+from tests.support.tiny_set import damage, image_bytes, write_samples
 from unimatch import config as config_io
 from unimatch.data.evaluation import eval_loader
 from unimatch.engine.build import build_trainer
 from unimatch.engine.evaluate import Evaluator, report
 from unimatch.engine.run_config import RunConfig
-from unimatch.engine.run_data import open_data
+from unimatch.engine.run_data import open_data, samples_hash
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import ConfigError, DataError, UserError
+from unimatch.packing.pack import NewSample
 from unimatch.shardset.archive import ShardSet
 from unimatch.tasks import ChangeTask, ChangeTaskConfig
 from unimatch.views.change import ChangeViewConfig
@@ -121,6 +122,19 @@ def test_every_pair_counts_once_on_any_number_of_ranks(shards, world, batch):
     assert sorted(seen) == sorted(shards.keys(shards.rows("val"))), "no duplicates, none left out"
 
 
+def test_the_hash_of_samples_is_of_keys_and_of_what_they_hold(tmp_path):
+    def of(name: str, *samples: tuple[str, bytes]) -> str:
+        new = [NewSample(key, image, "png", None, 16, 12, None) for key, image in samples]
+        shards = ShardSet.open(write_samples(tmp_path / name, CHANGES, {"val": new}))
+        return samples_hash(shards, shards.rows("val"))
+
+    first, other = image_bytes(1), image_bytes(2)
+    expected = of("a", ("x", first), ("y", first))
+    assert of("b", ("x", first), ("y", first)) == expected
+    assert len({expected, of("c", ("x", first)), of("d", ("x", first), ("z", first))}) == 3
+    assert of("e", ("x", first), ("y", other)) != expected
+
+
 def test_ranks_that_are_not_summed_are_noticed(shards):
     """Figures of a part of the set must not pass for the set's."""
     rows = shards.rows("val")
@@ -157,12 +171,15 @@ def test_a_report_has_classes_single_figures_and_what_is_undefined():
     task = make_task()
     task.units = {"distance": "px"}
     figures = {"iou_changed": 0.25, "f1": None, "distance": 3.5, "iou": {"unchanged": 0.9, "changed": 0.25},
-               "distances": {"unchanged": None, "changed": 0.5}, "images": 3, "seconds": 1.0}  # fmt: skip
+               "distances": {"unchanged": None, "changed": 0.5}, "images": 3, "seconds": 1.0,
+               "samples": "0f"}  # fmt: skip
     lines = [line.split() for line in report(figures, task)]
     assert lines == [
         ["iou", "distances"], ["unchanged", "90.00", "undefined"], ["changed", "25.00", "50.00"],
         ["f1", "undefined"], ["distance", "3.50", "px"], ["iou_changed", "25.00"],
     ]  # fmt: skip
+    figures["iou"] = {"unchanged": 0.9, "changed": None}
+    assert report(figures, task)[-1].endswith(" 25.00 over 1 of 2 classes (none of changed)")
 
 
 @pytest.fixture

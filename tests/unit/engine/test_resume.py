@@ -106,6 +106,19 @@ def test_a_list_that_lost_a_key_is_refused(tiny_run, tmp_path, name):
         built(config, resume=True)
 
 
+def test_the_best_figure_of_another_evaluation_list_is_forgotten(tiny_run, tmp_path):
+    config = stopped(tiny_run, "data.val=val", "evaluation.every_steps=1")
+    same = built(config, resume=True)
+    assert same.state.best is not None and same.state.best_step == 1
+    keys = ShardSet.open(config.data.shards)
+    keys = keys.keys(keys.rows("val"))
+    (tmp_path / "val.txt").write_text("\n".join(keys[1:]))
+    config.data.val = str(tmp_path / "val.txt")
+    other = built(config, resume=True)
+    assert (other.state.best, other.state.best_step, other.state.best_over) == (None, None, "")
+    assert other.state.splits["val"] != same.state.splits["val"]
+
+
 def test_as_many_classes_of_other_names_are_other_classes(tiny_run, tmp_path):
     config = stopped(tiny_run)
     write_synthetic(tmp_path / "shards", train=40, val=10, height=48, width=64, seed=0)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.tiny_set import write_samples
 from tests.unit.packing.test_tools import tool
+from unimatch import shipped
 from unimatch.codecs.encode import png
 from unimatch.errors import DataError
 from unimatch.packing.names import sample_key
@@ -18,6 +19,7 @@ from unimatch.packing.pack import NewSample, labeled_sample
 from unimatch.packing.published import KeyMatcher
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.index import Sample, Shard, rows_of
+from unimatch.shardset.key_list import read_list
 from unimatch.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.of(["a", "b"])
@@ -294,3 +296,13 @@ def test_key_lists_in_another_unicode_form_are_told(tmp_path: Path) -> None:
         shards.rows(tmp_path / "list.txt")
     # A published list may hold keys: so an old key list becomes a new one.
     assert matched(shards, tmp_path, f"{other}\n") == ([composed], [])
+
+
+def test_a_list_of_ours_is_matched_in_another_folder_and_must_be_whole(tmp_path: Path) -> None:
+    path = shipped.names()["splits/pascal/92"]
+    keys, published = read_list(path)
+    found = KeyMatcher(known({"train": [f"VOC2012/{key}" for key in keys]}), "train").match(path, True)
+    assert published is not None and (len(found.rows), found.unmatched, found.lines) == (92, [], 92)
+    (tmp_path / "cut.txt").write_text("\n".join(path.read_text().splitlines()[:-1]))
+    with pytest.raises(DataError, match="was cut or edited"):
+        KeyMatcher(known({"train": keys}), "train").match(tmp_path / "cut.txt", True)

@@ -1,4 +1,8 @@
-"""Drawings of COCO's segments and shapes to class ids."""
+"""Drawings of COCO's segments and of shapes to class ids.
+
+A shape is a list of polygons [[x, y, x, y, ...], ...]; {"outline": [x, y, ...], "holes": [[x, y, ...], ...]};
+or COCO's run-length code {"size": [height, width], "counts": ...}, also a compressed one.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +23,17 @@ def segment_pairs(drawing: bytes, unannotated: int) -> tuple[tuple[int, int], ..
     return tuple(sorted({VOID: unannotated, **pairs}.items()))
 
 
-def draw_instances(drawing: bytes, unannotated: int) -> tuple[np.ndarray, list[Any]]:
-    """(uint8 [H, W] of class ids, the ids of annotations that cover no pixel).
+def draw_shapes(
+    shapes: list[list[Any]], height: int, width: int, unannotated: int
+) -> tuple[np.ndarray, list[Any]]:
+    """(uint8 [H, W] of class ids, the numbers of shapes that cover no pixel) of [class id, shape, number],
+    bottom first.
 
     DataError without the image's name: a shape that cannot be drawn.
     """
-    content = json.loads(drawing)
-    height, width = content["size"]
     label = np.full((height, width), unannotated, np.uint8)
     empty = []
-    for class_id, shape, number in content["shapes"]:
+    for class_id, shape, number in shapes:
         try:
             covered = shape_mask(shape, height, width)
         except DataError as error:
@@ -48,16 +53,15 @@ def shape_area(shape: Any, height: int, width: int) -> int:
 
 
 def shape_mask(shape: Any, height: int, width: int) -> np.ndarray:
-    """bool [H, W] of polygons [[x, y, x, y, ...], ...] or of a run-length code, also a compressed one.
-
-    DataError: neither, or of another size.
-    """
+    """bool [H, W] of a shape. DataError: none, of another size, or far outside the picture."""
     try:
         if isinstance(shape, list):
-            bad = [polygon for polygon in shape if len(polygon) < 6 or len(polygon) % 2]
-            if bad or not shape:
-                raise DataError("a polygon needs at least three points (x, y)")
-            coded = masks.merge(masks.frPyObjects(shape, height, width))
+            coded = masks.merge(polygon_codes(shape, height, width))
+        elif "outline" in shape:
+            coded = masks.merge(polygon_codes([shape["outline"]], height, width))
+            if shape["holes"]:
+                holes = masks.decode(masks.merge(polygon_codes(shape["holes"], height, width)))
+                return masks.decode(coded).astype(bool) & ~holes.astype(bool)
         else:
             if list(shape["size"]) != [height, width]:
                 raise DataError(f"a run-length code is of size {shape['size']}, the image {[height, width]}")
@@ -73,3 +77,24 @@ def shape_mask(shape: Any, height: int, width: int) -> np.ndarray:
         if isinstance(error, DataError):
             raise
         raise DataError(f"a segmentation that is neither polygons nor a run-length code ({error})") from error
+
+
+def polygon_codes(polygons: list[Any], height: int, width: int) -> Any:
+    """The run-length codes of polygons. DataError: too few points, or none of this picture.
+
+    The filler walks along each edge, so a point at 1e9 would take its memory, and NaN its mind.
+    """
+    if not polygons or [one for one in polygons if len(one) < 6 or len(one) % 2]:
+        raise DataError("a polygon needs at least three points (x, y)")
+    for one in polygons:
+        points = np.array(one, np.float64).reshape(-1, 2)
+        if not np.isfinite(points).all():
+            raise DataError("a polygon has a coordinate that is NaN or infinite")
+        far = (points < -np.array([width, height])) | (points > 2 * np.array([width, height]))
+        if far.any():
+            x, y = points[far.any(axis=1)][0]
+            raise DataError(
+                f"a polygon has the point ({x:g}, {y:g}), far outside the picture of {width}x{height} "
+                "pixels; was it drawn on another size?"
+            )
+    return masks.frPyObjects(polygons, height, width)

@@ -1,87 +1,27 @@
 """COCO's annotations: panoptic segments and instances as drawings of class ids.
 
-Source: the COCO data format, https://cocodataset.org/#format-data. A drawing is the JSON of all that one
-image's label needs, so that workers get a few bytes rather than the whole annotation file:
-{"size": [height, width], "segments": [[class id, id], ...]} for panoptic segments, and
-{"size": [height, width], "shapes": [[class id, segmentation, annotation id], ...]} for instances, bottom
-first.
+Source: the COCO data format, https://cocodataset.org/#format-data.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from unimatch.annotations.labels import OTHERS, Segments
+from unimatch.annotations.names import plain_name
+from unimatch.annotations.pictures import Annotations, Picture
+from unimatch.annotations.shapes import shape_area
 from unimatch.errors import DataError, summary
-from unimatch.packing.coco_names import NameIndex, plain_name
-from unimatch.packing.recipe import LabelKind, Segments
-from unimatch.packing.shapes import shape_area
 from unimatch.registry import nearest
 from unimatch.taxonomy import IGNORE_INDEX
 
-
-@dataclass
-class Picture:
-    """One picture of an annotation file; entries of the same name are one picture."""
-
-    name: str  # `file_name` as it stands there
-    height: int
-    width: int
-    ids: list[Any]
-    # What the order of the shapes goes by, and [class id, segmentation, annotation id].
-    shapes: list[tuple[tuple[bool, float, int], list[Any]]] = field(default_factory=list)
-    segments: list[list[int]] | None = None
-    faults: list[str] = field(default_factory=list)  # of its annotations
-
-    def drawing(self, kind: LabelKind) -> bytes | None:
-        """None: the file says nothing about it."""
-        content: dict[str, Any] = {"size": [self.height, self.width]}
-        if kind == "panoptic":
-            if self.segments is None:
-                return None
-            content["segments"] = self.segments
-        else:
-            content["shapes"] = [shape for _, shape in sorted(self.shapes, key=lambda pair: pair[0])]
-        return json.dumps(content, separators=(",", ":")).encode()
-
-
-@dataclass
-class Annotations:
-    """The pictures of an annotation file, and how images on disk find them."""
-
-    path: str
-    pictures: list[Picture]
-
-    def __post_init__(self) -> None:
-        self._names = NameIndex([picture.name for picture in self.pictures])
-
-    def places(self, image: str) -> list[int]:
-        """The places of the pictures that an image on disk may be."""
-        return self._names.find(image)
-
-    def find(self, image: str) -> int:
-        """The place of the picture that an image on disk is. DataError: none, or several."""
-        places = self.places(image)
-        if len(places) == 1:
-            return places[0]
-        if places:
-            names = summary((repr(self.pictures[place].name) for place in places), 3)
-            raise DataError(f"{image}: {self.path} has several pictures that it could be: {names}")
-        alike = [self.pictures[place].name for place in self._names.same_file(image)]
-        names = summary((repr(name) for name in alike or [p.name for p in self.pictures]), 3)
-        told = f"it has the file name in other folders: {names}" if alike else f"its file names are {names}"
-        raise DataError(f"{image}: {self.path} has no annotation of it; {told}")
-
-    @property
-    def merged(self) -> list[Picture]:
-        """Pictures of several entries."""
-        return [picture for picture in self.pictures if len(picture.ids) > 1]
+Kind = Literal["panoptic", "instances"]
 
 
 def read_annotations(
-    source: Path, path: str, kind: LabelKind, rules: Segments, classes: tuple[str, ...]
+    source: Path, path: str, kind: Kind, rules: Segments, classes: tuple[str, ...]
 ) -> Annotations:
     """What an annotation file says about each picture.
 
@@ -130,9 +70,10 @@ def read_pictures(path: str, entries: list[dict[str, Any]]) -> list[Picture]:
                 "known whose the annotations are; were files merged without new ids?"
             )
         height, width = int(entry["height"]), int(entry["width"])
-        known = pictures.setdefault(name, Picture(entry["file_name"], height, width, []))
-        if (known.height, known.width) != (height, width):
-            sizes = f"{known.width}x{known.height} and {width}x{height}"
+        known = pictures.setdefault(name, Picture(entry["file_name"], (height, width), []))
+        if known.size != (height, width):
+            assert known.size is not None
+            sizes = f"{known.size[1]}x{known.size[0]} and {width}x{height}"
             raise DataError(
                 f"{path}: {entry['file_name']!r} is there twice, of {sizes} pixels: two pictures of one "
                 "name; write their folders into file_name"
@@ -154,14 +95,23 @@ class ClassRule:
     """What class a segment has, by its category and whether it is a crowd."""
 
     def __init__(self, path: str, rules: Segments, classes: tuple[str, ...], categories: dict[Any, str]):
-        names = {name: place for place, name in enumerate(classes)}
-        absent = [name for name in classes if name not in categories.values() and name != rules.other]
+        targets = rules.targets(classes)
+        called = {rules.names.get(name, name) for name in categories.values()}
+        absent = [name for name in classes if name not in called and name != rules.other]
         if absent:
             near = nearest(absent[0], list(categories.values()))
-            raise DataError(f"{path}: has no category of the class {absent[0]!r}; {near}")
-        self.other = IGNORE_INDEX if rules.other is None else names[rules.other]
+            raise DataError(
+                f"{path}: has no category of the class {absent[0]!r}; {near}; `segments: names` says which "
+                "categories belong to a class of another name"
+            )
+        stray = [name for name in rules.names if name not in (*categories.values(), OTHERS)]
+        if stray:
+            near = nearest(stray[0], list(categories.values()))
+            raise DataError(f"{path}: has no category {stray[0]!r}, which `segments: names` names; {near}")
+        self.other = IGNORE_INDEX if rules.other is None else targets[rules.other]
         self.crowd = rules.crowd
-        self.by_category = {key: names.get(name, self.other) for key, name in categories.items()}
+        others = targets.get(OTHERS, self.other)
+        self.by_category = {key: targets.get(name, others) for key, name in categories.items()}
 
     def of(self, category: Any, crowd: int) -> int:
         if category not in self.by_category:
@@ -209,8 +159,9 @@ def read_shapes(
                 raise DataError(f"its segmentation is {kind}; a box without a mask?")
             class_id = rule.of(entry["category_id"], crowd)
             area = entry.get("area")
+            assert picture.size is not None
             if not isinstance(area, (int, float)):
-                area = shape_area(shape, picture.height, picture.width)
+                area = shape_area(shape, *picture.size)
             # Smaller ones on top, as small things mostly stand in front of, or on, large ones; crowds, which
             # are drawn roughly, below all things.
             order = (not crowd, -area, number if isinstance(number, int) else place)

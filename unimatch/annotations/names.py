@@ -4,10 +4,14 @@ another, whole paths, backslashes, and either Unicode form.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from urllib.parse import unquote
 
-from unimatch.packing.globs import composed
+
+def composed(name: str) -> str:
+    """The name in the Unicode form NFC: names that look alike are equal then."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def plain_name(name: str) -> str:

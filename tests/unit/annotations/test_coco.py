@@ -114,6 +114,22 @@ def test_instances(tmp_path: Path) -> None:
     assert np.array_equal(labels_of(tmp_path / "out")["img/x"], expected)
 
 
+def test_categories_are_merged_by_names(tmp_path: Path) -> None:
+    annotations = [instance(1, 7, 64, box(2, 2, 10, 10)), instance(2, 90, 4, box(4, 4, 6, 6))]
+    source = save_source(tmp_path / "source", annotations)
+    made = coco("instances", unannotated="other", names={"cat": "person", "grass": "ignore"})
+    made.classes = ("background", "person")
+    pack(made, source, tmp_path / "out")
+    expected = np.zeros((12, 16), np.uint8)
+    expected[2:10, 2:10] = 1
+    expected[4:6, 4:6] = 255
+    assert np.array_equal(labels_of(tmp_path / "out")["img/x"], expected)
+    made = coco("instances", unannotated="other", names={"cats": "person"})
+    assert "has no category 'cats', which `segments: names` names; did you mean 'cat'" in message(
+        tmp_path / "other", made, source
+    )
+
+
 def test_pixels_of_no_instance_are_ignored_where_they_may_be_anything(tmp_path: Path) -> None:
     source = save_source(tmp_path / "source", [instance(1, 7, 64, box(2, 2, 10, 10))])
     pack(coco("instances", unannotated="ignore"), source, tmp_path / "out")
@@ -152,6 +168,8 @@ def test_segments_that_do_not_fit_the_annotations(tmp_path: Path) -> None:
         ({"size": [12, 16], "counts": "#"}, "neither polygons nor a run-length code"),
         ("square", "neither polygons nor a run-length code"),
         ([["a"] * 6], "neither polygons nor a run-length code"),
+        ([[0, 0, 5, float("nan"), 5, 5]], "a polygon has a coordinate that is NaN or infinite"),
+        ([[0, 0, 1e12, 0, 5, 5]], "the point (1e+12, 0), far outside the picture of 16x12 pixels"),
     ],
 )
 def test_bad_shapes(tmp_path: Path, shape: Any, expected: str) -> None:
@@ -209,7 +227,7 @@ def test_panoptic_annotations_are_not_instances(tmp_path: Path) -> None:
         ),
         (
             lambda: Recipe({"a": SubsetSource("x/*")}, CLASSES, segments=Segments()),
-            "segments must be given for label_kind panoptic and instances, and only there",
+            "segments must be given for all label kinds but ids and colors, and only there",
         ),
         (
             lambda: Recipe(

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.support.folder_source import jpeg_bytes, labels_of, picture, save
+from unimatch.annotations.names import NameIndex, plain_name
 from unimatch.errors import DataError
-from unimatch.packing.coco_names import NameIndex, plain_name
 from unimatch.packing.folder import pack
 from unimatch.packing.recipe import Recipe, Segments, SubsetSource
 

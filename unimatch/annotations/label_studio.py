@@ -1,0 +1,153 @@
+"""Label Studio's export "JSON": a file for many images. A region lies on top of those before it.
+
+Of several annotations of an image the one that is marked as ground truth counts; cancelled (skipped) ones do
+not. Coordinates are percent of the image. Source: https://labelstud.io/guide/export.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from unimatch.annotations import brush, geometry
+from unimatch.annotations.drawing import NO_AREA, Drawing, Size, json_of, size_of
+from unimatch.annotations.labels import Segments
+from unimatch.errors import DataError, summary
+
+LABELS = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels", "labels")
+NO_REGIONS = "answers that are no regions"
+CANCELLED = "cancelled annotations"
+SURPLUS = "other annotations of the same image"
+UPLOAD = re.compile(r"[0-9a-f]{4,8}-(?=.)")  # what an upload puts before a file's name
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+
+
+def read(data: bytes, where: str, rules: Segments) -> list[Drawing]:
+    """The tasks of a file. DataError: it is no such file."""
+    content = json_of(data, where, "Label Studio")
+    if not isinstance(content, list):
+        raise DataError(f"{where}: is no export of Label Studio: expected a list of tasks; export as JSON")
+    drawings = []
+    for number, task in enumerate(content, 1):
+        if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+            short = isinstance(task, dict) and "id" in task
+            told = "export as JSON, not as JSON-MIN" if short else "a task is an object with `data`"
+            raise DataError(f"{where}: entry {number} is no task of Label Studio: {told}")
+        name = image_name(task["data"])
+        if name is None:
+            raise DataError(
+                f"{where}: task {task.get('id', number)} has {sorted(task['data'])} in `data`, of which not "
+                "exactly one is the address of an image"
+            )
+        drawings.append(read_task(task, Drawing(name), rules))
+    return drawings
+
+
+def image_name(data: dict[str, Any]) -> str | None:
+    """The image's path of a task's data, without what servers put before it; None: not exactly one."""
+    if isinstance(data.get("image"), str):
+        return plain_path(data["image"])
+    names = [plain_path(value) for value in data.values() if isinstance(value, str)]
+    names = [name for name in names if name.lower().endswith(PICTURES)]
+    return names[0] if len(names) == 1 else None
+
+
+def plain_path(address: str) -> str:
+    """The path in an address, such as /data/local-files/?d=a/b.jpg or s3://bucket/a.jpg?x."""
+    if "local-files" in address and "d=" in address:
+        return parse_qs(urlsplit(address).query)["d"][0]
+    path = unquote(urlsplit(address).path) if "://" in address else address
+    return path.rpartition("/")[2] if "data/upload/" in path else path  # the server's own folders
+
+
+def upload_name(name: str) -> str:
+    """The name that a file had before it was uploaded."""
+    return UPLOAD.sub("", name, count=1) if "/" not in name else name
+
+
+def read_task(task: dict[str, Any], drawing: Drawing, rules: Segments) -> Drawing:
+    listed = task.get("annotations", task.get("completions")) or []
+    kept = [one for one in listed if not one.get("was_cancelled")]
+    if len(kept) < len(listed):
+        drawing.left_out[CANCELLED] += len(listed) - len(kept)
+    truths = [one for one in kept if one.get("ground_truth")]
+    kept = truths if len(truths) == 1 else kept
+    if not kept:
+        drawing.unlabeled = "all its annotations are cancelled" if listed else "nobody has annotated it"
+        return drawing
+    if len(kept) > 1:
+        if rules.several == "refuse":
+            people = summary((str(one.get("completed_by", "unknown")) for one in kept), 4)
+            drawing.faults.append(
+                f"has {len(kept)} annotations (by {people}); mark one as ground truth, delete the others, or "
+                "set `segments: several: latest`"
+            )
+            return drawing
+        kept.sort(key=lambda one: str(one.get("updated_at") or one.get("created_at") or ""))
+    surplus = sum(not one.get("was_cancelled") for one in listed) - 1
+    if surplus:
+        drawing.left_out[SURPLUS] += surplus
+    read_result(kept[-1].get("result"), drawing)
+    return drawing
+
+
+def read_result(result: Any, drawing: Drawing) -> None:
+    """Add the regions of an annotation to the drawing."""
+    if not isinstance(result, list):
+        drawing.faults.append(f"its annotation has {result!r} as result")
+        return
+    labels: dict[Any, list[str]] = {}
+    for entry in result:
+        labels.setdefault(entry.get("id"), []).extend(labels_of(entry))
+    done = set()
+    for place, entry in enumerate(result, 1):
+        number, value = entry.get("id", place), entry.get("value") or {}
+        if not {"rle", "points", "width", "radiusX"} & value.keys():
+            drawing.left_out[NO_AREA if "x" in value or "vertices" in value else NO_REGIONS] += 1
+        elif number not in done:  # a region and its label may be two entries of one id
+            done.add(number)
+            names = labels_of(entry) or labels.get(number, [])
+            drawing.add(number, partial(region, entry, value, names, drawing))
+
+
+def labels_of(entry: dict[str, Any]) -> list[str]:
+    value = entry.get("value") or {}
+    return [name for key in LABELS for name in value.get(key) or []]
+
+
+def region(
+    entry: dict[str, Any], value: dict[str, Any], names: list[str], drawing: Drawing
+) -> tuple[str, Any] | None:
+    """The label and the shape of a region; None: a point."""
+    if "keypointlabels" in value:
+        drawing.left_out[NO_AREA] += 1
+        return None
+    if len(set(names)) != 1:
+        raise DataError(f"has {'the labels ' + summary(names) if names else 'no label'}; a region has one")
+    size = size_of(entry.get("original_height"), entry.get("original_width"), "original size")
+    if size is None:
+        raise DataError("has no original_width and original_height")
+    if drawing.size not in (None, size):
+        raise DataError(f"is of another original size than the regions before it: {size[1]}x{size[0]}")
+    drawing.size = size
+    if entry.get("image_rotation"):
+        raise DataError(f"is drawn on an image turned by {entry['image_rotation']} degrees; turn it back")
+    return names[0], shape(value, size)
+
+
+def shape(value: dict[str, Any], size: Size) -> Any:
+    height, width = size
+    if "rle" in value:
+        return geometry.runs(brush.decode(value["rle"], height, width))
+    if "points" in value:
+        return geometry.polygon([(x / 100 * width, y / 100 * height) for x, y in value["points"]])
+    kind = ("x", "y", "radiusX", "radiusY") if "radiusX" in value else ("x", "y", "width", "height")
+    x, y, a, b = geometry.numbers([value[name] for name in kind])
+    x, a, y, b = x / 100 * width, a / 100 * width, y / 100 * height, b / 100 * height
+    (degrees,) = geometry.numbers([value.get("rotation") or 0])
+    if "radiusX" in value:
+        return geometry.ellipse(x, y, a, b, degrees)
+    # A rectangle is turned about its upper left corner.
+    return [geometry.turned([(x, y), (x + a, y), (x + a, y + b), (x, y + b)], (x, y), degrees)]
