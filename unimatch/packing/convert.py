@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 
 from unimatch.annotations import labelme
-from unimatch.codecs import volumes
+from unimatch.codecs import scans, volumes
 from unimatch.codecs.bands import Bands
 from unimatch.codecs.encode import Encoded, ImageRules, LabelFormat, pack_image, png
+from unimatch.codecs.scans import ScanRules
 from unimatch.errors import DataError
 from unimatch.packing.band_settings import RASTER_KINDS
 from unimatch.packing.findings import Note, Problem
@@ -35,6 +36,7 @@ class Rules:
 
     images: ImageRules
     labels: LabelRules
+    scans: ScanRules | None
     label_format: LabelFormat
     num_classes: int
     bands: Bands | None = None  # of rasters; None: ordinary pictures
@@ -149,21 +151,24 @@ def make_sample(
     return replace(made, band_sums=image.sums if second is None else image.sums + second.sums)
 
 
-def read_image(job: Job, name: str, rules: Rules) -> Encoded:
+def read_image(job: Job, name: str, whole: Rules) -> Encoded:
     """The image as it is stored. DataError and others of UNREADABLE; FileNotFoundError: no such file."""
-    if rules.bands is not None:
-        return pack_bands(job, name, rules.bands)
+    rules = whole.images
+    if whole.bands is not None:
+        return pack_bands(job, name, whole.bands)
     if name.lower().endswith(".json"):
-        data = labelme.embedded_image((job.source / name).read_bytes(), name)
-        return pack_image(data, name, rules.images)
-    if job.member is None:
-        return pack_image((job.source / name).read_bytes(), name, rules.images)
-    values = volumes.grey(volumes.read_slice(job.source, name, job.slice), name)
-    downscale = rules.images.downscale
-    if downscale > 1:
-        height, width = values.shape[0] // downscale, values.shape[1] // downscale
+        return pack_image(labelme.embedded_image((job.source / name).read_bytes(), name), name, rules)
+    if job.scan is not None:
+        assert whole.scans is not None and job.slice is not None
+        values = scans.read_scan_slice(job.source, name, job.slice, job.scan, whole.scans)
+    elif job.member is None:
+        return pack_image((job.source / name).read_bytes(), name, rules)
+    else:
+        values = volumes.grey(volumes.read_slice(job.source, name, job.slice), name)
+    if rules.downscale > 1:
+        height, width = values.shape[0] // rules.downscale, values.shape[1] // rules.downscale
         if min(height, width) < 1:
-            raise DataError(f"{name}: {values.shape} pixels are too few for downscale {downscale}")
+            raise DataError(f"{name}: {values.shape} pixels are too few for downscale {rules.downscale}")
         values = cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA)
     return Encoded(png(values), "png", (values.shape[0], values.shape[1]))
 

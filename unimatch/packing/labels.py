@@ -11,7 +11,9 @@ import numpy as np
 from unimatch.annotations.drawing import Size
 from unimatch.annotations.labels import LabelClasses
 from unimatch.annotations.shapes import segment_pairs
+from unimatch.codecs import scans
 from unimatch.codecs.opening import upright
+from unimatch.codecs.scans import ScanRules
 from unimatch.packing import drawn
 from unimatch.packing.classes import Pairs
 from unimatch.packing.findings import Note, Problem
@@ -56,6 +58,7 @@ class LabelRules:
     drop_extra: bool = False
     colors: tuple[int, ...] = ()  # 0xRRGGBB of each class, where the recipe gives them
     classes: LabelClasses = LabelClasses(())  # of the labels of shapes
+    scans: ScanRules | None = None
     overlap: bool = False  # whether masks of one class each may overlap
 
 
@@ -110,7 +113,11 @@ def read_label(
 def read_values(job: Job, name: str, rules: LabelRules) -> Label:
     """The label that one file of values is."""
     try:
-        mask = read_mask(job, name, rules.kind, rules.drop_extra)
+        if job.scan is not None:
+            assert rules.scans is not None and job.slice is not None
+            mask = Mask(scans.read_label_slice(job.source, name, job.slice, rules.scans))
+        else:
+            mask = read_mask(job, name, rules.kind, rules.drop_extra)
     except WrongKind as error:
         return Label(None, [error.problem])
     pairs = rules.pairs

@@ -83,7 +83,7 @@ def missed_pictures(layout: Layout, known: set[str]) -> Iterator[str]:
     told: set[str] = set()
     for subset, images in layout.matched.items():
         where = layout.recipe.subsets[subset]
-        if not images or h5_member(where.images)[1]:
+        if not images or h5_member(where.images)[1] or layout.recipe.scans is not None:
             continue
         missed: dict[str, Found] = {}
         for one in alternatives(where.images):

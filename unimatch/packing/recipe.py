@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from unimatch.annotations.labels import OTHERS, Segments
 from unimatch.codecs.encode import LabelFormat, PngStorage
+from unimatch.codecs.scans import ScanRules
 from unimatch.codecs.volumes import h5_member
 from unimatch.errors import ConfigError
 from unimatch.packing.band_settings import ALL_OF, Scaling, Tiles, check_bands
@@ -34,6 +35,7 @@ DrawnOn = Literal["upright", "stored"]
 IN_ONE_FILE = ("instances", "cvat", "label_studio")  # label kinds without a label file an image
 # Settings that the index keeps only where they are used.
 CAME_LATER = (
+    "scans",
     "names",
     "several",
     "overlap",
@@ -136,6 +138,8 @@ class Recipe:
     label_tolerance: int = 0
     # Masks of `label_kind: ids` whose palettes give one colour several indices are packed: the ids are right.
     palettes_may_differ: bool = False
+    # Images are NIfTI volumes or DICOM series, and labels NIfTI files of ids: their slices become samples.
+    scans: ScanRules | None = None
     shared_labels: bool = False  # several images may have the same label file, or the same second image
     drop_extra: bool = False  # bands behind the first three, and pages behind the first, are left out
     skip_bad: int = 0  # at most so many images that have something wrong are left out; more are an error
@@ -144,15 +148,14 @@ class Recipe:
     scaling: Scaling | None = None  # of their numbers; none: they are stored as they are
     depth: Literal[8, 16] = 8  # bits a channel that are stored; 16 take about three times the room
     show: tuple[int, ...] = ()  # three of `bands` that pictures show as red, green and blue; empty: the first
-    nodata: float | None = (
-        None  # a number that means "nothing measured", beside what the files say themselves
-    )
+    nodata: float | None = None  # a number that means that nothing was measured, beside what the files say
     tiles: Tiles | None = None  # scenes are cut into these; none: an image is one sample
 
     def __post_init__(self) -> None:
         self._check_subsets()
         self._check_classes()
         check_bands(self)
+        self._check_scans()
         if self.fast_decode and self.png == "webp":
             raise ConfigError("fast_decode stores PNG as TIFF; leave png at keep, or take jpeg")
         lowest = {"downscale": 1, "shard_mb": 1, "first_id": 0, "label_tolerance": 0, "skip_bad": 0}
@@ -221,6 +224,17 @@ class Recipe:
             if name in path:
                 raise ConfigError(f"subsets: all_but goes in a circle: {' -> '.join((*path, name))}")
             self._refuse_circle((*path, name))
+
+    def _check_scans(self) -> None:
+        if self.scans is None:
+            return
+        if self.label_kind != "ids":
+            raise ConfigError(f"scans: labels of scans are ids, not {self.label_kind}")
+        for name, where in self.subsets.items():
+            if where.second is not None or h5_member(where.images)[1]:
+                raise ConfigError(
+                    f"subsets: {name}: scans are NIfTI or DICOM files, without `second` and '#'"
+                )
 
     def _check_classes(self) -> None:
         if bool(self.classes) == (self.classes_file is not None):

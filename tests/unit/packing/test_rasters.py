@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.folder_source import save
 from tests.support.raster_files import rasterio, scene, write, write_scenes
-from unimatch import config
+from unimatch import config, split
 from unimatch.codecs.decode import decode_image, decode_label
 from unimatch.errors import ConfigError, DataError
 from unimatch.packing.folder import pack
@@ -18,6 +18,7 @@ from unimatch.packing.pack import Packed
 from unimatch.packing.recipe import Recipe
 from unimatch.packing.survey import starts, tile_rects
 from unimatch.shardset.archive import ShardSet
+from unimatch.shardset.key_list import read_keys
 
 RECIPE = """
 classes: [soil, trees, water]
@@ -349,3 +350,21 @@ def test_recipes_without_bands_say_nothing_of_them() -> None:
     text = 'classes: [a, b]\nsubsets: {train: {images: "*.jpg"}}'
     assert not {"bands", "scaling", "depth", "show", "nodata", "tiles"} & set(recipe(text=text).settings())
     assert rasterio is not None
+
+
+def test_tiles_of_a_scene_stay_on_one_side_of_every_split(tmp_path: Path, capsys) -> None:
+    source = write_scenes(tmp_path / "src", dict.fromkeys("abcdef", (48, 64)))
+    packed(source, "tiles={size: 32, overlap: 8}")
+    place = ["--shards", str(tmp_path / "out"), "--out", str(tmp_path / "split")]
+    assert split.main([*place, "--count", "2"]) == 0
+    assert "counts are those of scenes" in capsys.readouterr().out
+    lists = [read_keys(tmp_path / "split" / f"{name}.txt") for name in ("labeled", "unlabeled")]
+    scenes = [{key.rpartition("/")[0] for key in keys} for keys in lists]
+    assert len(scenes[0]) == 2 and len(scenes[1]) == 4 and not scenes[0] & scenes[1]
+    assert split.main([*place, "--folds", "3"]) == 0
+    for fold in (1, 2, 3):
+        lists = [read_keys(tmp_path / "split" / str(fold) / f"{name}.txt") for name in ("train", "val")]
+        train, val = ({key.rpartition("/")[0] for key in keys} for keys in lists)
+        assert len(val) == 2 and len(train) == 4 and not train & val
+    assert split.main([*place, "--count", "7", "--group-by", "none"]) == 0
+    assert len(read_keys(tmp_path / "split" / "labeled.txt")) == 7
