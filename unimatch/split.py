@@ -55,9 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--shards", required=True, help="folder of the shard set")
     parser.add_argument("--subset", default="train", help="subset, or key-list file, to divide (%(default)s)")
     amount = parser.add_mutually_exclusive_group(required=True)
-    amount.add_argument(
-        "--count", type=int, nargs="+", metavar="N", help="number of labelled images, or groups"
-    )
+    amount.add_argument("--count", type=int, nargs="+", metavar="N", help="labelled images, or groups")
     amount.add_argument(
         "--fraction",
         type=fraction,

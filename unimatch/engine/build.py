@@ -124,7 +124,8 @@ def build_network(
 def build_task(config: RunConfig, taxonomy: Taxonomy, net: Segmentor, bands: Bands | None = None) -> Task:
     """The task, normalising images as the encoder's weights expect, or by the statistics of their bands."""
     entry = TASKS[config.task.name]
-    return entry.cls(config.task.config, taxonomy, net.encoder.mean, net.encoder.std, bands)
+    more = {} if bands is None else {"bands": bands}
+    return entry.cls(config.task.config, taxonomy, net.encoder.mean, net.encoder.std, **more)
 
 
 def build_method(config: RunConfig, task: Task, net: Segmentor) -> Method:
