@@ -79,8 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="plain",
         help="plain: uniform draw; stratified: classes occur as often as in the subset (%(default)s)",
     )
-    add_groups(parser)
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another draw (%(default)s)")
+    add_draw(parser)
     parser.add_argument(
         "--also",
         action="append",
@@ -109,7 +108,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_groups(parser: argparse.ArgumentParser) -> None:
+def add_draw(parser: argparse.ArgumentParser) -> None:
+    """How samples are drawn, where they are not listed."""
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another draw (%(default)s)")
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--group-by",

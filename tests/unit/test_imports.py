@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "annotations": {"codecs"},
     "packing": {"codecs", "shardset", "annotations"},
     "inspection": {"codecs", "shardset", "annotations", "packing"},
+    "predicting": {"codecs", "packing"},
     "data": {"codecs", "shardset", "views"},
     "models": set(),
     "methods": {"data.sample"},

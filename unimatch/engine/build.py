@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from unimatch.codecs.bands import Bands
+from unimatch.codecs.prepared import Preparation
 from unimatch.data.decoded import Decoded, node_memory
 from unimatch.data.evaluation import eval_loader
 from unimatch.data.stages import Monitor
@@ -147,6 +148,7 @@ def _first_state(data: RunData, task: Task, runtime: Runtime) -> checkpoint.Trai
         splits={name: selection.hash for name, selection in data.selections.items()},
         world=runtime.world,
         bands=None if data.bands is None else data.bands.to_json(),
+        prepared=None if data.shards.recipe is None else Preparation.of(data.shards.recipe).to_json(),
     )
 
 

@@ -43,6 +43,8 @@ class TrainerState:
     splits: dict[str, str]  # hash of each key list
     world: int  # processes that wrote it; any number can read it
     skipped: int = 0  # unreadable samples replaced so far
+    # What packing did to images, see codecs.prepared; None: not known.
+    prepared: dict[str, Any] | None = None
     best_over: str = ""  # what the best figure leaves out, as engine.evaluate.over says it
     bands: dict[str, Any] | None = None  # Bands of the images; None: ordinary pictures
     format: int = FORMAT

@@ -45,6 +45,7 @@ def resume_from(
         state.best = state.best_step = None  # of other samples
         state.best_over = ""
     state.splits, state.world = now.splits, now.world
+    state.prepared = now.prepared
     return state, engine
 
 

@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import cv2
 import numpy as np
 
 from unimatch.annotations import labelme
 from unimatch.codecs import scans, volumes
 from unimatch.codecs.bands import Bands
-from unimatch.codecs.encode import Encoded, ImageRules, LabelFormat, pack_image, png
+from unimatch.codecs.encode import Encoded, ImageRules, LabelFormat, downscaled, pack_image, png
+from unimatch.codecs.opening import UNREADABLE
 from unimatch.codecs.scans import ScanRules
-from unimatch.errors import DataError
 from unimatch.packing.band_settings import RASTER_KINDS
 from unimatch.packing.findings import Note, Problem
 from unimatch.packing.labels import Label, LabelRules, Turned, read_label
@@ -23,8 +22,6 @@ from unimatch.packing.pack import NewSample, Outcome, labeled_sample
 from unimatch.packing.rasters import CLIPPED_NOTE, EMPTY_NOTE, MISSING_NOTE, pack_bands, read_raster_label
 from unimatch.taxonomy import IGNORE_INDEX
 
-# What decoders raise for damaged files; RuntimeError is that of AVIF.
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError)
 DROPPED = "{{files}} files have {}, of which only the first picture in RGB was taken: {{examples}}"
 
 T = TypeVar("T")
@@ -165,11 +162,7 @@ def read_image(job: Job, name: str, whole: Rules) -> Encoded:
         return pack_image((job.source / name).read_bytes(), name, rules)
     else:
         values = volumes.grey(volumes.read_slice(job.source, name, job.slice), name)
-    if rules.downscale > 1:
-        height, width = values.shape[0] // rules.downscale, values.shape[1] // rules.downscale
-        if min(height, width) < 1:
-            raise DataError(f"{name}: {values.shape} pixels are too few for downscale {rules.downscale}")
-        values = cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA)
+    values = downscaled(values, rules.downscale, name)
     return Encoded(png(values), "png", (values.shape[0], values.shape[1]))
 
 

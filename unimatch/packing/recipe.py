@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from unimatch.annotations.labels import OTHERS, Segments
 from unimatch.codecs.encode import LabelFormat, PngStorage
+from unimatch.codecs.nifti import check_axcodes
 from unimatch.codecs.scans import ScanRules
 from unimatch.codecs.volumes import h5_member
 from unimatch.errors import ConfigError
@@ -45,6 +46,7 @@ CAME_LATER = (
     "shared_labels",
     "drop_extra",
     "skip_bad",
+    "axcodes",
     "bands",
     *ALL_OF,
 )
@@ -142,6 +144,8 @@ class Recipe:
     scans: ScanRules | None = None
     shared_labels: bool = False  # several images may have the same label file, or the same second image
     drop_extra: bool = False  # bands behind the first three, and pages behind the first, are left out
+    # How the slices of HDF5 volumes lie, see codecs.nifti: predict turns NIfTI files alike. None: not known.
+    axcodes: str | None = None
     skip_bad: int = 0  # at most so many images that have something wrong are left out; more are an error
     # Images are rasters (GeoTIFF and others that GDAL reads): these of their bands, from 1, are the channels.
     bands: tuple[int, ...] = ()
@@ -226,8 +230,12 @@ class Recipe:
             self._refuse_circle((*path, name))
 
     def _check_scans(self) -> None:
+        if self.axcodes is not None:
+            check_axcodes(self.axcodes)
         if self.scans is None:
             return
+        if self.axcodes is not None:
+            raise ConfigError("axcodes is for HDF5 volumes; scans have their own, scans: {axcodes: ...}")
         if self.label_kind != "ids":
             raise ConfigError(f"scans: labels of scans are ids, not {self.label_kind}")
         for name, where in self.subsets.items():
