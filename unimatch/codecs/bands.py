@@ -21,6 +21,7 @@ class Bands:
     ranges: of each channel the values that became 0 and the largest one; those outside were clipped.
     depth: bits a channel, 8 or 16. show: the places of three channels in `order`, for red, green and blue.
     nodata: the value in files that means that nothing was measured, beside what the files say themselves.
+    count, numbers: how many bands the files have, and of which type, such as "uint16".
     mean, std: of each channel, of values from 0 to 1; empty before they were measured.
     """
 
@@ -30,6 +31,8 @@ class Bands:
     depth: int
     show: tuple[int, ...]
     nodata: float | None = None
+    count: int = 0
+    numbers: str = ""
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from unimatch.codecs.bands import Bands
 from unimatch.codecs.part import Rect
 from unimatch.errors import DataError, UserError
 
@@ -66,6 +67,21 @@ class Header:
     names: tuple[str, ...]
     lossy: str | None  # the compression, if pixels are not exactly what was written
 
+    def names_of(self, order: tuple[int, ...]) -> tuple[str, ...]:
+        return tuple(self.names[band - 1] for band in order)
+
+    def check(self, bands: Bands, where: str) -> None:
+        """DataError unless a file is of the kind of those that `bands` were chosen and scaled in."""
+        pairs = [("bands", self.count, bands.count), ("numbers", self.dtype, bands.numbers)]
+        if self.count == bands.count:
+            pairs.append(("band names", self.names_of(bands.order), bands.names))
+        for what, found, wanted in pairs:
+            if found != wanted:
+                raise DataError(
+                    f"{where}: has other {what} than the images that were packed ({found} against {wanted}), "
+                    "so bands or scaling would mean another thing; make it like them"
+                )
+
 
 def rasterio() -> Any:
     """The library. UserError: it is not installed."""
@@ -94,24 +110,32 @@ def read_header(path: Path, where: str = "") -> Header:
 
 
 def read_bands(
-    path: Path, order: tuple[int, ...], rect: Rect, nodata: float | None = None, where: str = ""
+    path: Path,
+    order: tuple[int, ...],
+    rect: Rect,
+    nodata: float | None = None,
+    where: str = "",
+    step: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """([C, h, w] of the file's numbers, bool [h, w]: whether all of them were measured) of a part of it.
 
     Not measured are `nodata`, the no-data value and the mask of the file, its transparency unless that is one
     of the bands asked for, and NaN. DataError: an infinite number, or a damaged file. `where`: for messages.
+    `step`: about each so many-th pixel and row.
     """
     where = where or path.name
     library = rasterio()
-    window = library.windows.Window(rect[0], rect[1], rect[2] - rect[0], rect[3] - rect[1])
+    width, height = rect[2] - rect[0], rect[3] - rect[1]
+    window = library.windows.Window(rect[0], rect[1], width, height)
+    how = {"window": window, "out_shape": (len(order), -(-height // step), -(-width // step))}
     with _opened(path, where) as raster:
-        values = raster.read(list(order), window=window)
+        values = raster.read(list(order), **how)
         valid = np.ones(values.shape[1:], bool)
         flags = raster.mask_flag_enums[order[0] - 1]
         meant = any(raster.colorinterp[band - 1] == library.enums.ColorInterp.alpha for band in order)
         is_alpha = library.enums.MaskFlags.alpha in flags
         if library.enums.MaskFlags.all_valid not in flags and not (is_alpha and meant):
-            valid &= (raster.read_masks(list(order), window=window) > 0).all(axis=0)
+            valid &= (raster.read_masks(list(order), **how) > 0).all(axis=0)
     if nodata is not None:
         valid &= (values != nodata).all(axis=0)
     if values.dtype.kind == "f":

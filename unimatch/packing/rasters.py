@@ -45,11 +45,11 @@ def set_bands(layout: Layout) -> tuple[Bands | None, list[str]]:
     if survey is None:
         return None, []
     order, scaling, told = recipe.bands, recipe.scaling, list(survey.sentences())
-    names: tuple[str, ...] = ("",) * len(order)
+    names, count, numbers = ("",) * len(order), 0, ""
     ranges: tuple[tuple[float, float], ...] = ((0.0, 1.0),) * len(order)  # of a set that has no image at all
     if survey.first is not None and any(layout.jobs.values()):
         name, header = survey.first
-        names = tuple(header.names[band - 1] for band in order)
+        names, count, numbers = header.names_of(order), header.count, header.dtype
         if scaling is None and WHOLE_TYPES.get(header.dtype, (0.0, 0.0))[1] == (1 << recipe.depth) - 1:
             ranges = (WHOLE_TYPES[header.dtype],) * len(order)
         elif scaling is None:
@@ -74,7 +74,7 @@ def set_bands(layout: Layout) -> tuple[Bands | None, list[str]]:
         else:
             ranges = scaling.ranges or ((scaling.range or (0.0, 1.0)),) * len(order)
     show = tuple(order.index(band) for band in recipe.show) or default_show(len(order))
-    return Bands(order, names, ranges, recipe.depth, show, recipe.nodata), told
+    return Bands(order, names, ranges, recipe.depth, show, recipe.nodata, count, numbers), told
 
 
 def percentiles(layout: Layout, wanted: tuple[float, float]) -> np.ndarray:
