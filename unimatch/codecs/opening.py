@@ -115,7 +115,9 @@ def refuse_deep(opened: Image.Image, where: str) -> None:
 def extra_refused(where: str, kind: str, extra: str) -> str:
     """The message for a file whose "4 bands" or "5 pages" are more than one picture."""
     bands = extra.endswith("bands")
-    way = "keep them by `bands: [1, 2, ...]` in the recipe" if bands else "save each as a file of its own"
+    way = "save each as a file of its own"
+    if bands:
+        way = "save the three that are meant as RGB, keep all by `bands: [1, 2, ...]` in the recipe"
     left = "those behind the first three are" if bands else "all but the first are"
     return f"{where}: is a {kind} of {extra}; {way}, or set `drop_extra: true` in the recipe: {left} left out"
 

@@ -123,10 +123,36 @@ def build_network(
 
 
 def build_task(config: RunConfig, taxonomy: Taxonomy, net: Segmentor, bands: Bands | None = None) -> Task:
-    """The task, normalising images as the encoder's weights expect, or by the statistics of their bands."""
+    """The task, normalising images as the encoder's weights expect, or by the statistics of their bands;
+    ConfigError if its views do not divide into the encoder's patches.
+    """
     entry = TASKS[config.task.name]
+    _check_patches(config, net.encoder.patch)
     more = {} if bands is None else {"bands": bands}
     return entry.cls(config.task.config, taxonomy, net.encoder.mean, net.encoder.std, **more)
+
+
+def _check_patches(config: RunConfig, patch: int) -> None:
+    task = config.task.config
+    evaluate = task.evaluate
+    mode = getattr(evaluate, "mode", "crop")  # medical slices are resized to the crop
+    sides = {"task.views.crop": task.views.crop}
+    if mode == "whole":
+        sides["task.evaluate.multiple_of"] = evaluate.multiple_of
+    elif mode != "crop" and evaluate.window is not None:
+        sides["task.evaluate.window"] = evaluate.window
+    if mode == "sliding" and patch > 1 and evaluate.border != "inside":
+        raise ConfigError(
+            f"task.evaluate.border is {evaluate.border}, but {config.model.encoder.name} reads patches of "
+            f"{patch} pixels, which windows of any size do not divide into: set it to inside"
+        )
+    for name, side in sides.items():
+        if side % patch:
+            near = sorted({max(1, side // patch) * patch, (side // patch + 1) * patch})
+            raise ConfigError(
+                f"{name} is {side}, but {config.model.encoder.name} reads patches of {patch} pixels: set it "
+                f"to a multiple of {patch}, such as {' or '.join(map(str, near))}"
+            )
 
 
 def build_method(config: RunConfig, task: Task, net: Segmentor) -> Method:

@@ -139,14 +139,14 @@ def rows_of_ids(net: nn.Module, task: Any, scene: Scene, grid: Grid) -> Any:
         ids = task.predict(net, tensor((0, 0, grid.width, grid.height)))
         yield 0, ids[0].cpu().numpy()
         return
-    if evaluate.multiple_of > 1:
-        raise UserError(
-            f"task.evaluate.multiple_of is {evaluate.multiple_of}, but a scene of {grid.width}x{grid.height} "
-            "pixels is predicted by windows: evaluate in mode sliding, with a window that the network takes"
-        )
-    window, stride = evaluate.windows(crop)
+    (window, stride), border = evaluate.windows(crop), evaluate.border
     if evaluate.mode != "sliding":
-        window = max(LEAST_WINDOW, crop)
-        stride = int(window * 2 / 3)
-    for top, ids in sliding_ids(net, read, (grid.height, grid.width), window, stride):
+        window = -(-max(LEAST_WINDOW, crop) // evaluate.multiple_of) * evaluate.multiple_of
+        stride, border = int(window * 2 / 3), "inside"
+    if evaluate.multiple_of > 1 and min(grid.height, grid.width) < window:
+        raise UserError(
+            f"{scene.files[0]}: is {grid.width}x{grid.height} pixels, narrower than the windows of {window} "
+            "that the network takes; cut it into pieces"
+        )
+    for top, ids in sliding_ids(net, read, (grid.height, grid.width), window, stride, border):
         yield top, ids[0].cpu().numpy()

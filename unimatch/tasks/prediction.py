@@ -28,6 +28,9 @@ class EvaluateConfig:
         of the image and leaves the rest out of the metric.
     window: side of the windows or of the centre, in pixels; by default the training crop.
     stride: pixels from one window to the next in mode "sliding"; by default int(window * 2/3).
+    border: what of windows that reach over the right or lower border. "cut": they are smaller, and every
+        stride inside the image starts one (UniMatch); "inside": the last one is moved back, and all have one
+        size (UniMatch V2), as a vision transformer needs it.
     multiple_of: in mode "whole", images are resized to the nearest multiple of this per side (halves up, at
         least one) and the logits back; 1 leaves them as they are. A vision transformer needs its patch size.
     """
@@ -35,6 +38,7 @@ class EvaluateConfig:
     mode: Literal["whole", "sliding", "centre"] = "whole"
     window: int | None = None
     stride: int | None = None
+    border: Literal["cut", "inside"] = "cut"
     multiple_of: int = 1
 
     def __post_init__(self) -> None:
@@ -42,6 +46,8 @@ class EvaluateConfig:
             raise ConfigError(f"window must be at least 2 pixels, found {self.window}")
         if self.stride is not None and self.mode != "sliding":
             raise ConfigError(f"stride has no meaning with mode {self.mode!r}; use mode 'sliding'")
+        if self.border != "cut" and self.mode != "sliding":
+            raise ConfigError(f"border has no meaning with mode {self.mode!r}; use mode 'sliding'")
         if self.multiple_of < 1:
             raise ConfigError(f"multiple_of must be at least 1, found {self.multiple_of}")
         if self.window is not None and self.mode == "whole":
@@ -65,18 +71,25 @@ class EvaluateConfig:
         return window, stride
 
 
+def starts(side: int, window: int, stride: int, border: str) -> list[int]:
+    """Where windows start along a side, see EvaluateConfig.border."""
+    if border == "cut":
+        return list(range(0, side, stride))
+    last = max(0, side - window)
+    return [*range(0, last, stride), last]
+
+
 def sliding_ids(
-    net: nn.Module, read: Read, size: tuple[int, int], window: int, stride: int
+    net: nn.Module, read: Read, size: tuple[int, int], window: int, stride: int, border: str = "cut"
 ) -> Iterator[tuple[int, Tensor]]:
     """(y, uint8 [B, h, W]): class ids of the rows from y on, in bands from the top: those of the largest
     softmax summed over windows, which start at the top left in steps of `stride`.
 
-    Windows that reach over the right or lower border are cut off there, not moved inside, and every step
-    inside the image starts one, as in the released evaluation. Windows of equal size share a pass. Sums are
-    kept for a band of at most BAND_PIXELS, or of one row of windows, not for the whole image.
+    Windows of equal size share a pass. Sums are kept for a band of at most BAND_PIXELS, or of one row of
+    windows, not for the whole image.
     """
     height, width = size
-    tops = list(range(0, height, stride))
+    tops, lefts = (starts(side, window, stride, border) for side in size)
     sums: Tensor | None = None  # [B, K, h, W] of rows that windows further down add to
     first = 0
     while first < len(tops):
@@ -85,7 +98,7 @@ def sliding_ids(
             last += 1
         end = min(height, tops[last] + window)
         done = tops[last + 1] if last + 1 < len(tops) else height  # no window further down has rows above
-        total = _band(net, read, tops[first : last + 1], (end, width), window, stride)
+        total = _band(net, read, tops[first : last + 1], lefts, (end, width), window)
         if sums is not None:
             total[..., : sums.shape[-2], :] += sums
         yield top, total[..., : done - top, :].argmax(dim=1).to(torch.uint8)
@@ -95,13 +108,13 @@ def sliding_ids(
 
 
 def _band(
-    net: nn.Module, read: Read, tops: list[int], size: tuple[int, int], window: int, stride: int
+    net: nn.Module, read: Read, tops: list[int], lefts: list[int], size: tuple[int, int], window: int
 ) -> Tensor:
     """float [B, K, h, W]: the softmax summed over the windows that start in the rows `tops`."""
     bottom, width = size
     corners: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for y in tops:
-        for x in range(0, width, stride):
+        for x in lefts:
             corners.setdefault((min(window, bottom - y), min(window, width - x)), []).append((y, x))
     total: Tensor | None = None
     for (h, w), places in corners.items():
@@ -142,7 +155,7 @@ def class_ids(
 
     if config.mode == "sliding":
         labels = image.new_empty((len(image), height, width), dtype=torch.uint8)
-        for top, band in sliding_ids(net, read, (height, width), window, stride):
+        for top, band in sliding_ids(net, read, (height, width), window, stride, config.border):
             labels[:, top : top + band.shape[1]] = band
         return labels
     if config.mode == "centre":

@@ -127,8 +127,8 @@ def test_pictures_show_the_chosen_bands_around_their_mean() -> None:
         8,
         (3, 1, 0),
         None,
-        (0.2, 0.6, 0.0, 0.0),
-        (0.1, 0.1, 1.0, 0.1),
+        mean=(0.2, 0.6, 0.0, 0.0),
+        std=(0.1, 0.1, 1.0, 0.1),
     )
     # The mean is mid grey, two deviations below it black, beyond two above it white.
     assert known.picture(image).tolist() == [[[255, 0, 128]]]

@@ -244,6 +244,41 @@ def test_bands_of_windows_are_the_whole_image(monkeypatch, stride, band):
     agree(labels, total.argmax(1))
 
 
+@pytest.mark.parametrize("band", [1, 10**9])
+@pytest.mark.parametrize(
+    ("height", "width", "window"), [(23, 37, 9), (12, 12, 12), (14, 9, 8), (16, 33, 16), (5, 30, 12)]
+)
+def test_windows_that_are_moved_inside_agree_with_the_literal_loop(monkeypatch, height, width, window, band):
+    """UniMatch V2's: the last window of a row or column ends at the border, and none follows it."""
+    monkeypatch.setattr(prediction, "BAND_PIXELS", band)
+    net, image = PixelNet(), some_images(height, width)
+    labels = make_task(mode="sliding", window=window, border="inside").predict(net, image)
+    values, step = torch.from_numpy(slow_normalize(image)).float(), int(window * 2 / 3)
+    total = torch.zeros(2, 3, height, width)
+    sizes = set()
+    with torch.no_grad():
+        y = 0
+        while True:
+            x = 0
+            while True:
+                crop = values[:, :, y : y + window, x : x + window]
+                sizes.add(crop.shape[2:])
+                total[:, :, y : y + window, x : x + window] += net(crop)["logits"].softmax(1)
+                if x + window >= width:
+                    break
+                x = min(x + step, width - window)
+            if y + window >= height:
+                break
+            y = min(y + step, height - window)
+    agree(labels, total.argmax(1))
+    assert sizes == {(min(window, height), min(window, width))}
+
+
+def test_cityscapes_has_eight_windows_as_released():
+    rows, columns = (prediction.starts(side, 798, 532, "inside") for side in (1024, 2048))
+    assert (rows, columns) == ([0, 226], [0, 532, 1064, 1250])
+
+
 def test_a_stride_that_leaves_gaps_is_refused_before_training():
     for stride in (0, 9):
         with pytest.raises(ConfigError, match="stride must be from 1 to the window's 8 pixels"):
@@ -322,6 +357,7 @@ def test_the_registry_knows_the_task():
         ({"mode": "sliding", "window": 1}, "window"),
         ({"mode": "whole", "window": 64}, "window has no meaning"),
         ({"mode": "sliding", "multiple_of": 14}, "multiple_of has no meaning"),
+        ({"border": "inside"}, "border has no meaning"),
         ({"stride": 3}, "stride has no meaning with mode 'whole'"),
         ({"mode": "centre", "stride": 3}, "stride has no meaning"),
         ({"multiple_of": 0}, "multiple_of"),
