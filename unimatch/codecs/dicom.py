@@ -124,7 +124,6 @@ def _check(file: Path, head: Any, first: Any) -> None:
 def _gap(folder: Path, order: Sequence[Path], depths: np.ndarray) -> float:
     """The distance of slices. DataError: two in one place, or one that is missing."""
     gaps = np.diff(depths)
-    gap = float(np.median(gaps))
     twice = np.flatnonzero(gaps < SAME)
     if len(twice):
         pair = " and ".join(order[place].name for place in (twice[0], twice[0] + 1))
@@ -132,6 +131,7 @@ def _gap(folder: Path, order: Sequence[Path], depths: np.ndarray) -> float:
             f"{folder}: {len(twice)} slices lie where another one does, such as {pair}; is it a series over "
             "time? Give each moment a folder"
         )
+    gap = float(gaps.min())
     odd = np.flatnonzero(np.abs(gaps - gap) > UNEVEN * gap)
     if len(odd):
         raise DataError(

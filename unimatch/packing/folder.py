@@ -42,7 +42,7 @@ def pack(
     if recipe.label_tolerance:
         kind, known = recipe.label_kind, pairs
         if kind == "class_masks":
-            kind, known = "ids", BINARY[1]
+            kind, known = "ids", BINARY
         check_tolerance(recipe.label_tolerance, kind, known)
     layout = find_layout(recipe, taxonomy.names, source)
     bands, told = set_bands(layout)

@@ -131,7 +131,7 @@ def test_dicom_files_without_an_extension(tmp_path: Path) -> None:
             "holds 2 series ('chest' with 2 files, 'chest' with 2 files)",
         ),
         ({"ImagePositionPatient": lambda z: [0, 0, 3 * (z // 2)]}, "2 slices lie where another one does"),
-        ({"ImagePositionPatient": lambda z: [0, 0, 3 * z + 3 * (z > 2)]}, "6 mm; is a slice missing?"),
+        ({"ImagePositionPatient": lambda z: [0, 0, 3 * z + 3 * (z > 2)]}, "slices lie 3 mm apart, but"),
         ({"ImagePositionPatient": None}, "has no ImagePositionPatient, so it is no slice of a volume"),
         ({"PixelSpacing": lambda z: [2, 2 + (z == 1)]}, "has another PixelSpacing than"),
         ({"NumberOfFrames": 4}, "holds 4 frames; convert it to NIfTI"),
