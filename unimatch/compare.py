@@ -84,8 +84,9 @@ def _curve(run: Path) -> list[dict[str, Any]]:
     if not lines:
         raise UserError(f"{run} was never evaluated: set data.val in its configuration")
     # Those on the samples of the last one: a resumed run may go on with another data.val.
-    last = lines[-1].get("samples")
-    return [one for one in lines if one["network"] == lines[0]["network"] and one.get("samples") == last]
+    last, masks = lines[-1].get("samples"), lines[-1].get("labels")
+    same = [one for one in lines if one.get("samples") == last and one.get("labels", masks) == masks]
+    return [one for one in same if one["network"] == lines[0]["network"]]
 
 
 def _require_same_samples(runs: list[Path], names: list[str], curves: Curves) -> None:
@@ -93,12 +94,13 @@ def _require_same_samples(runs: list[Path], names: list[str], curves: Curves) ->
     hashes = [curves[name][-1].get("samples") for name in names]
     if not all(hashes):  # runs of older versions know the hash of their keys
         hashes = [checkpoint.load_state(checkpoint.find(run, "last")).splits.get("val") for run in runs]
-    if len(set(hashes)) == 1:
+    masks = [curves[name][-1].get("labels") for name in names]
+    if len(set(hashes)) == 1 and len({one for one in masks if one}) < 2:
         return
     places = [read_config(run).data for run in runs]
     told = "\n".join(
-        f"  {name}: {place.val} of {place.shards} (hash {found})"
-        for name, place, found in zip(names, places, hashes, strict=True)
+        f"  {name}: {place.val} of {place.shards} (hash {found}, masks {of or 'unknown'})"
+        for name, place, found, of in zip(names, places, hashes, masks, strict=True)
     )
     raise UserError(
         "these runs were evaluated on different samples, so their figures cannot stand in one table:\n"
