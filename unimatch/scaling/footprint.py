@@ -65,16 +65,11 @@ def shape_only(config: ModelConfig, num_classes: int, recompute: bool = False, d
 
     dates: images a sample. recompute: its encoder's blocks keep inputs only (activation_checkpointing).
     """
-    encoder = config.encoder
-    weights, encoder.weights = encoder.weights, "none"  # values do not matter, and need not be there
-    try:
-        with torch.device("meta"):
-            net = build_segmentor(config, num_classes, dates)
-            if recompute:
-                recompute_activations(net.encoder)
-            return net.to(memory_format=torch.channels_last)
-    finally:
-        encoder.weights = weights
+    with torch.device("meta"):
+        net = build_segmentor(config.untrained(), num_classes, dates)  # values need not be there
+        if recompute:
+            recompute_activations(net.encoder)
+        return net.to(memory_format=torch.channels_last)
 
 
 def network_of(net: nn.Module, moments: int, copies: int) -> Network:
