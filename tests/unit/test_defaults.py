@@ -36,6 +36,7 @@ RUN = {
     "optimizer.betas": [0.9, 0.999],
     "optimizer.clip_norm": None,
     "schedule.epochs": None,
+    "schedule.epoch_devices": 1,
     "schedule.power": 0.9,
     "schedule.warmup_steps": 0,
     "seed": 0,
