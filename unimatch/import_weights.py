@@ -13,9 +13,11 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from unimatch import config as config_io
 from unimatch import shipped
+from unimatch.codecs.prepared import Preparation
 from unimatch.engine import checkpoint
 from unimatch.engine.build import build_evaluator, build_method, build_network, build_task
 from unimatch.engine.entry import Parser, run_entry
@@ -70,7 +72,7 @@ def import_weights(
     config: RunConfig, file: Path, recipe: str | None, evaluate: bool, runtime: Runtime
 ) -> str:
     """Writes the run folder `config.out`; what to tell. UserError: another network, or there is a run."""
-    taxonomy = _classes(config, recipe)
+    taxonomy, packed = _classes(config, recipe)
     loading = config_io.from_text(config_io.dump(config), RunConfig)
     loading.model.weights = f"file:{file}"
     net = build_network(loading, taxonomy, runtime)
@@ -78,6 +80,7 @@ def import_weights(
     nets = {checkpoint.NETWORK: net, **build_method(config, task, net).eval_nets(net)}
     start_run_folder(config, resume=False)
     state = checkpoint.TrainerState(STEP, task.headline, None, None, taxonomy.to_json(), {}, 1)
+    state.prepared = None if packed is None else Preparation.of(packed).to_json()
     networks = {name: net.state_dict() for name in nets}  # a teacher is the same network
     folder = checkpoint.save_weights(config.out, state, networks)
     told = {"file": str(file.resolve()), "loaded": net.encoder.loaded}
@@ -97,11 +100,12 @@ def import_weights(
     return "\n".join(lines)
 
 
-def _classes(config: RunConfig, recipe: str | None) -> Taxonomy:
-    """The classes of the run's shards, or of a recipe."""
+def _classes(config: RunConfig, recipe: str | None) -> tuple[Taxonomy, dict[str, Any] | None]:
+    """The classes of the run's shards, or of a recipe, and the settings of the recipe, if they are known."""
     if recipe is None:
         try:
-            return open_shards(config.data.shards, config.data.cache).taxonomy
+            shards = open_shards(config.data.shards, config.data.cache)
+            return shards.taxonomy, shards.recipe
         except (UserError, OSError) as error:
             raise UserError(
                 f"{error}\nThe classes come from the shards: set data.shards, or, only to predict, name a "
@@ -110,7 +114,8 @@ def _classes(config: RunConfig, recipe: str | None) -> Taxonomy:
     path = shipped.found(recipe, "recipes")
     if not path.is_file():
         raise UserError(f"--classes {recipe}: no such file, nor a recipe of unimatch")
-    return read_classes(config_io.load(path, Recipe), path.parent)[0]
+    settings = config_io.load(path, Recipe)
+    return read_classes(settings, path.parent)[0], config_io.plain(settings)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,11 @@ PRETRAINED = """\
   # head: {name: deeplabv3plus}
   encoder: {name: tf_efficientnet_lite0, weights: package, output_stride: 16}
   head: {name: deeplabv3plus, channels: 64}"""
+VIT = """\
+  # DINOv2's small vision transformer; vit_base_patch14_dinov2 and _large_ are better and slower. `hub`: timm
+  # downloads the weights once; `file:PATH` reads timm's file or DINOv2's own. `freeze: true` keeps them.
+  encoder: {name: vit_small_patch14_dinov2, weights: hub}
+  head: {name: dpt}"""
 UNET = """\
   # The small network of the published runs. It begins from random numbers.
   encoder: {name: unet, weights: none, in_channels: 1}
@@ -85,13 +90,19 @@ PHOTOGRAPHS = """\
   # with its square: on a CPU take 128 or less.
   views: {{crop: {crop}, scale: [0.5, 2.0]}}
   loss: {{name: ce}}    # ohem: hard pixels only, for street scenes with rare classes
+{evaluate}"""
+WINDOWS = """\
   # Images much larger than the crop are better predicted in windows of its size:
-  # evaluate: {{mode: sliding}}"""
+  # evaluate: {mode: sliding}"""
+PATCHES = """\
+  # The network reads patches of 14 pixels: the crop and the sizes in evaluation are multiples of it.
+  evaluate: {multiple_of: 14}"""
 PAIRS = """\
   name: change
   # crop: side of the squares that are cut from pairs resized by a factor of `scale`. The time of a step grows
   # with its square: on a CPU take 128 or less.
-  views: {{crop: {crop}, scale: [0.8, 1.2]}}"""
+  views: {{crop: {crop}, scale: [0.8, 1.2]}}
+{evaluate}"""
 SLICES = """\
   name: medical
   # crop: side that every slice is zoomed to, in training and in evaluation. The time of a step grows with its
@@ -100,7 +111,7 @@ SLICES = """\
 PSEUDO = """\
 # Pixels count whose pseudo-label is at least so sure. mix_partner: whose pixels fill the CutMix boxes: same
 # (another crop of the image), shuffled (another image), batch (the neighbour: cheapest, needs even batches).
-method: {{name: {method}, threshold: 0.95, mix_partner: same}}"""
+method: {{name: {method}, threshold: 0.95, mix_partner: {partner}}}"""
 BASELINE = """\
 # The baseline learns from labelled images alone, from twice as many in a step as the other methods take.
 method: {name: supervised}"""
@@ -108,12 +119,14 @@ method: {name: supervised}"""
 
 @dataclass(frozen=True)
 class Defaults:
-    """What differs between tasks. crop: for images that are at least so large."""
+    """What differs between tasks. crop: for images that are at least so large; it is some `multiple`."""
 
     model: str
     task: str
     optimizer: str
     crop: int
+    multiple: int = 32
+    evaluate: str = WINDOWS
 
 
 TASKS = {
@@ -126,6 +139,12 @@ TASKS = {
     "medical": Defaults(
         UNET, SLICES, "{name: adamw, lr: 1e-3, head_lr_multiplier: 1, weight_decay: 0.01}", 256
     ),
+}
+# UniMatch V2 begins from a vision transformer, on the tasks of colour images.
+V2_RATES = "{name: adamw, lr: 5e-6, head_lr_multiplier: 40, weight_decay: 0.01}"
+V2_TASKS = {
+    "natural": Defaults(VIT, PHOTOGRAPHS, V2_RATES, 518, 14, PATCHES),
+    "change": Defaults(VIT, PAIRS, V2_RATES, 252, 14, PATCHES),
 }
 
 
@@ -180,9 +199,12 @@ def run_text(
     out: str,
 ) -> str:
     """The configuration, to be written to `file`, of a run on the shards at `place`, as YAML for people."""
-    defaults, supervised = TASKS[task], method == "supervised"
+    defaults = V2_TASKS.get(task, TASKS[task]) if method == "unimatch_v2" else TASKS[task]
+    supervised = method == "supervised"
     side = int(np.median(np.minimum(shards.index["width"], shards.index["height"])))
     val = _val(shards)
+    crop = max(defaults.multiple, min(defaults.crop, side // defaults.multiple * defaults.multiple))
+    partner = getattr(METHODS[method].config(), "mix_partner", "same")
     return TEXT.format(
         file=shlex.quote(str(file)),
         method=method,
@@ -198,8 +220,8 @@ def run_text(
         else f"val: {val}    # evaluated on",
         batch="{labeled: 16}" if supervised else "{labeled: 8, unlabeled: 8}",
         model=defaults.model,
-        method_section=BASELINE if supervised else PSEUDO.format(method=method),
-        task=defaults.task.format(crop=max(32, min(defaults.crop, side // 32 * 32))),
+        method_section=BASELINE if supervised else PSEUDO.format(method=method, partner=partner),
+        task=defaults.task.format(crop=crop, evaluate=defaults.evaluate),
         optimizer=defaults.optimizer,
         steps=STEPS,
         tenth=STEPS // 10,

@@ -16,15 +16,14 @@ import torch
 from unimatch import config as config_io
 from unimatch.codecs.decode import (
     check_label,
-    decode_grey,
     decode_image,
     decode_label,
     decode_rgb,
     image_header,
 )
-from unimatch.codecs.nifti import AXCODES
 from unimatch.codecs.picture import side_by_side
-from unimatch.codecs.volume_files import is_volume, read_volume
+from unimatch.codecs.prepared import Preparation, restored
+from unimatch.codecs.volume_files import is_volume
 from unimatch.data.images import stack_dates
 from unimatch.engine.restore import Restored, restore
 from unimatch.engine.run_config import RunConfig
@@ -94,42 +93,65 @@ class Run:
         step: optimiser steps it was trained for.
         config: the run's configuration.
         classes, colors: the name and RGB of each class id.
+        prepared: what packing did to the images that it learnt from, which `read` does too; put another one
+            in its place to read otherwise.
+        knows_preparation: whether the checkpoint, or its shards, say so; else files are read as they are.
     """
 
-    def __init__(self, restored: Restored) -> None:
-        self.folder: Path = restored.folder
-        self.step: int = restored.state.step
-        self.config: RunConfig = restored.config
-        self.task = restored.task
-        self.classes: tuple[str, ...] = tuple(restored.task.taxonomy.names)
-        self.colors: Colors = tuple(restored.task.taxonomy.colors)
-        self._net = restored.net
+    def __init__(self, found: Restored) -> None:
+        self.folder: Path = found.folder
+        self.step: int = found.state.step
+        self.config: RunConfig = found.config
+        self.task = found.task
+        self.classes: tuple[str, ...] = tuple(found.task.taxonomy.names)
+        self.colors: Colors = tuple(found.task.taxonomy.colors)
+        self.prepared: Preparation = found.prepared or Preparation()
+        self.knows_preparation: bool = found.prepared is not None
+        self._net = found.net
 
-    def read(
-        self, path: str | Path, second: str | Path | None = None, *, axcodes: str = AXCODES
-    ) -> np.ndarray:
+    def read(self, path: str | Path, second: str | Path | None = None) -> np.ndarray:
         """A file's image as `predict` takes it: [H, W, 3] of a photograph, [2, H, W, 3] of one and its second
         date, [H, W, 1] of a slice and [D, H, W, 1] of a volume (.h5, .nii, .nii.gz) for a medical run.
 
-        axcodes: how slices, rows and columns of a NIfTI volume are to lie, see codecs.nifti.
-
-        DataError: a file that cannot be read, or of another kind than the run was trained on. OSError: none.
+        Read and changed as packing did with the images that the run learnt from, see `prepared`: photos
+        upright, smaller if the recipe says so.
+        DataError: a file that packing would refuse, or of another kind than the run was trained on. OSError:
+        none.
         """
+        return self.open_file(path, second)[0]
+
+    def open_file(
+        self, path: str | Path, second: str | Path | None = None
+    ) -> tuple[np.ndarray, tuple[int, int]]:
+        """The same, and the height and width of the file's own image or slices."""
         paths = [Path(path)] if second is None else [Path(path), Path(second)]
         if len(paths) != self.task.dates:
             raise UserError(f"this run reads {self.task.dates} image(s) a sample, but was given {len(paths)}")
         if self.task.channels == 1:
             if is_volume(paths[0]):
-                return read_volume(paths[0], axcodes).slices[..., None]
-            return decode_grey(paths[0].read_bytes(), str(path))[..., None]
-        dates = [decode_rgb(one.read_bytes(), str(one)) for one in paths]
-        return dates[0] if second is None else stack_dates(dates[0], dates[1], paths[0].name)
+                volume = self.prepared.read_volume(paths[0])
+                return volume.slices[..., None], volume.size
+            grey, size = self.prepared.read_grey(paths[0])
+            return grey[..., None], size
+        dates = [self.prepared.read_photo(one) for one in paths]
+        if second is None:
+            return dates[0]
+        return stack_dates(dates[0][0], dates[1][0], paths[0].name), dates[0][1]
+
+    def predict_file(self, path: str | Path, second: str | Path | None = None) -> np.ndarray:
+        """uint8 [H, W], of a volume [D, H, W]: class ids in the size of the file as people see it, photos
+        upright. Where images were made smaller, each pixel has the id of the nearest one that was predicted.
+        Errors as `read`.
+        """
+        image, size = self.open_file(path, second)
+        return restored(self.predict(image), size)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """uint8 [H, W]: the class id of each pixel; [B, H, W] where `images` has one more axis in front.
 
         images: uint8 [H, W, 3] RGB, [2, H, W, 3] of two dates, or, grey, [H, W] or [H, W, 1] of 8 or 16 bits,
-            whose largest possible value is white; values as in the file, neither scaled nor resized.
+            whose largest possible value is white; values as in the file, not scaled, and of the size that
+            `read` gives.
         UserError: another shape or type.
         """
         batch, single = self._batch(np.asarray(images))

@@ -2,6 +2,7 @@
 
 unimatch pack --recipe camvid --source ~/data/camvid --out data/camvid
 unimatch pack --recipe my.yaml --source photos --out data/my
+unimatch pack --guess photos --out my.yaml    # writes a recipe to start from
 unimatch pack --recipe synthetic --out data/scenes --train 400 --val 100
 
 A run that was stopped or killed is continued by the same command: finished shards wait in OUT.partial.
@@ -18,7 +19,8 @@ from pathlib import Path
 from unimatch import config, shipped
 from unimatch.codecs import compiled
 from unimatch.codecs.encode import KEPT
-from unimatch.errors import UserError
+from unimatch.errors import UserError, of_system
+from unimatch.inspection.guess import guess_recipe, recipe_text
 from unimatch.packing import folder, synthetic
 from unimatch.packing.pack import Packed
 from unimatch.packing.recipe import Recipe
@@ -45,13 +47,18 @@ def build_parser() -> argparse.ArgumentParser:
         prog="unimatch pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
+        "--guess",
+        type=Path,
+        metavar="FOLDER",
+        help="look at a folder and write a recipe for it, to the file --out or to the screen; packs nothing",
+    )
+    parser.add_argument(
         "--recipe",
-        required=True,
         help="a YAML file; or, where there is no such file, a recipe that came with unimatch, such as camvid "
         f"(`unimatch where` lists them); or the word {SYNTHETIC}",
     )
     parser.add_argument(
-        "--out", required=True, type=Path, help="folder of the shard set; must not exist or be empty"
+        "--out", type=Path, help="folder of the shard set; must not exist or be empty (with --guess a file)"
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the shard set in --out once the new one is whole"
@@ -103,6 +110,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         for name in ("train", "val", "size", "seed")
         if getattr(args, name) is not None
     }
+    if args.guess is not None:
+        return args
+    if args.recipe is None or args.out is None:
+        parser.error("--recipe and --out are needed (or --guess FOLDER)")
     of_files = args.source or args.set or args.trust_images or args.fast_decode
     if args.recipe == SYNTHETIC and of_files:
         parser.error(
@@ -125,6 +136,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
+        if args.guess is not None:
+            return guess(args)
         made = make(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -144,6 +157,23 @@ def main(argv: list[str] | None = None) -> int:
     tars = list(args.out.glob("*.tar"))
     size_bytes = sum(path.stat().st_size for path in tars)
     print(f"{args.out}: {made.num_samples} images, {size_bytes / 2**20:.1f} MiB in {len(tars)} shards")
+    return 0
+
+
+def guess(args: argparse.Namespace) -> int:
+    """Write a guessed recipe, and say what is unsure."""
+    found = guess_recipe(args.guess)
+    text = recipe_text(found, args.guess, str(args.out or "my.yaml"))
+    if args.out is None:
+        print(text, end="")
+        return 0
+    if args.out.exists():
+        raise UserError(f"{args.out} exists; choose another --out, or remove it")
+    try:
+        args.out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {of_system(error)}") from error
+    print(f"{args.out}: {found.kind}; {len(found.unsure)} things are unsure, see the comments in it")
     return 0
 
 

@@ -4,6 +4,8 @@
 `--second FOLDER`, the same file names at the second date, and its overlays show both dates side by side.
 A medical run also takes whole volumes (.h5, .nii, .nii.gz): their class ids are written as files of the same
 kind on the same grid, and the overlay is a sheet of all slices. legend.png says which colour is which class.
+
+Files are read and changed as packing did with those that the run learnt from, see docs/predict.md.
 """
 
 from __future__ import annotations
@@ -11,21 +13,24 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from unimatch.codecs import nifti
 from unimatch.codecs.encode import png
 from unimatch.codecs.nifti import AXCODES, STORED, check_axcodes
 from unimatch.codecs.picture import label_colors, scaled
+from unimatch.codecs.prepared import restored
 from unimatch.codecs.sheet import Sample, legend_picture, sheet, tile_side
-from unimatch.codecs.volume_files import VOLUME_SUFFIXES, is_volume, read_volume, write_labels
+from unimatch.codecs.volume_files import VOLUME_SUFFIXES, is_volume, write_labels
 from unimatch.engine.entry import Parser, run_entry
-from unimatch.errors import DataError, UserError, summary
+from unimatch.errors import DataError, UserError
 from unimatch.interface import Run, load
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+from unimatch.packing.leftovers import PICTURES
+from unimatch.predicting.inputs import LEGEND, Inputs, find_inputs
 
 
 def arguments(args: list[str]) -> argparse.Namespace:
@@ -34,7 +39,11 @@ def arguments(args: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument(
-        "--images", type=Path, required=True, metavar="FOLDER", help="images, also in folders below it"
+        "--images",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="images, also in folders below it; or one file",
     )
     parser.add_argument(
         "--second", type=Path, metavar="FOLDER", help="the second date of each image (change detection)"
@@ -57,12 +66,12 @@ def arguments(args: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--axcodes",
-        default=AXCODES,
         help="how the slices that the run was trained on lie, to turn NIfTI volumes alike: the directions of "
-        f"slices, rows and columns, or {STORED!r} (default: {AXCODES})",
+        f"slices, rows and columns, or {STORED!r} (default: as the recipe says, or {AXCODES})",
     )
     options = parser.parse_args(args)
-    check_axcodes(options.axcodes)
+    if options.axcodes is not None:
+        check_axcodes(options.axcodes)
     if not 0 <= options.alpha <= 1:
         parser.error(f"--alpha must be from 0 to 1, found {options.alpha:g}")
     return options
@@ -70,41 +79,72 @@ def arguments(args: list[str]) -> argparse.Namespace:
 
 def main(args: list[str]) -> None:
     options = arguments(args)
-    if not options.images.is_dir():
-        raise UserError(f"--images {options.images} is not a folder")
+    if not options.images.exists():
+        raise UserError(f"--images {options.images}: no such file or folder")
     run = load(options.run, options.checkpoint, options.network)
     task = run.task
-    names = _names(options.images, "--images", SUFFIXES + (VOLUME_SUFFIXES if task.channels == 1 else ()))
-    folders = _dates(options.images, options.second, names, task.dates)
+    suffixes = PICTURES + (VOLUME_SUFFIXES if task.channels == 1 else ())
+    inputs = find_inputs(options.images, options.second, options.out, task.dates, suffixes)
+    told = [*_preparation(run, options.axcodes, inputs), *inputs.told]
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "legend.png").write_bytes(png(legend_picture(task.legend(ignored="not predicted"))))
+    (options.out / LEGEND).write_bytes(png(legend_picture(task.legend(ignored="not predicted"))))
     problems = []
-    for name in tqdm(names, unit="image", dynamic_ncols=True, disable=None):
+    for name in tqdm(inputs.names, unit="image", dynamic_ncols=True, disable=None):
         try:
             if is_volume(name):
-                _predict_volume(run, options.images / name, options, name)
-                continue
-            image = run.read(*[folder / name for folder in folders])
+                _predict_volume(run, inputs.folders[0] / name, options, name)
+            else:
+                _predict_image(run, [folder / name for folder in inputs.folders], options, name)
         except (DataError, OSError) as error:
             problems.append(str(error))
-            continue
-        ids = run.predict(image)
-        _write(options.out / "ids" / name, ids)
-        _write(options.out / "colors" / name, label_colors(ids, task.taxonomy.colors))
-        _write(options.out / "overlays" / name, run.overlay(image, ids, options.alpha))
-    print(f"{len(names) - len(problems)} images predicted with {run.folder}; see {options.out / 'overlays'}")
+    count = len(inputs.names)
+    print(f"{count - len(problems)} images predicted with {run.folder}; see {options.out / 'overlays'}")
+    print("".join(f"note: {sentence}\n" for sentence in told), end="")
     if problems:
-        raise UserError(
-            f"{len(problems)} of {len(names)} images could not be read:\n  " + "\n  ".join(problems)
+        raise UserError(f"{len(problems)} of {count} images could not be read:\n  " + "\n  ".join(problems))
+
+
+def _preparation(run: Run, axcodes: str | None, inputs: Inputs) -> Iterator[str]:
+    """Gives the run the layout of volumes that was asked for; sentences about how files are read."""
+    if not run.knows_preparation:
+        yield (
+            f"{run.folder} does not say what packing did to its images, such as downscale; files are read as "
+            "they are"
         )
+    if run.prepared.downscale > 1:
+        yield (
+            f"images are predicted at 1/{run.prepared.downscale} of their width and height, as packing made "
+            "them; ids and colors have the size of the files, overlays are smaller"
+        )
+    if axcodes is not None:
+        run.prepared = run.prepared.turned_to(axcodes)
+    if any(name.name.lower().endswith(nifti.SUFFIXES) for name in inputs.names):
+        rules = run.prepared.scan_rules
+        how = (
+            f"window {list(rules.window)}" if rules.window else f"percentiles {list(rules.percentiles or ())}"
+        )
+        told = f"NIfTI volumes were turned to axcodes {rules.axcodes}, from black to white by {how}"
+        if not run.prepared.knows_axcodes:
+            told += "; if the slices that the run learnt from lie otherwise, give --axcodes"
+        yield told
+
+
+def _predict_image(run: Run, files: list[Path], options: argparse.Namespace, name: Path) -> None:
+    """Writes ids/NAME.png, colors/NAME.png and overlays/NAME.png."""
+    image, size = run.open_file(*files)
+    small = run.predict(image)
+    ids = restored(small, size)
+    _write(options.out / "ids" / name, ids)
+    _write(options.out / "colors" / name, label_colors(ids, run.task.taxonomy.colors))
+    _write(options.out / "overlays" / name, run.overlay(image, small, options.alpha))
 
 
 def _predict_volume(run: Run, path: Path, options: argparse.Namespace, name: Path) -> None:
     """Writes ids/NAME, of the kind of the input, and overlays/NAME.png, a sheet of all slices."""
-    volume, out = read_volume(path, options.axcodes), options.out
+    volume, out = run.prepared.read_volume(path), options.out
     images = volume.slices[..., None]
     ids = run.predict(images)
-    write_labels(out / "ids" / name, ids, volume)
+    write_labels(out / "ids" / name, restored(ids, volume.size), volume)
     across = math.ceil(math.sqrt(len(images)))
     side = tile_side(across)
     samples = []
@@ -113,38 +153,6 @@ def _predict_volume(run: Run, path: Path, options: argparse.Namespace, name: Pat
         samples.append(Sample([tile], f"slice {number}"))
     legend = run.task.legend("not predicted")
     _write(out / "overlays" / name, sheet(samples, across=across, legend=legend))
-
-
-def _names(folder: Path, option: str, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
-    """The images in a folder and those below it, as paths relative to it, sorted."""
-    if not folder.is_dir():
-        raise UserError(f"{option} {folder} is not a folder")
-    found = (path for path in folder.rglob("*") if path.name.lower().endswith(suffixes))
-    names = sorted(path.relative_to(folder) for path in found)
-    if not names:
-        raise UserError(f"no images in {folder}; looked for {', '.join(suffixes)}")
-    return names
-
-
-def _dates(images: Path, second: Path | None, names: list[Path], dates: int) -> list[Path]:
-    """The folders that hold each date of the images; UserError unless they hold the same names."""
-    if dates == 1:
-        if second is not None:
-            raise UserError("--second is for runs of task change; this run reads single images")
-        return [images]
-    if second is None:
-        raise UserError(
-            "this run compares two dates: name the folder of the first with --images and that of the second, "
-            "with the same file names, with --second"
-        )
-    others = set(_names(second, "--second"))
-    lonely = [f"{images / name} (not in {second})" for name in names if name not in others]
-    lonely += [f"{second / name} (not in {images})" for name in sorted(others - set(names))]
-    if lonely:
-        raise UserError(
-            f"{len(lonely)} image(s) have no partner of the same name at the other date: {summary(lonely, 5)}"
-        )
-    return [images, second]
 
 
 def _write(path: Path, picture: np.ndarray) -> None:

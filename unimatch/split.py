@@ -1,7 +1,11 @@
 """Choose the labelled samples of a shard set; write labeled.txt and unlabeled.txt, one key a line.
 
+Or cut it into folds, each with val.txt and train.txt.
+
 unimatch split --shards data/camvid --count 23 --method stratified --out splits/23
 unimatch split --shards data/camvid --fraction 1/16 1/8 --out splits  # 1_16 lies inside 1_8
+unimatch split --shards data/scans --count 5 --group-by volume --out splits/5    # 5 volumes, all their slices
+unimatch split --shards data/my --folds 5 --group-by "building(\\d+)" --out folds
 unimatch split --shards data/voc --list labeled.txt --unlabeled-list unlabeled.txt --out splits
 """
 
@@ -17,8 +21,17 @@ import numpy as np
 from unimatch import shipped
 from unimatch.errors import DataError, UserError
 from unimatch.packing.coverage import missing_classes
+from unimatch.packing.groups import groups_by, groups_of_file, volume_of
 from unimatch.packing.published import KeyMatcher, Matched
-from unimatch.packing.splits import METHODS, Split, draw_splits, split_of_rows, statistics, write_split
+from unimatch.packing.splits import (
+    METHODS,
+    Split,
+    draw_splits,
+    split_of_rows,
+    statistics,
+    write_folds,
+    write_split,
+)
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.key_list import list_hash
 
@@ -35,20 +48,25 @@ def fraction(text: str) -> Fraction:
         ) from error
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="unimatch split", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shards", required=True, help="folder of the shard set")
     parser.add_argument("--subset", default="train", help="subset, or key-list file, to divide (%(default)s)")
     amount = parser.add_mutually_exclusive_group(required=True)
-    amount.add_argument("--count", type=int, nargs="+", metavar="N", help="number of labelled images")
+    amount.add_argument(
+        "--count", type=int, nargs="+", metavar="N", help="number of labelled images, or groups"
+    )
     amount.add_argument(
         "--fraction",
         type=fraction,
         nargs="+",
         metavar="F",
         help="labelled part of the subset's images, in (0, 1], such as 1/16 or 0.25; rounded",
+    )
+    amount.add_argument(
+        "--folds", type=int, metavar="K", help="K parts, each once val.txt and otherwise in train.txt"
     )
     amount.add_argument(
         "--list",
@@ -63,7 +81,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default="plain",
         help="plain: uniform draw; stratified: classes occur as often as in the subset (%(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another draw (%(default)s)")
+    add_draw(parser)
     parser.add_argument(
         "--also",
         action="append",
@@ -89,7 +107,31 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="folder of the two lists; existing lists are replaced. With several counts or fractions a "
         "folder for each in it, nested: the larger contain the smaller",
     )
+    return parser
+
+
+def add_draw(parser: argparse.ArgumentParser) -> None:
+    """How samples are drawn, where they are not listed."""
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another draw (%(default)s)")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--group-by",
+        metavar="RULE",
+        help="samples of a group stay on one side: `volume` (slices VOLUME/000 ...), `folder`, or a regular "
+        'expression for the path, such as "patient(\\d+)"',
+    )
+    group.add_argument(
+        "--group-file", type=Path, metavar="FILE", help="the same by lines `image, group` of a text file"
+    )
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = build_parser()
     args = parser.parse_args(argv)
+    if args.list is not None and (args.group_by or args.group_file):
+        parser.error("--group-by and --group-file are for drawn splits, not for --list")
+    if args.folds is not None and args.also:
+        parser.error("--also belongs to a split into labelled and unlabelled samples, not to --folds")
     if args.list is None and (args.unlabeled_list or args.allow_unmatched):
         parser.error("--unlabeled-list and --allow-unmatched belong to --list")
     return args
@@ -150,25 +192,58 @@ def report(found: list[Matched], args: argparse.Namespace) -> None:
         print(f"{head} and are left out{tail}")
 
 
+def sample_groups(shards: ShardSet, args: argparse.Namespace) -> np.ndarray | None:
+    """The group of each sample, if groups are asked for."""
+    if args.group_file is not None:
+        return groups_of_file(shards, args.group_file, args.subset)
+    return groups_by(shards, args.group_by) if args.group_by else None
+
+
+def drawn_splits(shards: ShardSet, args: argparse.Namespace) -> dict[Path, Split]:
+    """The splits of the counts or fractions that were asked for, by their folder."""
+    amounts = list(dict.fromkeys(args.count or args.fraction))
+    groups = sample_groups(shards, args)
+    drawn = draw_splits(
+        shards,
+        args.subset,
+        amounts,
+        method=args.method,
+        seed=args.seed,
+        also_unlabeled=args.also,
+        groups=groups,
+    )
+    slices = [volume_of(key) for key in shards.keys(shards.rows(args.subset))]
+    if groups is None and None not in slices and len(set(slices)) < len(slices):
+        print(
+            f"note: these {len(slices)} samples are slices of {len(set(slices))} volumes, which may stand on "
+            "both sides; --group-by volume counts and keeps whole volumes"
+        )
+    names = [str(amount).replace("/", "_") for amount in amounts]
+    folders = [args.out / name for name in names] if len(amounts) > 1 else [args.out]
+    return dict(zip(folders, drawn, strict=True))
+
+
+def fold_lists(shards: ShardSet, args: argparse.Namespace) -> list[str]:
+    """Write the folds; a line for each."""
+    groups = sample_groups(shards, args)
+    sizes = write_folds(
+        shards, args.subset, args.folds, args.out, method=args.method, seed=args.seed, groups=groups
+    )
+    return [
+        f"{args.out / str(number)}: train.txt {train} keys, val.txt {val} keys"
+        for number, (train, val) in enumerate(sizes, 1)
+    ]
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
         shards = ShardSet.open(args.shards)
-        if args.list is not None:
-            splits = {args.out: listed_split(shards, args)}
-        else:
-            amounts = list(dict.fromkeys(args.count or args.fraction))
-            drawn = draw_splits(
-                shards,
-                args.subset,
-                amounts,
-                method=args.method,
-                seed=args.seed,
-                also_unlabeled=args.also,
-            )
-            names = [str(amount).replace("/", "_") for amount in amounts]
-            folders = [args.out / name for name in names] if len(amounts) > 1 else [args.out]
-            splits = dict(zip(folders, drawn, strict=True))
+        if args.folds is not None:
+            for line in fold_lists(shards, args):
+                print(line)
+            return 0
+        splits = drawn_splits(shards, args) if args.list is None else {args.out: listed_split(shards, args)}
         for folder, split in splits.items():
             write_split(split, folder)
     except UserError as error:

@@ -16,6 +16,7 @@ from unimatch import evaluate, plan, predict, train
 from unimatch.codecs.sheet import GAP, MARGIN, TILE
 from unimatch.engine.log import read_metrics
 from unimatch.errors import UserError
+from unimatch.predicting.inputs import find_inputs
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_dates_without_a_partner_are_named_before_anything_is_written(finished, 
         predicted(finished, tmp_path, "--second", str(tmp_path / "C"))
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match="--second is for runs of task change"):
-        predict._dates(tmp_path / "A", tmp_path / "B", [], dates=1)
+        find_inputs(tmp_path / "A", tmp_path / "B", tmp_path / "out", dates=1)
 
 
 def test_dates_of_two_sizes_are_named_after_the_others_are_done(finished, tmp_path):

@@ -24,17 +24,23 @@ schedule: {steps: 100}
 """
 RUN = {
     "data.split": None,
+    "model.weights": None,
     "data.unlabeled": None,
     "data.skip_ceiling": 0,
     "batch.unlabeled": None,
     "model.encoder.output_stride": 16,
     "model.encoder.in_channels": 3,
+    "model.encoder.freeze": False,
+    "model.encoder.drop_path": 0.0,
+    "model.encoder.positions": "released",
     "optimizer.name": "sgd",
     "optimizer.head_lr_multiplier": 1.0,
     "optimizer.weight_decay": 1e-4,
     "optimizer.momentum": 0.9,
     "optimizer.betas": [0.9, 0.999],
     "optimizer.clip_norm": None,
+    "optimizer.decay": "all",
+    "optimizer.layer_decay": 1.0,
     "schedule.epochs": None,
     "schedule.epoch_devices": 1,
     "schedule.power": 0.9,
@@ -50,9 +56,18 @@ METHOD = {
     "fixmatch": FIXMATCH,
     "mean_teacher": {**FIXMATCH, "ema_decay": 0.996},
     "unimatch": {**FIXMATCH, "feature_dropout": 0.5},
+    "unimatch_v2": {
+        **FIXMATCH,
+        "mix_partner": "batch",
+        "ema_decay": 0.996,
+        "complementary_dropout": True,
+        "pseudo_labels": "teacher",
+    },
 }
 HEAD = {
     "deeplabv3plus": {"rates": [6, 12, 18], "low_channels": 48, "channels": 256},
+    "dpt": {"channels": None, "levels_channels": None},
+    "linear": {},
     "pspnet": {"bins": [1, 2, 3, 6], "dropout": 0.1},
     "unet": {"upsample": "bilinear"},
 }
@@ -77,6 +92,8 @@ PHOTOGRAPHS = {
     "loss.ohem_min_kept_per_image": 100_000,
     "evaluate.mode": "whole",
     "evaluate.window": None,
+    "evaluate.stride": None,
+    "evaluate.border": "cut",
     "evaluate.multiple_of": 1,
 }
 TASK = {

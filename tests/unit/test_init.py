@@ -36,7 +36,10 @@ def test_a_run_is_whole_and_fits_the_shards(method: str, tiny_shards: Path, tmp_
     assert config.out == Path("runs/my_run") and config.method.name == method
     assert config.data.shards == str(tiny_shards) and config.data.val == "val"
     assert [config.data.labeled, config.data.unlabeled] == [f"{split}/labeled.txt", f"{split}/unlabeled.txt"]
-    assert config.task.name == "natural" and config.task.config.views.crop == 32  # of 48 x 64 pixels
+    crop = 42 if method == "unimatch_v2" else 32  # of 48 x 64 pixels; patches have 14
+    assert config.task.name == "natural" and config.task.config.views.crop == crop
+    assert config.task.config.evaluate.multiple_of == (14 if method == "unimatch_v2" else 1)
+    assert config.model.head.name == ("dpt" if method == "unimatch_v2" else "deeplabv3plus")
     assert config.task.config.loss.name == "ce"
     assert config.batch.labeled == (16 if method == "supervised" else 8)
 

@@ -41,7 +41,11 @@ def picture(element: ElementTree.Element, where: str) -> Drawing:
     name = element.get("name")
     if not name:
         raise DataError(f"{where}: has an <image> without a name")
-    size = size_of(whole(element, "height", where), whole(element, "width", where), "height and width")
+    sides = whole(element, "height", where), whole(element, "width", where)
+    try:
+        size = size_of(*sides, "height and width")
+    except DataError as error:
+        raise DataError(f"{where}: {name!r} {error}") from error
     if size is None:
         raise DataError(f"{where}: {name!r} has no width and height")
     drawing, found = Drawing(name, size), []

@@ -111,5 +111,7 @@ def bitmap(data: bytes) -> np.ndarray:
                 return np.asarray(opened.getchannel("A")) > 0
             plain = opened.convert("L") if opened.mode == "RGB" else opened
             return np.asarray(plain) > 0
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"its bitmap is no picture, or damaged: {error}") from error
+    except UnidentifiedImageError as error:
+        raise DataError("its bitmap is no picture") from error
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"its bitmap is damaged: {error}") from error

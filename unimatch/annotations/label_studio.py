@@ -79,7 +79,7 @@ def read_task(task: dict[str, Any], drawing: Drawing, rules: Segments) -> Drawin
         return drawing
     if len(kept) > 1:
         if rules.several == "refuse":
-            people = summary((str(one.get("completed_by", "unknown")) for one in kept), 4)
+            people = summary(map(person, kept), 4)
             drawing.faults.append(
                 f"has {len(kept)} annotations (by {people}); mark one as ground truth, delete the others, or "
                 "set `segments: several: latest`"
@@ -91,6 +91,12 @@ def read_task(task: dict[str, Any], drawing: Drawing, rules: Segments) -> Drawin
         drawing.left_out[SURPLUS] += surplus
     read_result(kept[-1].get("result"), drawing)
     return drawing
+
+
+def person(annotation: dict[str, Any]) -> str:
+    """Who made an annotation: the number or the address, which the export may hold in an object."""
+    told = annotation.get("completed_by", "unknown")
+    return str(told.get("email") or told.get("id") if isinstance(told, dict) else told)
 
 
 def read_result(result: Any, drawing: Drawing) -> None:

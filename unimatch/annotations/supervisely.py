@@ -16,7 +16,7 @@ from unimatch.annotations.drawing import NO_AREA, Drawing, Size, json_of, label_
 from unimatch.errors import DataError
 
 NO_AREAS = ("line", "polyline", "point", "graph", "keypoints", "cuboid", "cuboid_2d")
-MAX_BYTES = 1 << 30  # of an unpacked bitmap
+MAX_BYTES = 1 << 28  # of an unpacked bitmap
 
 
 def read(data: bytes, where: str, size: Size) -> Drawing:

@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 import zstandard
-from PIL import Image, ImageOps
 
 from unimatch.codecs import opening, tiles
 from unimatch.codecs.decode import decode_image, image_header, whole_image
@@ -21,7 +20,6 @@ LabelFormat = Literal["zst", "png"]
 PngStorage = Literal["keep", "webp", "jpeg"]
 JPEG_QUALITY = 95
 KEPT = "JPEG without restart markers"  # how the note of an image that keeps its bytes begins
-PNG_EXIF = (b"eXIf", b"Raw profile type exif")
 ZSTD_LEVEL = 9  # decoding takes the same time at every level
 
 
@@ -79,37 +77,58 @@ def _pack_plainly(data: bytes, where: str, rules: ImageRules) -> Encoded:
     JPEG that every decoder reads alike keep their bytes, and so do PNG with `png: keep`. EXIF rotation is
     applied, as decoders disagree about it. DataError, or what Pillow raises, for what is no whole picture.
     """
-    with opening.open_picture(data, where) as opened:
-        kind, mode = opened.format, opened.mode
-        # Pillow decodes a whole PNG to look for EXIF behind the pixels; nearly none has any.
-        has_exif = kind != "PNG" or any(mark in data for mark in PNG_EXIF)
-        told = opened.getexif().get(opening.ORIENTATION, 1) if has_exif else 1
-        turn, odd = opening.valid_turn(told), told not in (0, 1)
-        refuse_deep(opened, where)
-        dropped = opening.more_than_one_picture(opened)
-        if dropped and not rules.drop_extra:
-            raise DataError(extra_refused(where, str(kind), dropped))
-        lossy = kind in ("JPEG", "MPO")
-        plain = (lossy or kind == "PNG") and mode in ("RGB", "L") and not dropped
-        note = "EXIF rotation" if odd else None if plain else f"{mode} {kind}"
-        if note is None and kind == "PNG" and rules.png != "keep":
-            note = f"PNG as {'lossless WebP' if rules.png == 'webp' else 'JPEG'}"
-        if note is None and rules.downscale == 1:
-            # Decoded even if it is stored as it is, unless it is trusted: a damaged file must be found now.
-            size = whole_size(data, where) if rules.trust else decode_image(data, where).shape[:2]
-            return Encoded(data, "jpg" if lossy else "png", size)
-        if odd or not plain:
-            image = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
-        else:
-            image = decode_image(data, where)
+    picture = opening.read_picture(data, where, rules.drop_extra)
+    note = changed_for(picture, rules)
+    if note is None and rules.downscale == 1:
+        # Decoded even if it is stored as it is, unless it is trusted: a damaged file must be found now.
+        size = whole_size(data, where) if rules.trust else decode_image(data, where).shape[:2]
+        return Encoded(data, "jpg" if picture.lossy else "png", size)
+    image = decode_image(data, where) if picture.pixels is None else picture.pixels
     full = (image.shape[0], image.shape[1])
-    height, width = full[0] // rules.downscale, full[1] // rules.downscale
+    image = downscaled(image, rules.downscale, where)
+    stored, ext = _stored(image, picture.lossy, where, rules)
+    size = (image.shape[0], image.shape[1])
+    return Encoded(stored, ext, size, note, picture.turn, full, picture.dropped)
+
+
+def changed_for(picture: opening.Picture, rules: ImageRules) -> str | None:
+    """Why an image is encoded anew, whatever its size; None: it keeps its bytes."""
+    if picture.told_turned:
+        return "EXIF rotation"
+    if picture.pixels is not None:
+        return f"{picture.mode} {picture.kind}"
+    if picture.kind == "PNG" and rules.png != "keep":
+        return f"PNG as {'lossless WebP' if rules.png == 'webp' else 'JPEG'}"
+    return None
+
+
+def downscaled(image: np.ndarray, factor: int, where: str) -> np.ndarray:
+    """[H, W] or [H, W, C] with both sides divided by `factor`, rounded down: the area average."""
+    height, width = image.shape[0] // factor, image.shape[1] // factor
     if min(height, width) < 1:
-        raise DataError(f"{where}: {full[1]}x{full[0]} pixels are too few for downscale {rules.downscale}")
-    if rules.downscale > 1:
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    stored, ext = _stored(image, lossy, where, rules)
-    return Encoded(stored, ext, (height, width), note, turn, full, dropped)
+        raise DataError(
+            f"{where}: {image.shape[1]}x{image.shape[0]} pixels are too few for downscale {factor}"
+        )
+    return image if factor == 1 else cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+class AsPacked(NamedTuple):
+    """What training would see of a file if it had been packed."""
+
+    pixels: np.ndarray  # uint8 [h, w, 3]
+    full_size: tuple[int, int]  # height, width before `downscale`
+    mode: str  # Pillow's name of the file's pixels
+
+
+def as_packed(data: bytes, where: str, rules: ImageRules) -> AsPacked:
+    """The pixels that `pack_image` would store of a file. DataError as there."""
+    picture = opening.read_picture(data, where, rules.drop_extra)
+    whole = decode_image(data, where) if picture.pixels is None else picture.pixels
+    image = downscaled(whole, rules.downscale, where)
+    changed = rules.downscale > 1 or changed_for(picture, rules) is not None
+    if changed and (picture.lossy or rules.png == "jpeg"):  # stored as JPEG, which is not exact
+        image = decode_image(_stored(image, picture.lossy, where, rules)[0], where)
+    return AsPacked(image, (whole.shape[0], whole.shape[1]), picture.mode)
 
 
 def _stored(image: np.ndarray, lossy: bool, where: str, rules: ImageRules) -> tuple[bytes, str]:
@@ -126,22 +145,6 @@ def _stored(image: np.ndarray, lossy: bool, where: str, rules: ImageRules) -> tu
 def whole_size(data: bytes, where: str) -> tuple[int, int]:
     header = whole_image(data, where)
     return header.height, header.width
-
-
-def refuse_deep(opened: Image.Image, where: str) -> None:
-    """DataError for more than 8 bits a channel: how to scale them is the data set's matter."""
-    mode, depth = opened.mode, opening.deep_tiff(opened)
-    if mode in ("I", "F") or mode.startswith("I;16") or depth:
-        pixels = f"{mode} pixels of {depth} bits" if depth else f"{mode} pixels"
-        raise DataError(f"{where}: has {pixels}; convert it to 8 bits a channel first")
-
-
-def extra_refused(where: str, kind: str, extra: str) -> str:
-    """The message for a file whose "4 bands" or "5 pages" are more than one picture."""
-    bands = extra.endswith("bands")
-    way = "save the three that are meant as RGB" if bands else "save each as a file of its own"
-    left = "those behind the first three are" if bands else "all but the first are"
-    return f"{where}: is a {kind} of {extra}; {way}, or set `drop_extra: true` in the recipe: {left} left out"
 
 
 def encode_label(label: np.ndarray, label_format: LabelFormat) -> tuple[bytes, str]:

@@ -9,6 +9,8 @@ never resampled: a tilted volume takes the nearest of the 48 ways to lie.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,14 @@ from typing import Any
 import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt2axcodes, ornt_transform
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt2axcodes,
+    ornt_transform,
+)
 
 from unimatch.errors import ConfigError, DataError
 
@@ -58,33 +67,85 @@ def read_nifti(path: Path, axcodes: str = AXCODES) -> Nifti:
     ask for, or an affine that says nothing.
     """
     check_axcodes(axcodes)
-    try:
+    with _reading(path):
         image: Any = nibabel.load(path)
         values = np.asarray(image.dataobj)
+    return turned(path, image, values, axcodes)
+
+
+def turned(path: Path, image: Any, values: np.ndarray, axcodes: str) -> Nifti:
+    """The same of an image that was opened, and its values."""
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"{path}: has {values.dtype} voxels, expected one number each")
+    values = values.reshape(_shape(path, values.shape))
+    lies, wanted = _orientations(path, image, axcodes)
+    slices = apply_orientation(values, ornt_transform(lies, wanted))
+    if len(slices) > 1 and 1 in slices.shape[1:]:
+        raise DataError(f"{path}: {_other_plane(values.shape, ornt2axcodes(lies), ornt2axcodes(wanted))}")
+    return Nifti(slices, image, ornt_transform(wanted, lies).astype(np.int64), _unplaced(image))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the slices of a file lie, without their values: the shape [D, H, W], and the affine that takes
+    (slice, row, column) to millimetres; None: the file does not say it, or the axes are as `stored`."""
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray | None
+
+
+def read_grid(path: Path, axcodes: str = AXCODES) -> Grid:
+    """The grid of a file as `read_nifti` turns it, from its header alone. DataError as there."""
+    with _reading(path):
+        image: Any = nibabel.load(path)
+    return grid(path, image, axcodes)
+
+
+def grid(path: Path, image: Any, axcodes: str) -> Grid:
+    """The same of an image that was opened."""
+    check_axcodes(axcodes)
+    shape = _shape(path, image.shape)
+    lies, wanted = _orientations(path, image, axcodes)
+    turn = ornt_transform(lies, wanted)
+    # Each axis of the file, the first to be mapped: which one of the slices', and how long.
+    sides = {int(to): side for (to, _), side in zip(turn, shape, strict=True)}
+    placed = None if _unplaced(image) or axcodes == STORED else image.affine @ inv_ornt_aff(turn, shape)
+    return Grid((sides[0], sides[1], sides[2]), placed)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except (ImageFileError, OSError, EOFError, ValueError, TypeError, zlib.error) as error:
         raise DataError(f"{path}: no NIfTI file, or damaged: {error}") from error
-    if values.dtype.kind not in "biuf":
-        raise DataError(f"{path}: has {values.dtype} voxels, expected one number each")
-    if values.ndim > 3 and values.shape[3:] == (1,) * (values.ndim - 3):
-        values = values.reshape(values.shape[:3])
-    if values.ndim not in (2, 3) or 0 in values.shape:
+
+
+def _shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """[X, Y, Z] of a file's array."""
+    if len(shape) > 3 and shape[3:] == (1,) * (len(shape) - 3):
+        shape = shape[:3]
+    if len(shape) not in (2, 3) or 0 in shape:
         raise DataError(
-            f"{path}: has the shape {list(values.shape)}, expected [X, Y] or [X, Y, Z]; write the volumes "
+            f"{path}: has the shape {list(shape)}, expected [X, Y] or [X, Y, Z]; write the volumes "
             "of a series to one file each"
         )
-    values = values.reshape(*values.shape[:2], -1)
-    unplaced = not (image.header["sform_code"] or image.header["qform_code"])
-    as_it_lies = unplaced or axcodes == STORED
+    return (shape[0], shape[1], shape[2] if len(shape) == 3 else 1)
+
+
+def _unplaced(image: Any) -> bool:
+    return not (image.header["sform_code"] or image.header["qform_code"])
+
+
+def _orientations(path: Path, image: Any, axcodes: str) -> tuple[np.ndarray, np.ndarray]:
+    """nibabel's orientations of the file's axes as they lie, and as they are wanted."""
+    as_it_lies = _unplaced(image) or axcodes == STORED
     lies = axcodes2ornt(tuple("RAS")) if as_it_lies else io_orientation(image.affine)
     if np.isnan(lies).any():
         raise DataError(f"{path}: its affine maps no volume; correct it, or give axcodes {STORED!r}")
-    wanted = lies[::-1] if axcodes == STORED else axcodes2ornt(tuple(axcodes))
-    turned = apply_orientation(values, ornt_transform(lies, wanted))
-    if len(turned) > 1 and 1 in turned.shape[1:]:
-        raise DataError(f"{path}: {_other_plane(values.shape, ornt2axcodes(lies), ornt2axcodes(wanted))}")
-    return Nifti(turned, image, ornt_transform(wanted, lies).astype(np.int64), unplaced)
+    return lies, lies[::-1] if axcodes == STORED else axcodes2ornt(tuple(axcodes))
 
 
 def write_ids(path: Path, ids: np.ndarray, like: Nifti) -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from unimatch.codecs.decode import MAX_PIXELS, TIFF_SIGNATURES
 from unimatch.errors import DataError
@@ -27,8 +27,11 @@ WHITE_IS_ZERO = 0
 JPEG_COMPRESSIONS = (6, 7, 34892, 33003, 33005, 34712, 50001)  # JPEG, JPEG 2000, WebP
 NUMBERS = {1: "unsigned", 2: "signed", 3: "float", 5: "complex", 6: "complex"}
 MAX_BITS = 8
+PNG_EXIF = (b"eXIf", b"Raw profile type exif")
 # How many of a pixel's values Pillow's picture holds.
 USED = {"RGB": 3, "RGBA": 4, "RGBX": 4, "CMYK": 4, "LA": 2, "La": 2, "RGBa": 4, "LAB": 3, "YCbCr": 3, "PA": 2}
+# What decoders raise for damaged files; RuntimeError is that of AVIF.
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError)
 DAMAGE = (TypeError, KeyError, RuntimeError, EOFError, struct.error)  # what Pillow raises for some files
 NOT_PICTURES = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"),
@@ -62,6 +65,56 @@ def open_picture(data: bytes, where: str) -> Image.Image:
             f"{where}: is {width}x{height} pixels, at most {MAX_PIXELS} (2^30) are read; cut it into tiles"
         )
     return opened
+
+
+class Picture(NamedTuple):
+    """A file read as one picture of RGB, upright."""
+
+    kind: str  # Pillow's name of the format
+    mode: str  # and of the pixels
+    lossy: bool  # a JPEG
+    told_turned: bool  # it has an EXIF orientation other than 1, perhaps one that nobody knows
+    turn: int  # the orientation that was applied
+    dropped: str | None  # what the file has beside this picture, such as "4 bands"
+    pixels: np.ndarray | None  # uint8 [H, W, 3]; None: those that `decode_image` gives
+
+
+def read_picture(data: bytes, where: str, drop_extra: bool = False) -> Picture:
+    """The one reader of pictures that come from people, for packing and for predicting.
+
+    drop_extra: what is behind RGB, or behind the first page, is left out; otherwise it is refused.
+    DataError, or what Pillow raises, for what is no whole picture of 8 bits a channel.
+    """
+    with open_picture(data, where) as opened:
+        kind, mode = str(opened.format), opened.mode
+        # Pillow decodes a whole PNG to look for EXIF behind the pixels; nearly none has any.
+        has_exif = kind != "PNG" or any(mark in data for mark in PNG_EXIF)
+        told = opened.getexif().get(ORIENTATION, 1) if has_exif else 1
+        refuse_deep(opened, where)
+        dropped = more_than_one_picture(opened)
+        if dropped and not drop_extra:
+            raise DataError(extra_refused(where, kind, dropped))
+        odd, lossy = told not in (0, 1), kind in ("JPEG", "MPO")
+        pixels = None
+        if odd or dropped or mode not in ("RGB", "L") or not (lossy or kind == "PNG"):
+            pixels = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+    return Picture(kind, mode, lossy, odd, valid_turn(told), dropped, pixels)
+
+
+def refuse_deep(opened: Image.Image, where: str) -> None:
+    """DataError for more than 8 bits a channel: how to scale them is the data set's matter."""
+    mode, depth = opened.mode, deep_tiff(opened)
+    if mode in ("I", "F") or mode.startswith("I;16") or depth:
+        pixels = f"{mode} pixels of {depth} bits" if depth else f"{mode} pixels"
+        raise DataError(f"{where}: has {pixels}; convert it to 8 bits a channel first")
+
+
+def extra_refused(where: str, kind: str, extra: str) -> str:
+    """The message for a file whose "4 bands" or "5 pages" are more than one picture."""
+    bands = extra.endswith("bands")
+    way = "save the three that are meant as RGB" if bands else "save each as a file of its own"
+    left = "those behind the first three are" if bands else "all but the first are"
+    return f"{where}: is a {kind} of {extra}; {way}, or set `drop_extra: true` in the recipe: {left} left out"
 
 
 def unknown(data: bytes) -> str:

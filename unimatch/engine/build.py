@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 
+from unimatch.codecs.prepared import Preparation
 from unimatch.data.decoded import Decoded, node_memory
 from unimatch.data.evaluation import eval_loader
 from unimatch.data.stages import Monitor
@@ -106,9 +107,35 @@ def build_network(config: RunConfig, taxonomy: Taxonomy, runtime: Runtime) -> Se
 
 
 def build_task(config: RunConfig, taxonomy: Taxonomy, net: Segmentor) -> Task:
-    """The task, normalising images as the encoder's weights expect."""
+    """The task, normalising images as the encoder's weights expect; ConfigError if its views do not divide
+    into the encoder's patches.
+    """
     entry = TASKS[config.task.name]
+    _check_patches(config, net.encoder.patch)
     return entry.cls(config.task.config, taxonomy, net.encoder.mean, net.encoder.std)
+
+
+def _check_patches(config: RunConfig, patch: int) -> None:
+    task = config.task.config
+    evaluate = task.evaluate
+    mode = getattr(evaluate, "mode", "crop")  # medical slices are resized to the crop
+    sides = {"task.views.crop": task.views.crop}
+    if mode == "whole":
+        sides["task.evaluate.multiple_of"] = evaluate.multiple_of
+    elif mode != "crop" and evaluate.window is not None:
+        sides["task.evaluate.window"] = evaluate.window
+    if mode == "sliding" and patch > 1 and evaluate.border != "inside":
+        raise ConfigError(
+            f"task.evaluate.border is {evaluate.border}, but {config.model.encoder.name} reads patches of "
+            f"{patch} pixels, which windows of any size do not divide into: set it to inside"
+        )
+    for name, side in sides.items():
+        if side % patch:
+            near = sorted({max(1, side // patch) * patch, (side // patch + 1) * patch})
+            raise ConfigError(
+                f"{name} is {side}, but {config.model.encoder.name} reads patches of {patch} pixels: set it "
+                f"to a multiple of {patch}, such as {' or '.join(map(str, near))}"
+            )
 
 
 def build_method(config: RunConfig, task: Task, net: Segmentor) -> Method:
@@ -130,6 +157,7 @@ def _first_state(data: RunData, task: Task, runtime: Runtime, total: int) -> che
         splits={name: selection.hash for name, selection in data.selections.items()},
         world=runtime.world,
         total=total,
+        prepared=None if data.shards.recipe is None else Preparation.of(data.shards.recipe).to_json(),
     )
 
 

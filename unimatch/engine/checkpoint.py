@@ -42,6 +42,8 @@ class TrainerState:
     world: int  # processes that wrote it; any number can read it
     total: int | None = None  # of the run; None: an older version wrote it
     skipped: int = 0  # unreadable samples replaced so far
+    # What packing did to images, see codecs.prepared; None: not known.
+    prepared: dict[str, Any] | None = None
     best_over: str = ""  # what the best figure leaves out, as engine.evaluate.over says it
     format: int = FORMAT
 

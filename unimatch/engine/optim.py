@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -21,8 +21,15 @@ class OptimizerConfig:
     momentum: float = 0.9  # sgd
     betas: tuple[float, float] = (0.9, 0.999)  # adamw
     clip_norm: float | None = None  # largest gradient norm over all parameters; none: no clipping
+    # Weight decay on all parameters, as in the released code, or not on those of one axis: biases, norms,
+    # scales.
+    decay: Literal["all", "matrices"] = "all"
+    # Of a vision transformer: each block's rate over that of the block behind it; the last block has lr.
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0.0 < self.layer_decay <= 1.0:
+            raise ValueError("layer_decay must lie in (0, 1]")
         if self.lr <= 0 or self.head_lr_multiplier <= 0:
             raise ValueError("lr and head_lr_multiplier must be above 0")
         if self.clip_norm is not None and self.clip_norm <= 0:
@@ -30,21 +37,32 @@ class OptimizerConfig:
 
 
 def build_optimizer(net: Segmentor, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Two groups, "encoder" and "head"; `base_lr` is what the schedule multiplies."""
-    groups = []
-    for name, part, lr in (
-        ("encoder", net.encoder, config.lr),
-        ("head", net.head, config.lr * config.head_lr_multiplier),
-    ):
-        params = [p for p in part.parameters() if p.requires_grad]
-        groups.append({"params": params, "lr": lr, "base_lr": lr, "name": name})
-    known = {id(p) for part in (net.encoder, net.head) for p in part.parameters()}
-    assert all(id(p) in known for p in net.parameters()), "a parameter is in neither encoder nor head"
+    """Groups "encoder", with layer_decay "encoder_00", ... from the image on, and "head"; each is cut in two
+    if not all parameters decay, and none is empty. `base_lr` is what the schedule multiplies.
+    """
+    parts = [("encoder", list(net.encoder.parameters()), config.lr)]
+    if config.layer_decay < 1.0:
+        layers = net.encoder.layers()
+        parts = [
+            (f"encoder_{depth:02}", params, config.lr * config.layer_decay ** (len(layers) - 1 - depth))
+            for depth, params in enumerate(layers)
+        ]
+    parts.append(("head", list(net.head.parameters()), config.lr * config.head_lr_multiplier))
+    known = [id(p) for _, params, _ in parts for p in params]
+    assert sorted(known) == sorted(id(p) for p in net.parameters()), "each parameter belongs to one part"
+    groups: list[dict[str, Any]] = []
+    for name, params, lr in parts:
+        trained = [p for p in params if p.requires_grad]
+        decayed = [p for p in trained if p.ndim > 1 or config.decay == "all"]
+        spared = [p for p in trained if p.ndim <= 1 and config.decay != "all"]
+        for chosen, decay in ((decayed, config.weight_decay), (spared, 0.0)):
+            if chosen:
+                groups.append(
+                    {"params": chosen, "lr": lr, "base_lr": lr, "name": name, "weight_decay": decay}
+                )
     if config.name == "sgd":
-        return torch.optim.SGD(
-            groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-        )
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:

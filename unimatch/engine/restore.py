@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from unimatch.codecs.prepared import Preparation
 from unimatch.engine import checkpoint
 from unimatch.engine.build import build_method, build_network, build_task
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_folder import read_config
 from unimatch.engine.runtime import Runtime
+from unimatch.errors import DataError
 from unimatch.models.segmentor import Segmentor
 from unimatch.models.weights import load_strictly
+from unimatch.shardset.archive import ShardSet
+from unimatch.shardset.remote import is_url
 from unimatch.tasks.base import Task
 from unimatch.taxonomy import Taxonomy
 
@@ -25,6 +29,7 @@ class Restored:
     task: Task
     folder: Path  # the checkpoint
     state: checkpoint.TrainerState
+    prepared: Preparation | None  # what packing did to the images that it learnt from; None: not known
 
 
 def restore(run: Path, which: str, network: str | None, runtime: Runtime) -> Restored:
@@ -41,4 +46,19 @@ def restore(run: Path, which: str, network: str | None, runtime: Runtime) -> Res
     task = build_task(config, taxonomy, net)
     name = network or next(iter(build_method(config, task, net).eval_nets(net)))
     load_strictly(net, checkpoint.load_network(folder, name), str(folder))
-    return Restored(config, net.eval(), task, folder, state)
+    return Restored(config, net.eval(), task, folder, state, _prepared(state, config))
+
+
+def _prepared(state: checkpoint.TrainerState, config: RunConfig) -> Preparation | None:
+    """As the checkpoint says; an old one does not, but its shards may still be where they were."""
+    if state.prepared is not None:
+        return Preparation.of(state.prepared)
+    if is_url(config.data.shards):
+        return None
+    try:
+        shards = ShardSet.open(config.data.shards)
+    except DataError:
+        return None
+    if shards.recipe is None or shards.taxonomy.to_json() != state.taxonomy:
+        return None
+    return Preparation.of(shards.recipe)

@@ -44,6 +44,7 @@ def resume_from(
         state.best = state.best_step = None  # of other samples
         state.best_over = ""
     state.splits, state.world, state.total = now.splits, now.world, now.total
+    state.prepared = now.prepared
     return state, engine
 
 

@@ -51,14 +51,16 @@ def start_banner(
         ),
         "classes": f"{trainer.task.taxonomy.num_classes} (hash {trainer.task.taxonomy.hash})",
         "steps": f"{trainer.total_steps}, {trainer.steps_per_epoch} an epoch",
-        "network": f"{encoder.name} stride {encoder.output_stride} + {config.model.head.name}, "
-        f"{trainer.num_parameters / 1e6:.2f} M parameters",
+        "network": f"{encoder.name} stride {net.encoder.strides[-1]} + {config.model.head.name}, "
+        f"{trainer.num_parameters / 1e6:.2f} M parameters{', encoder frozen' if encoder.freeze else ''}",
         "weights": net.encoder.loaded if last is None else str(last),
         "run folder": str(config.out),
     }
     warnings = trainer.task.without_effect()
     if trainer.runtime.is_main:
         warnings += class_warnings(data.shards, data.selections)
+    if net.encoder.licence:
+        rows["licence"] = f"{net.encoder.licence}, of the weights' family"
     if decoded is not None:
         rows["kept decoded"] = decoded.describe()
     if trainer.method.views.num_strong:

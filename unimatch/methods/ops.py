@@ -13,6 +13,7 @@ from unimatch.mixing import paste, swap_pairs
 
 __all__ = [
     "channel_dropout",
+    "complementary_dropout",
     "keyed_uniform",
     "mixed_pseudo_label",
     "mixed_strong",
@@ -122,5 +123,29 @@ def twin_dropout(key: Tensor, p: float) -> Callable[[list[Tensor]], list[Tensor]
     def perturb(features: list[Tensor]) -> list[Tensor]:
         dropped = channel_dropout(features, key, p)
         return [torch.cat(pair) for pair in zip(features, dropped, strict=True)]
+
+    return perturb
+
+
+def complementary_dropout(key: Tensor) -> Callable[[list[Tensor]], list[Tensor]]:
+    """A perturbation for `net` on two views of B images, one view after the other (2B images).
+
+    A channel of image b stands, doubled, in exactly one of its two views: in the first one with probability
+    1/2, by key[b] alone. All levels take the same choice for their channel of a number, and all positions. Of
+    each pair of neighbours (0 and 1, 2 and 3, ...) one image, by the first one's key, is left whole in both
+    views; an odd last image never is.
+    """
+
+    def perturb(features: list[Tensor]) -> list[Tensor]:
+        count, most = len(key), max(level.shape[1] for level in features)
+        draws = keyed_uniform(key.to(features[0].device), most + 1)
+        first = (draws[:, :most] >= 0.5).float() * 2.0
+        index = torch.arange(count, device=draws.device)
+        chosen = (draws[index & ~1, most] >= 0.5).long()  # which of the pair
+        paired = (index | 1) < count
+        whole = paired & ((index & 1) == chosen)
+        first = torch.where(whole[:, None], torch.ones_like(first), first)
+        factors = torch.cat([first, torch.where(whole[:, None], first, 2.0 - first)])
+        return [level * factors[:, : level.shape[1], None, None].to(level.dtype) for level in features]
 
     return perturb

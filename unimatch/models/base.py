@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from unimatch.errors import UserError
+
 
 class Encoder(nn.Module):
     """Maps images [B, C, H, W] to features, finest first: a list of [B, channels[i], h, w]."""
@@ -13,3 +15,21 @@ class Encoder(nn.Module):
     mean: tuple[float, ...]  # of the images that the weights were trained on, one number a channel
     std: tuple[float, ...]
     loaded: str  # what the first weights are, for the log
+    patch: int = 1  # both sides of an image must be multiples of it
+    licence: str | None = None  # of the weights, as far as it is known
+    frozen: bool = False
+
+    def freeze(self) -> None:
+        """From now on no parameter is trained, and no pass is in train mode."""
+        self.requires_grad_(False)
+        self.frozen = True
+        self.eval()
+
+    def train(self, mode: bool = True) -> Encoder:
+        return super().train(mode and not self.frozen)
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """All parameters by depth, from the image on: what layer-wise rates are given to."""
+        raise UserError(
+            "optimizer.layer_decay is for vision transformers: this encoder has no layers of one kind"
+        )

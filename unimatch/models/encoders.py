@@ -20,10 +20,13 @@ from unimatch.models import unet, xception
 from unimatch.models import weights as weight_files
 from unimatch.models.base import Encoder
 from unimatch.models.unet import UNetEncoder
+from unimatch.models.vit import Positions, ViTEncoder, create_vit, is_vit
+from unimatch.models.vit_weights import load_vit_weights
 from unimatch.models.xception import XceptionEncoder
 
 LOW_STRIDE = 4
 OUTPUT_STRIDES = (8, 16, 32)
+DEFAULT_STRIDE = 16
 PROBE_SIZE = (65, 97)  # no multiples of a stride, as whole images in evaluation
 DILATABLE = "resnet*, regnet*, convnext*, efficientnet*, tf_efficientnet_lite*, mobilenetv3_*, xception65"
 
@@ -33,21 +36,47 @@ class EncoderConfig:
     """Which network reads the image, and where its first weights come from."""
 
     name: str
-    """A timm model, such as resnet50s (the published ResNet-50) or tf_efficientnet_lite0 (fit for a CPU);
-    or unet, the small network of the published medical runs, for the head unet; or xception65_released, that
-    of the published COCO runs, which timm's xception65 is not in six details."""
+    """A timm model, such as resnet50s (the published ResNet-50), tf_efficientnet_lite0 (fit for a CPU) or
+    vit_base_patch14_dinov2 (UniMatch V2's, for the head dpt); or unet, the small network of the published
+    medical runs, for the head unet; or xception65_released, that of the published COCO runs, which timm's
+    xception65 is not in six details."""
 
     weights: str
     """none (random), file:PATH, package (an installed efficientnet-lite package) or hub (timm downloads)."""
 
-    output_stride: int = 16
-    """Image pixels per pixel of the deepest feature: 8, 16 or 32. Smaller is finer and slower."""
+    output_stride: int | None = None
+    """Image pixels per pixel of the deepest feature: 8, 16 (the default) or 32. Smaller is finer and slower.
+    A vision transformer's is its patch."""
 
     in_channels: int = 3
     """Channels of the image. A pretrained first layer is summed for 1 and repeated for more than 3."""
 
+    freeze: bool = False
+    """Keep the first weights: features without a graph, in eval mode; the head alone is trained."""
+
+    drop_path: float = 0.0
+    """Probability with which the last block is skipped for an image in training, less for earlier ones."""
+
+    positions: Positions = "released"
+    """How a vision transformer's positions are brought to another image size than that of its pretraining:
+    as in DINOv2's and UniMatch V2's own code, or as in timm."""
+
     def __post_init__(self) -> None:
-        if self.output_stride not in OUTPUT_STRIDES:
+        if not 0.0 <= self.drop_path < 1.0:
+            raise ConfigError(f"encoder drop_path must lie in [0, 1), found {self.drop_path}")
+        if self.name == unet.NAME and (self.freeze or self.drop_path):
+            raise ConfigError(
+                "encoder unet starts at random and has no paths to drop: leave out freeze, drop_path"
+            )
+        if is_vit(self.name):
+            if self.output_stride is not None:
+                raise ConfigError(
+                    f"encoder output_stride is {self.output_stride}, but the stride of {self.name} is its "
+                    "patch; leave it out"
+                )
+        elif self.output_stride is None:
+            self.output_stride = DEFAULT_STRIDE
+        if self.output_stride not in (*OUTPUT_STRIDES, None):
             raise ConfigError(f"encoder output_stride is {self.output_stride}; choose 8, 16 or 32")
         if self.in_channels < 1:
             raise ConfigError(f"encoder in_channels is {self.in_channels}; it must be at least 1")
@@ -62,6 +91,8 @@ class EncoderConfig:
             self._check_xception()
 
     def _check_xception(self) -> None:
+        if self.drop_path:
+            raise ConfigError(f"encoder drop_path is {self.drop_path}; {xception.NAME} has no paths to drop")
         if self.output_stride != xception.OUTPUT_STRIDE:
             raise ConfigError(
                 f"encoder output_stride is {self.output_stride}; {xception.NAME} has "
@@ -78,7 +109,7 @@ class EncoderConfig:
 
 
 class TimmEncoder(Encoder):
-    """Features of an image, finest first: the one at stride 4 and the deepest one.
+    """Features of an image, finest first: the one at stride 4 and the deepest one, or all from stride 4 on.
 
     timm's Xception-65 is not the released one, which is models.xception: docs/parity.md has the differences.
     """
@@ -99,16 +130,30 @@ class TimmEncoder(Encoder):
         return list(self.net(image))
 
 
-def build_encoder(config: EncoderConfig) -> Encoder:
+def build_encoder(config: EncoderConfig, levels: int = 2) -> Encoder:
     """The encoder that `config` asks for, with its first weights; UserError if it cannot do what is asked.
 
+    levels: how many features of a pyramid the head reads, see TimmEncoder.
     Random weights come from torch's global generator: seed it before.
     """
+    encoder = _built(config, levels)
+    if config.freeze:
+        encoder.freeze()
+    return encoder
+
+
+def _built(config: EncoderConfig, levels: int) -> Encoder:
     if config.name == unet.NAME:
         return UNetEncoder(config.in_channels)
     if config.name == xception.NAME:
         return _xception(config)
-    options = {"in_chans": config.in_channels, "out_indices": _probe(config), **_create_options(config)}
+    if is_vit(config.name):
+        return _vit(config)
+    options = {
+        "in_chans": config.in_channels,
+        "out_indices": _probe(config, levels),
+        **_create_options(config),
+    }
     net: Any
     if config.weights == "none":
         net = timm.create_model(config.name, **options)
@@ -116,9 +161,7 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     if config.weights == "hub":
         with weight_files.hub_errors(config.name), _quiet_timm():
             net = timm.create_model(config.name, pretrained=True, **options)
-        tag, digest = net.pretrained_cfg.get("tag") or "default", weight_files.tensors_digest(net)
-        report = f"timm hub {config.name}, tag {tag} (sha256 of the tensors {digest[:12]})"
-        return TimmEncoder(net, config.in_channels, report)
+        return TimmEncoder(net, config.in_channels, _hub_report(config.name, net))
     source = weight_files.read_encoder_weights(config.weights, config.name)
     if source.names == "ours":
         encoder = TimmEncoder(timm.create_model(config.name, **options), config.in_channels, source.report)
@@ -143,14 +186,41 @@ def _xception(config: EncoderConfig) -> XceptionEncoder:
     return encoder
 
 
+def _vit(config: EncoderConfig) -> ViTEncoder:
+    name, channels = config.name, config.in_channels
+    if config.weights == "package":
+        raise UserError(f"encoder weights 'package': there is none for {name!r}; use file:PATH, hub or none")
+    if config.weights == "hub":
+        with weight_files.hub_errors(name), _quiet_timm():
+            net = create_vit(name, channels, config.drop_path, pretrained=True)
+        report = _hub_report(name, net)
+    else:
+        net, report = create_vit(name, channels, config.drop_path), "random initialisation"
+        if config.weights != "none":
+            report = load_vit_weights(net, config.weights, name, channels)
+    cfg: Any = net.pretrained_cfg
+    statistics = (_per_channel(cfg["mean"], channels), _per_channel(cfg["std"], channels))
+    encoder = ViTEncoder(net, statistics, config.positions, report)
+    if config.weights != "none":
+        encoder.licence = cfg.get("license")
+    return encoder
+
+
+def _hub_report(name: str, net: Any) -> str:
+    tag, digest = net.pretrained_cfg.get("tag") or "default", weight_files.tensors_digest(net)
+    return f"timm hub {name}, tag {tag} (sha256 of the tensors {digest[:12]})"
+
+
 def _create_options(config: EncoderConfig) -> dict[str, Any]:
-    # 32 is what models do by themselves, and many of them take no such argument.
+    # 32 is what models do by themselves, and many of them take no such argument; nor one for paths to drop.
     stride = {} if config.output_stride == 32 else {"output_stride": config.output_stride}
-    return {"features_only": True, **stride}
+    paths = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+    return {"features_only": True, **stride, **paths}
 
 
-def _probe(config: EncoderConfig) -> tuple[int, int]:
-    """Which of the model's features have stride 4 and the output stride; UserError if there are none.
+def _probe(config: EncoderConfig, levels: int) -> tuple[int, ...]:
+    """Which of the model's features have stride 4 and the output stride, with those between if there are more
+    than two levels; UserError if there are none.
 
     The model is built without memory (torch's meta device) and fed a shape: what it says about its features
     is checked, and a model that cannot serve costs nothing.
@@ -177,12 +247,18 @@ def _probe(config: EncoderConfig) -> tuple[int, int]:
     deepest = len(strides) - 1
     if not low or strides[deepest] != config.output_stride:
         raise UserError(f"{refusal}: its features have strides {', '.join(map(str, strides))}; {advice}")
-    for index in (low[-1], deepest):
+    taken = (low[-1], deepest) if levels == 2 else tuple(range(deepest + 1 - levels, deepest + 1))
+    if taken[0] != low[-1]:
+        raise UserError(
+            f"{refusal}: the head reads {levels} features, from stride 4 on, and this encoder's have strides "
+            f"{', '.join(map(str, strides))}"
+        )
+    for index in taken:
         exact = (2, channels[index], *(size / strides[index] for size in PROBE_SIZE))
         found = shapes[index]
         if len(found) != 4 or any(abs(a - b) >= 1 for a, b in zip(found, exact, strict=True)):
             raise UserError(f"{refusal}: a feature has the shape {found}; {advice}")
-    return low[-1], deepest
+    return taken
 
 
 @contextmanager

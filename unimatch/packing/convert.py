@@ -6,20 +6,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import cv2
 import numpy as np
 
 from unimatch.annotations import labelme
-from unimatch.codecs import volumes
-from unimatch.codecs.encode import Encoded, ImageRules, LabelFormat, pack_image, png
-from unimatch.errors import DataError
+from unimatch.codecs import scans, volumes
+from unimatch.codecs.encode import Encoded, ImageRules, LabelFormat, downscaled, pack_image, png
+from unimatch.codecs.opening import UNREADABLE
+from unimatch.codecs.scans import ScanRules
 from unimatch.packing.findings import Note, Problem
 from unimatch.packing.labels import Label, LabelRules, Turned, read_label
 from unimatch.packing.layout import Job
 from unimatch.packing.pack import NewSample, Outcome, labeled_sample
 
-# What decoders raise for damaged files; RuntimeError is that of AVIF.
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError)
 DROPPED = "{{files}} files have {}, of which only the first picture in RGB was taken: {{examples}}"
 
 T = TypeVar("T")
@@ -31,6 +29,7 @@ class Rules:
 
     images: ImageRules
     labels: LabelRules
+    scans: ScanRules | None
     label_format: LabelFormat
     num_classes: int
 
@@ -50,11 +49,11 @@ def convert(job: Job, rules: Rules) -> Outcome:
             problems.append(Problem(f"unreadable {what}", f"{name}: {reason(error, name)}", job.image))
         return None
 
-    image = attempt("image", job.image, lambda: read_image(job, job.image, rules.images))
+    image = attempt("image", job.image, lambda: read_image(job, job.image, rules))
     second = None
     if job.second is not None:
         name = job.second
-        second = attempt("second image", name, lambda: read_image(job, name, rules.images))
+        second = attempt("second image", name, lambda: read_image(job, name, rules))
     label = None
     alone = bool(job.parts) or rules.labels.kind in ("ids", "colors", "panoptic")
     if job.has_label and (image is not None or alone):  # shapes are drawn for the size of an image
@@ -121,18 +120,19 @@ def make_sample(
     )
 
 
-def read_image(job: Job, name: str, rules: ImageRules) -> Encoded:
+def read_image(job: Job, name: str, whole: Rules) -> Encoded:
     """The image as it is stored. DataError and others of UNREADABLE; FileNotFoundError: no such file."""
+    rules = whole.images
     if name.lower().endswith(".json"):
         return pack_image(labelme.embedded_image((job.source / name).read_bytes(), name), name, rules)
-    if job.member is None:
+    if job.scan is not None:
+        assert whole.scans is not None and job.slice is not None
+        values = scans.read_scan_slice(job.source, name, job.slice, job.scan, whole.scans)
+    elif job.member is None:
         return pack_image((job.source / name).read_bytes(), name, rules)
-    values = volumes.grey(volumes.read_slice(job.source, name, job.slice), name)
-    if rules.downscale > 1:
-        height, width = values.shape[0] // rules.downscale, values.shape[1] // rules.downscale
-        if min(height, width) < 1:
-            raise DataError(f"{name}: {values.shape} pixels are too few for downscale {rules.downscale}")
-        values = cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA)
+    else:
+        values = volumes.grey(volumes.read_slice(job.source, name, job.slice), name)
+    values = downscaled(values, rules.downscale, name)
     return Encoded(png(values), "png", (values.shape[0], values.shape[1]))
 
 

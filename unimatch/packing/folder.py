@@ -41,7 +41,7 @@ def pack(
     if recipe.label_tolerance:
         kind, known = recipe.label_kind, pairs
         if kind == "class_masks":
-            kind, known = "ids", BINARY[1]
+            kind, known = "ids", BINARY
         check_tolerance(recipe.label_tolerance, kind, known)
     unannotated = IGNORE_INDEX
     if recipe.segments is not None and recipe.segments.unannotated == "other":
@@ -59,8 +59,10 @@ def pack(
             recipe.drop_extra,
             () if made_up else tuple(map(packed, taxonomy.colors)),
             LabelClasses.of(recipe.segments, taxonomy.names) if recipe.segments else LabelClasses(()),
+            recipe.scans,
             recipe.segments is not None and recipe.segments.overlap == "later",
         ),
+        recipe.scans,
         recipe.label_format,
         taxonomy.num_classes,
     )

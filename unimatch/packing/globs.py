@@ -27,6 +27,7 @@ class Walk:
     source: Path
     loops: set[str] = field(default_factory=set)  # links back into a folder that is walked anyway
     hidden: set[str] = field(default_factory=set)  # folders whose names begin with a dot
+    hidden_files: set[str] = field(default_factory=set)
     broken: set[str] = field(default_factory=set)  # links that lead nowhere
 
     def files(self, pattern: str) -> Iterator[str]:
@@ -85,8 +86,7 @@ class Walk:
                         continue
                     path = f"{folder}/{entry.name}" if folder else entry.name
                     if entry.name.startswith(".") and not part.startswith("."):
-                        if entry.is_dir():
-                            self.hidden.add(path)
+                        (self.hidden if entry.is_dir() else self.hidden_files).add(path)
                     elif entry.is_dir() or entry.is_file():
                         found.append((entry.name, entry.is_dir()))
                     elif entry.is_symlink():

@@ -11,7 +11,9 @@ import numpy as np
 from unimatch.annotations.drawing import Size
 from unimatch.annotations.labels import LabelClasses
 from unimatch.annotations.shapes import segment_pairs
+from unimatch.codecs import scans
 from unimatch.codecs.opening import upright
+from unimatch.codecs.scans import ScanRules
 from unimatch.packing import drawn
 from unimatch.packing.classes import Pairs
 from unimatch.packing.findings import Note, Problem
@@ -41,7 +43,7 @@ OVERLAP_NOTE = (
     "{amount} pixels of {files} images are in the masks of several classes, and became the one that comes "
     "later in `classes`: {examples}"
 )
-BINARY = ((0, 0), (1, 1)), ((0, 0), (255, 1))  # what the values of one class's mask mean
+BINARY = ((0, 0), (255, 1))  # what the values of one class's mask mean, where it has more than two
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class LabelRules:
     drop_extra: bool = False
     colors: tuple[int, ...] = ()  # 0xRRGGBB of each class, where the recipe gives them
     classes: LabelClasses = LabelClasses(())  # of the labels of shapes
+    scans: ScanRules | None = None
     overlap: bool = False  # whether masks of one class each may overlap
 
 
@@ -110,7 +113,11 @@ def read_label(
 def read_values(job: Job, name: str, rules: LabelRules) -> Label:
     """The label that one file of values is."""
     try:
-        mask = read_mask(job, name, rules.kind, rules.drop_extra)
+        if job.scan is not None:
+            assert rules.scans is not None and job.slice is not None
+            mask = Mask(scans.read_label_slice(job.source, name, job.slice, rules.scans))
+        else:
+            mask = read_mask(job, name, rules.kind, rules.drop_extra)
     except WrongKind as error:
         return Label(None, [error.problem])
     pairs = rules.pairs
@@ -131,8 +138,12 @@ def read_class_masks(job: Job, rules: LabelRules) -> Label:
         except WrongKind as error:
             label.problems.append(error.problem)
             continue
-        pairs = BINARY[int(mask.values.max()) > 1]
-        part = translate(mask, pairs, replace(rules, kind="ids"), name)
+        part = translate(mask, binary_pairs(mask.values), replace(rules, kind="ids"), name)
+        if part.problems and not mask.lossy:
+            count = len(np.unique(mask.values))
+            text = f"{name}: has {count} values, the mask of one class has 0 and another one"
+            way = "export it without soft edges, or set `label_tolerance: 64`: near 0 and near 255"
+            part.problems = [Problem("more than two values", f"{text}; {way}")]
         label.problems += part.problems
         label.notes += part.notes
         if part.ids is None:
@@ -158,6 +169,13 @@ def read_class_masks(job: Job, rules: LabelRules) -> Label:
         taken |= covered
         label.ids[covered] = np.where(part.ids[covered] == 1, np.uint8(class_id), IGNORE_INDEX)
     return label
+
+
+def binary_pairs(values: np.ndarray) -> Pairs:
+    """What the values of one class's mask mean: 0 and another one, or, of more, 0 and 255."""
+    found = np.unique(values).tolist()
+    other = [value for value in found if value]
+    return ((0, 0), (other[0], 1)) if len(other) == 1 and len(found) <= 2 else BINARY
 
 
 def on_upright(

@@ -9,13 +9,14 @@ from zlib import crc32
 
 from unimatch import keyed
 from unimatch.annotations.names import composed
+from unimatch.codecs import scans
 from unimatch.codecs.volumes import h5_member, num_slices
 from unimatch.errors import DataError
 from unimatch.packing.annotated import Annotated, stray_masks
 from unimatch.packing.findings import Problem
 from unimatch.packing.globs import Walk, alternatives, is_open, name_pattern, on_disk
 from unimatch.packing.lists import pick
-from unimatch.packing.names import Ambiguous, Found, is_there, sample_key
+from unimatch.packing.names import Ambiguous, Found, is_there
 from unimatch.packing.recipe import Recipe, SubsetSource
 
 
@@ -33,6 +34,7 @@ class Job:
     drawing: bytes | None = None
     annotations: str | None = None
     parts: tuple[tuple[int, str], ...] = ()  # (class id, its mask file) of one mask a class
+    scan: str | None = None  # of a slice of a scan: the glob of the file's name, or of those in the folder
 
     @property
     def member(self) -> str | None:
@@ -71,6 +73,9 @@ def find_layout(recipe: Recipe, classes: tuple[str, ...], source: Path) -> Layou
     """The jobs of each subset in packing order, and what is wrong with the layout. Reads no image."""
     layout = Layout(recipe, source, Walk(source), Annotated(source, recipe, classes))
     choose_images(layout)
+    if recipe.scans is None and (told := scans_without_rules(layout)):
+        layout.problems.append(told)
+        return layout
     seen: dict[str, str] = {}
     for subset, images in layout.chosen.items():
         where = recipe.subsets[subset]
@@ -81,7 +86,7 @@ def find_layout(recipe: Recipe, classes: tuple[str, ...], source: Path) -> Layou
         order = keyed.permutation(keyed.key(recipe.seed, crc32(subset.encode())), len(images))
         groups: list[list[Job]] = [[] for _ in images]
         for place, image in enumerate(images):
-            key = sample_key(image.path)
+            key = image.key
             if key in seen:
                 text = f"{image.path} ({subset}) has the key of {seen[key]}: {key}"
                 layout.problems.append(Problem("duplicate key", text))
@@ -99,6 +104,25 @@ def find_layout(recipe: Recipe, classes: tuple[str, ...], source: Path) -> Layou
     if not recipe.shared_labels:
         layout.problems += shared(layout)
     return layout
+
+
+def scans_without_rules(layout: Layout) -> Problem | None:
+    """That images are NIfTI or DICOM files, of which the recipe does not say how they become grey."""
+    found = [image.path for images in layout.chosen.values() for image in images if is_scan(image.path)]
+    if not found:
+        return None
+    kind = "NIfTI volumes" if scans.is_nifti(found[0]) else "DICOM files"
+    dicom = "" if scans.is_nifti(found[0]) else "dicom: true, "
+    text = (
+        f"{len(found)} of the images are {kind}, such as {found[0]}; say in the recipe which values become "
+        f"black and white: `scans: {{{dicom}window: [-160, 240]}}` in the scan's units, or "
+        f"`scans: {{{dicom}percentiles: [0.5, 99.5]}}` of each volume"
+    )
+    return Problem("scans", text)
+
+
+def is_scan(path: str) -> bool:
+    return scans.is_nifti(path) or path.lower().endswith((".dcm", ".ima"))
 
 
 def image_jobs(layout: Layout, key: str, image: Found, where: SubsetSource) -> Iterator[Job]:
@@ -126,13 +150,21 @@ def image_jobs(layout: Layout, key: str, image: Found, where: SubsetSource) -> I
         if used is not None:
             layout.recomposed += [used] if template and used not in image.paths(template) else []
             layout.users.setdefault((what, used), []).append(image)
-    depth = None if member is None else num_slices(source, path)
+    rules = layout.recipe.scans
+    files = None if rules is None else PurePosixPath(where.images).name
+    if rules is not None and files is not None:
+        grid = scans.grid_of(source, path, files, rules)
+        if label is not None:
+            scans.check_label(path, grid, label, source, rules)
+        depth: int | None = grid.shape[0]
+    else:
+        depth = None if member is None else num_slices(source, path)
     if depth is None:
         told = where.annotations if drawing is not None else None
         yield Job(source, key, path, label, second, None, drawing, told, parts)
         return
     for index in range(depth):
-        yield Job(source, f"{key}/{index:03d}", path, label, second, index)
+        yield Job(source, f"{key}/{index:03d}", path, label, second, index, scan=files)
 
 
 def shared(layout: Layout) -> Iterator[Problem]:
@@ -167,6 +199,8 @@ def choose_images(layout: Layout) -> None:
         waiting.remove(subset)
         where = recipe.subsets[subset]
         images = find_images(layout.walk, h5_member(where.images)[0])
+        if recipe.scans is not None and recipe.scans.dicom:
+            images = series_folders(images)
         layout.matched[subset] = images
         absent = [path for path in where.lists if not (source / on_disk(source, path)).is_file()]
         if where.optional and (absent or not images):
@@ -195,6 +229,16 @@ def choose_images(layout: Layout) -> None:
         text = "no subset has any files; is this the right folder?"
         layout.problems.append(Problem("empty subset", text))
     layout.chosen = {name: chosen[name] for name in recipe.subsets if name in chosen}
+
+
+def series_folders(files: list[Found]) -> list[Found]:
+    """The folders of files, each an image of its own."""
+    folders: dict[str, Found] = {}
+    for file in files:
+        path = PurePosixPath(file.path).parent
+        above = PurePosixPath(file.folder).parent.as_posix()
+        folders.setdefault(path.as_posix(), Found(path.as_posix(), above, None, is_folder=True))
+    return [folders[path] for path in sorted(folders)]
 
 
 def find_images(walk: Walk, pattern: str) -> list[Found]:

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from unimatch.annotations.names import composed
 from unimatch.codecs.volumes import h5_member
 from unimatch.packing.findings import EXAMPLES
-from unimatch.packing.globs import CHOICE, alternatives
+from unimatch.packing.globs import CHOICE, Walk, alternatives
 from unimatch.packing.layout import Layout, find_images
 from unimatch.packing.names import Found
 from unimatch.packing.recipe import CLASS, PLACEHOLDERS
@@ -38,7 +38,6 @@ def examples(paths: Iterable[str]) -> str:
 
 
 def skipped_folders(layout: Layout) -> Iterator[str]:
-    walk = layout.walk
     if layout.unlabeled and any(layout.annotated.sets):
         yield (
             f"{len(layout.unlabeled)} images without an annotation were left out (skip_unlabeled): "
@@ -49,6 +48,11 @@ def skipped_folders(layout: Layout) -> Iterator[str]:
             f"{len(layout.recomposed)} files were found although their names are composed otherwise "
             f"(Unicode) than those of their images: {examples(layout.recomposed)}"
         )
+    yield from not_walked(layout.walk)
+
+
+def not_walked(walk: Walk) -> Iterator[str]:
+    """What a search did not go into."""
     if walk.loops:
         yield (
             f"{len(walk.loops)} linked folders lead back into a folder that is searched anyway and were left "
@@ -83,7 +87,7 @@ def missed_pictures(layout: Layout, known: set[str]) -> Iterator[str]:
     told: set[str] = set()
     for subset, images in layout.matched.items():
         where = layout.recipe.subsets[subset]
-        if not images or h5_member(where.images)[1]:
+        if not images or h5_member(where.images)[1] or layout.recipe.scans is not None:
             continue
         missed: dict[str, Found] = {}
         for one in alternatives(where.images):

@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 
 from unimatch.codecs import opening, volumes
-from unimatch.codecs.encode import extra_refused
 from unimatch.errors import DataError
 from unimatch.packing.findings import Note, Problem
 from unimatch.packing.layout import Job
@@ -50,7 +49,7 @@ def read_mask(job: Job, name: str, kind: LabelKind, drop_extra: bool) -> Mask:
         extra = opening.more_than_one_picture(opened)
         if extra:
             if not drop_extra:
-                raise DataError(extra_refused(name, str(opened.format), extra))
+                raise DataError(opening.extra_refused(name, str(opened.format), extra))
             notes.append(Note(DROP_NOTE, name))
         lossy = opening.lossy_format(opened, data)
         read = read_ids if kind == "ids" else read_colors

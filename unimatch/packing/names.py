@@ -26,6 +26,12 @@ class Found:
     path: str
     folder: str  # {dir}
     name: str | None  # {name}; None: no `*` in the glob's file name
+    is_folder: bool = False  # a DICOM series: then {stem} and {file} are the folder's name
+
+    @property
+    def key(self) -> str:
+        """The key of its sample, or what those of its slices begin with."""
+        return sample_key(f"{self.path}.dcm" if self.is_folder else self.path)
 
     @property
     def file(self) -> str:
@@ -35,7 +41,7 @@ class Found:
         """The paths that a template may mean for this image, relative to the source folder: several where it
         has {a,b}, and of `a.ome.tif`, whose {stem} is `a` and, as other programs read it, `a.ome`.
         """
-        stems = stems_of(self.file) if "{stem}" in template else [""]
+        stems = [self.file] if self.is_folder else stems_of(self.file)
         found = []
         for one in alternatives(template, CHOICE):
             parent = PurePosixPath(self.folder).parent.as_posix()

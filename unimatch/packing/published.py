@@ -85,6 +85,11 @@ class KeyMatcher:
             seen.update(dict.fromkeys(rows, number))
         return Matched(path, np.array(sorted(seen), np.int64), unmatched, lines, by_name)
 
+    def rows(self, line: str) -> list[int]:
+        """The rows that a line means; none, where no sample has the name or, but for slices, several have."""
+        rows, how = self._find(line)
+        return rows if len(rows) == 1 or how == "slices" else []
+
     def _find(self, line: str) -> tuple[list[int], str]:
         """The rows that a line may mean, and how they were found; the first way that finds any decides."""
         keys = []

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from unimatch.annotations.labels import OTHERS, Segments
 from unimatch.codecs.encode import LabelFormat, PngStorage
+from unimatch.codecs.nifti import check_axcodes
+from unimatch.codecs.scans import ScanRules
 from unimatch.codecs.volumes import h5_member
 from unimatch.errors import ConfigError
 
@@ -33,6 +35,7 @@ DrawnOn = Literal["upright", "stored"]
 IN_ONE_FILE = ("instances", "cvat", "label_studio")  # label kinds without a label file an image
 # Settings that the index keeps only where they are used.
 CAME_LATER = (
+    "scans",
     "names",
     "several",
     "overlap",
@@ -42,6 +45,7 @@ CAME_LATER = (
     "shared_labels",
     "drop_extra",
     "skip_bad",
+    "axcodes",
 )
 
 
@@ -133,13 +137,18 @@ class Recipe:
     label_tolerance: int = 0
     # Masks of `label_kind: ids` whose palettes give one colour several indices are packed: the ids are right.
     palettes_may_differ: bool = False
+    # Images are NIfTI volumes or DICOM series, and labels NIfTI files of ids: their slices become samples.
+    scans: ScanRules | None = None
     shared_labels: bool = False  # several images may have the same label file, or the same second image
     drop_extra: bool = False  # bands behind the first three, and pages behind the first, are left out
+    # How the slices of HDF5 volumes lie, see codecs.nifti: predict turns NIfTI files alike. None: not known.
+    axcodes: str | None = None
     skip_bad: int = 0  # at most so many images that have something wrong are left out; more are an error
 
     def __post_init__(self) -> None:
         self._check_subsets()
         self._check_classes()
+        self._check_scans()
         if self.fast_decode and self.png == "webp":
             raise ConfigError("fast_decode stores PNG as TIFF; leave png at keep, or take jpeg")
         lowest = {"downscale": 1, "shard_mb": 1, "first_id": 0, "label_tolerance": 0, "skip_bad": 0}
@@ -208,6 +217,21 @@ class Recipe:
             if name in path:
                 raise ConfigError(f"subsets: all_but goes in a circle: {' -> '.join((*path, name))}")
             self._refuse_circle((*path, name))
+
+    def _check_scans(self) -> None:
+        if self.axcodes is not None:
+            check_axcodes(self.axcodes)
+        if self.scans is None:
+            return
+        if self.axcodes is not None:
+            raise ConfigError("axcodes is for HDF5 volumes; scans have their own, scans: {axcodes: ...}")
+        if self.label_kind != "ids":
+            raise ConfigError(f"scans: labels of scans are ids, not {self.label_kind}")
+        for name, where in self.subsets.items():
+            if where.second is not None or h5_member(where.images)[1]:
+                raise ConfigError(
+                    f"subsets: {name}: scans are NIfTI or DICOM files, without `second` and '#'"
+                )
 
     def _check_classes(self) -> None:
         if bool(self.classes) == (self.classes_file is not None):

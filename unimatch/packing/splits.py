@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import floor
 from pathlib import Path
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from unimatch import keyed
 from unimatch.codecs.decode import check_label, decode_label
 from unimatch.errors import ConfigError, DataError
+from unimatch.packing.groups import check_groups, folds
 from unimatch.packing.pack import class_counts
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.key_list import write_keys
@@ -39,6 +40,8 @@ class Split:
     pool_pixels: np.ndarray
     labeled_pixels: np.ndarray
     labeled_images: np.ndarray  # int64 [num_classes]: labelled images in which the class occurs
+    groups: tuple[int, int] | None = None  # labelled groups, and all of the subset
+    left_out: int = 0  # samples in no list: mask-free ones of labelled groups
 
 
 def draw_splits(
@@ -49,10 +52,14 @@ def draw_splits(
     method: Method = "plain",
     seed: int = 0,
     also_unlabeled: Sequence[str] = (),
+    groups: np.ndarray | None = None,
 ) -> list[Split]:
     """A split for each of `amounts`: that many samples of a subset (or of a key list), or that part of its
     samples (rounded, at least 1), as labelled; its others and all samples of the subsets `also_unlabeled` as
     unlabelled.
+
+    With `groups`, int64 [samples of the set], amounts are numbers or parts of groups, which are labelled as a
+    whole; what a labelled group has without a mask, also in `also_unlabeled`, is in neither list.
 
     Nested: of two amounts the labelled samples of the larger contain those of the smaller, and the smallest
     is what it would be alone. Only samples with a mask can be labelled: DataError where they are too few.
@@ -61,11 +68,19 @@ def draw_splits(
         raise ConfigError(f"method must be one of {', '.join(METHODS)}, found {method!r}")
     rows = shards.rows(subset)
     others = [shards.rows(name) for name in also_unlabeled]
-    pool = rows[shards.index["label_size"][rows] > 0]
-    counts = [labeled_count(amount, len(rows)) for amount in amounts]
+    pool = labelable(shards, rows)
+    if groups is not None:
+        check_groups(shards, groups, rows)
+    total, unit = (len(rows), np.arange(len(pool))) if groups is None else grouped(groups, rows, pool)
+    num_units = len(np.unique(unit))
+    counts = [labeled_count(amount, total) for amount in amounts]
     if not counts:
         raise ConfigError("a split needs a count or a fraction of labelled samples")
-    if max(counts) > len(pool):
+    if groups is not None and max(counts) > num_units:
+        raise DataError(
+            f"{max(counts)} labelled groups asked for, but {subset!r} has {num_units} with a mask, of {total}"
+        )
+    if max(counts) > num_units:
         bare = f" ({len(rows) - len(pool)} of its {len(rows)} samples are mask-free)"
         raise DataError(
             f"{max(counts)} labelled samples asked for, but {subset!r} has {len(pool)} with a mask"
@@ -73,14 +88,69 @@ def draw_splits(
         )
     key = keyed.key(seed, SEED_TAG)
     pixels = sample_pixels(shards, pool) if method == "stratified" else None
+    by_unit = pixels if groups is None or pixels is None else sums(pixels, unit)
     chosen = np.zeros(0, np.int64)
     drawn: dict[int, Split] = {}
     for count in sorted(set(counts)):
-        chosen = plain(len(pool), count, key) if pixels is None else stratified(pixels, count, key, chosen)
-        rest = np.setdiff1d(rows, pool[chosen])
-        mine = None if pixels is None else pixels[chosen]
-        drawn[count] = split_of_rows(shards, subset, pool[chosen], np.concatenate([rest, *others]), mine)
+        chosen = plain(num_units, count, key) if by_unit is None else stratified(by_unit, count, key, chosen)
+        taken = chosen if groups is None else np.flatnonzero(np.isin(unit, chosen))
+        rest = np.concatenate([np.setdiff1d(rows, pool[taken]), *others])
+        kept = rest if groups is None else rest[~np.isin(groups[rest], groups[pool[taken]])]
+        mine = None if pixels is None else pixels[taken]
+        drawn[count] = split_of_rows(shards, subset, pool[taken], kept, mine)
+        if groups is not None:
+            left_out = len(np.unique(rest)) - len(np.unique(kept))
+            drawn[count] = replace(drawn[count], groups=(count, total), left_out=left_out)
     return [drawn[count] for count in counts]
+
+
+def grouped(groups: np.ndarray, rows: np.ndarray, pool: np.ndarray) -> tuple[int, np.ndarray]:
+    """The number of groups of `rows`, and int64 [len(pool)] which of those with a mask each row is in."""
+    return len(np.unique(groups[rows])), np.unique(groups[pool], return_inverse=True)[1]
+
+
+def sums(pixels: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """int64 [groups, num_classes]: the class pixels of each group."""
+    return np.stack([np.bincount(unit, column) for column in pixels.T], 1).astype(np.int64)
+
+
+def labelable(shards: ShardSet, rows: np.ndarray) -> np.ndarray:
+    """Those of the rows that have a mask."""
+    return rows[shards.index["label_size"][rows] > 0]
+
+
+def write_folds(
+    shards: ShardSet,
+    subset: str,
+    count: int,
+    out: Path,
+    *,
+    method: Method = "plain",
+    seed: int = 0,
+    groups: np.ndarray | None = None,
+) -> list[tuple[int, int]]:
+    """Writes OUT/1 to OUT/<count>, each with val.txt, a part of the samples with a mask, and train.txt, all
+    samples of the subset outside of it. Returns how many keys each two lists have.
+
+    Every sample with a mask is in one val.txt. With `groups`, what a group of val.txt has without a mask is
+    in neither list.
+    """
+    rows = shards.rows(subset)
+    pool = labelable(shards, rows)
+    if groups is not None:
+        check_groups(shards, groups, rows)
+    units = np.arange(len(pool)) if groups is None else groups[pool]
+    pixels = sample_pixels(shards, pool) if method == "stratified" else None
+    written = []
+    for number, places in enumerate(folds(units, count, seed, pixels), 1):
+        val = pool[places]
+        train = np.setdiff1d(rows, val)
+        train = train if groups is None else train[~np.isin(groups[train], groups[val])]
+        folder = make_folder(out / str(number))
+        write_keys(folder / "val.txt", shards.keys(val))
+        write_keys(folder / "train.txt", shards.keys(train))
+        written.append((len(train), len(val)))
+    return written
 
 
 def split_of_rows(
@@ -194,12 +264,17 @@ def sample_pixels(shards: ShardSet, rows: np.ndarray) -> np.ndarray:
 
 def write_split(split: Split, out: Path) -> None:
     """Write the key lists labeled.txt and unlabeled.txt into the folder `out`."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot write {error.filename or out}: {error.strerror}") from error
+    make_folder(out)
     write_keys(out / "labeled.txt", split.labeled)
     write_keys(out / "unlabeled.txt", split.unlabeled)
+
+
+def make_folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write {error.filename or path}: {error.strerror}") from error
+    return path
 
 
 def statistics(split: Split) -> str:
@@ -213,4 +288,8 @@ def statistics(split: Split) -> str:
     ):
         missing = "   <- not among the labelled samples" if all_ and not mine else ""
         lines.append(f"{name:<{width}}  {images:>15}  {mine / labeled:>14.2%}  {all_ / pool:>10.2%}{missing}")
+    if split.groups is not None:
+        lines.append(f"{split.groups[0]} of {split.groups[1]} groups are labelled")
+    if split.left_out:
+        lines.append(f"{split.left_out} samples without a mask belong to labelled groups and are in no list")
     return "\n".join(lines)

@@ -63,6 +63,12 @@ class ShardSet:
         open_shard = partial(_open_shard, root, info["shards"])
         self._files = OpenShards(open_shard, OPEN_SHARDS, cached=isinstance(root, RemoteFolder))
 
+    @property
+    def recipe(self) -> dict[str, Any] | None:
+        """The settings of the recipe that packed it; None: it was made otherwise, or long ago."""
+        created = self.info.get("created", {})
+        return created if created.get("recipe") == "file" else None
+
     @classmethod
     def open(cls, root: str | Path, taxonomy: Taxonomy | None = None, cache: Cache | None = None) -> ShardSet:
         """The set in a folder or behind a URL, checked against its index.

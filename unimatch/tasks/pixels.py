@@ -13,7 +13,7 @@ from unimatch.data.sample import Batch, Labeled, Partner, Unlabeled
 from unimatch.metrics import ConfusionMatrix, Metric
 from unimatch.mixing import swap_pairs
 from unimatch.tasks.base import RawMicro, Task
-from unimatch.tasks.prediction import class_ids
+from unimatch.tasks.prediction import EvaluateConfig, class_ids
 from unimatch.tasks.sheets import Sheets
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
 from unimatch.views.masks import draw_masks, valid_pixels
@@ -30,6 +30,8 @@ class PixelTask(Task):
     def __init__(
         self, config: Any, taxonomy: Taxonomy, mean: tuple[float, ...], std: tuple[float, ...]
     ) -> None:
+        if isinstance(config.evaluate, EvaluateConfig):
+            config.evaluate.windows(config.views.crop)  # or an error, before anything is trained
         self.config = config
         self.taxonomy = taxonomy
         self.mean = 255.0 * torch.tensor(mean).view(-1, 1, 1)
@@ -135,7 +137,7 @@ class PixelTask(Task):
 
         image: uint8 [B, ..., H, W, C] as decoded, on the device of `net`.
         """
-        return class_ids(net, self.normalize(image), self.config.evaluate, self.config.views.crop)
+        return class_ids(net, image, self.normalize, self.config.evaluate, self.config.views.crop)
 
     def metric(self, device: torch.device | str = "cpu") -> Metric:
         """An empty confusion matrix of the taxonomy's classes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,10 @@ from unimatch.errors import ConfigError
 from unimatch.taxonomy import IGNORE_INDEX
 
 WINDOWS_PER_PASS = 4  # bounds the memory of a sliding evaluation; the result does not depend on it
+BAND_PIXELS = 1 << 24  # nor on this, but for sums in another order
+
+Read = Callable[[int, int, int, int], Tensor]
+"""The network's input [B, ..., C, h, w] at y, x of size h, w."""
 
 
 @dataclass
@@ -22,17 +27,27 @@ class EvaluateConfig:
     mode: "whole" in one pass; "sliding" sums the softmax of overlapping windows; "centre" predicts the middle
         of the image and leaves the rest out of the metric.
     window: side of the windows or of the centre, in pixels; by default the training crop.
+    stride: pixels from one window to the next in mode "sliding"; by default int(window * 2/3).
+    border: what of windows that reach over the right or lower border. "cut": they are smaller, and every
+        stride inside the image starts one (UniMatch); "inside": the last one is moved back, and all have one
+        size (UniMatch V2), as a vision transformer needs it.
     multiple_of: in mode "whole", images are resized to the nearest multiple of this per side (halves up, at
         least one) and the logits back; 1 leaves them as they are. A vision transformer needs its patch size.
     """
 
     mode: Literal["whole", "sliding", "centre"] = "whole"
     window: int | None = None
+    stride: int | None = None
+    border: Literal["cut", "inside"] = "cut"
     multiple_of: int = 1
 
     def __post_init__(self) -> None:
         if self.window is not None and self.window < 2:
             raise ConfigError(f"window must be at least 2 pixels, found {self.window}")
+        if self.stride is not None and self.mode != "sliding":
+            raise ConfigError(f"stride has no meaning with mode {self.mode!r}; use mode 'sliding'")
+        if self.border != "cut" and self.mode != "sliding":
+            raise ConfigError(f"border has no meaning with mode {self.mode!r}; use mode 'sliding'")
         if self.multiple_of < 1:
             raise ConfigError(f"multiple_of must be at least 1, found {self.multiple_of}")
         if self.window is not None and self.mode == "whole":
@@ -44,28 +59,73 @@ class EvaluateConfig:
                 f"multiple_of has no meaning with mode {self.mode!r}; use mode 'whole', or leave it out"
             )
 
+    def windows(self, crop: int) -> tuple[int, int]:
+        """Side and stride of the windows, with training crops of side `crop`. ConfigError: gaps between."""
+        window = self.window or crop
+        stride = int(window * 2 / 3) if self.stride is None else self.stride
+        if not 1 <= stride <= window:
+            raise ConfigError(
+                f"stride must be from 1 to the window's {window} pixels, found {self.stride}: pixels between "
+                "windows would have no class"
+            )
+        return window, stride
 
-def sliding_softmax(net: nn.Module, image: Tensor, window: int) -> Tensor:
-    """float [B, K, H, W]: the softmax summed over windows, from the top left in steps of int(window * 2/3).
 
-    Windows that reach over the right or lower border are cut off there, not moved inside, and every step
-    inside the image starts one, as in the released evaluation. Windows of equal size share a pass.
+def starts(side: int, window: int, stride: int, border: str) -> list[int]:
+    """Where windows start along a side, see EvaluateConfig.border."""
+    if border == "cut":
+        return list(range(0, side, stride))
+    last = max(0, side - window)
+    return [*range(0, last, stride), last]
+
+
+def sliding_ids(
+    net: nn.Module, read: Read, size: tuple[int, int], window: int, stride: int, border: str = "cut"
+) -> Iterator[tuple[int, Tensor]]:
+    """(y, uint8 [B, h, W]): class ids of the rows from y on, in bands from the top: those of the largest
+    softmax summed over windows, which start at the top left in steps of `stride`.
+
+    Windows of equal size share a pass. Sums are kept for a band of at most BAND_PIXELS, or of one row of
+    windows, not for the whole image.
     """
-    height, width = image.shape[-2:]
-    step = int(window * 2 / 3)
+    height, width = size
+    tops, lefts = (starts(side, window, stride, border) for side in size)
+    sums: Tensor | None = None  # [B, K, h, W] of rows that windows further down add to
+    first = 0
+    while first < len(tops):
+        top, last = tops[first], first
+        while last + 1 < len(tops) and (tops[last + 1] + window - top) * width <= BAND_PIXELS:
+            last += 1
+        end = min(height, tops[last] + window)
+        done = tops[last + 1] if last + 1 < len(tops) else height  # no window further down has rows above
+        total = _band(net, read, tops[first : last + 1], lefts, (end, width), window)
+        if sums is not None:
+            total[..., : sums.shape[-2], :] += sums
+        yield top, total[..., : done - top, :].argmax(dim=1).to(torch.uint8)
+        sums = total[..., done - top :, :].clone()
+        del total
+        first = last + 1
+
+
+def _band(
+    net: nn.Module, read: Read, tops: list[int], lefts: list[int], size: tuple[int, int], window: int
+) -> Tensor:
+    """float [B, K, h, W]: the softmax summed over the windows that start in the rows `tops`."""
+    bottom, width = size
     corners: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for y in range(0, height, step):
-        for x in range(0, width, step):
-            corners.setdefault((min(window, height - y), min(window, width - x)), []).append((y, x))
+    for y in tops:
+        for x in lefts:
+            corners.setdefault((min(window, bottom - y), min(window, width - x)), []).append((y, x))
     total: Tensor | None = None
     for (h, w), places in corners.items():
         for start in range(0, len(places), WINDOWS_PER_PASS):
             group = places[start : start + WINDOWS_PER_PASS]
-            crops = torch.cat([image[..., y : y + h, x : x + w] for y, x in group])
-            scores = net(crops)["logits"].float().softmax(dim=1)
+            crops = [read(y, x, h, w) for y, x in group]
+            scores = net(torch.cat(crops))["logits"].float().softmax(dim=1)
             if total is None:
-                total = scores.new_zeros(len(image), scores.shape[1], height, width)
-            for (y, x), score in zip(group, scores.split(len(image)), strict=True):
+                total = scores.new_zeros(len(crops[0]), scores.shape[1], bottom - tops[0], width)
+            for (y, x), score in zip(group, scores.split(len(crops[0])), strict=True):
+                y -= tops[0]
                 total[..., y : y + h, x : x + w] += score
     assert total is not None, "an image without pixels"
     return total
@@ -78,28 +138,38 @@ def resize(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @torch.no_grad()
-def class_ids(net: nn.Module, values: Tensor, config: EvaluateConfig, window: int) -> Tensor:
-    """uint8 [B, H, W]: class ids of normalised images [B, ..., C, H, W]; IGNORE_INDEX outside the middle in
+def class_ids(
+    net: nn.Module, image: Tensor, normalize: Callable[[Tensor], Tensor], config: EvaluateConfig, crop: int
+) -> Tensor:
+    """uint8 [B, H, W]: class ids of images [B, ..., H, W, C] as decoded; IGNORE_INDEX outside the middle in
     mode "centre". Leaves `net` in eval mode.
 
-    window: side of the windows or of the middle, where the settings do not say it.
+    normalize: from images to what the network takes, [B, ..., C, H, W]. crop: the side of training crops.
     """
     net.eval()
-    height, width = values.shape[-2:]
-    window = config.window or window
+    height, width = image.shape[-3:-1]
+    window, stride = config.windows(crop)
+
+    def read(y: int, x: int, h: int, w: int) -> Tensor:
+        return normalize(image[..., y : y + h, x : x + w, :])
+
     if config.mode == "sliding":
-        return sliding_softmax(net, values, window).argmax(dim=1).to(torch.uint8)
+        labels = image.new_empty((len(image), height, width), dtype=torch.uint8)
+        for top, band in sliding_ids(net, read, (height, width), window, stride, config.border):
+            labels[:, top : top + band.shape[1]] = band
+        return labels
     if config.mode == "centre":
         h, w = min(window, height), min(window, width)
         y, x = (height - h) // 2, (width - w) // 2
-        labels = values.new_full((len(values), height, width), IGNORE_INDEX, dtype=torch.uint8)
-        middle = net(values[..., y : y + h, x : x + w])["logits"].argmax(dim=1)
+        labels = image.new_full((len(image), height, width), IGNORE_INDEX, dtype=torch.uint8)
+        middle = net(read(y, x, h, w))["logits"].argmax(dim=1)
         labels[:, y : y + h, x : x + w] = middle.to(torch.uint8)
         return labels
 
     def multiple(side: int) -> int:
         return max(1, int(side / config.multiple_of + 0.5)) * config.multiple_of
 
+    values = normalize(image)
     size = (multiple(height), multiple(width))
     if size != (height, width):
         values = resize(values, size)

@@ -115,6 +115,7 @@ def test_names_in_the_file(tmp_path: Path, name: str) -> None:
             "reaches beyond",
         ),
         ([picture(ROAD, height=24)], "annotations of img/a.jpg: is 16x24 pixels, its image img/a.jpg 16x12"),
+        ([picture(ROAD, height=0)], "annotations.xml: 'a.jpg' has [0, 16] as height and width"),
         ([picture(ROAD, height="tall")], "annotations.xml: 'a.jpg' has 'tall' as height"),
         ([picture(ROAD, name="")], "annotations.xml: has an <image> without a name"),
         ([picture(ROAD), picture(ROAD)], "'a.jpg' is there twice (entries 1, 2)"),

@@ -145,7 +145,8 @@ def test_whose_annotation_counts(tmp_path: Path) -> None:
         "1 other annotations of the same image of 1 annotated images were left out: img/a.jpg",
     )
     two = task(
-        annotation(ROAD, updated_at="2024-02-01"), annotation(CAR, completed_by=6, updated_at="2024-01-01")
+        annotation(ROAD, updated_at="2024-02-01"),
+        annotation(CAR, completed_by={"id": 6}, updated_at="2024-01-01"),
     )
     assert "has 2 annotations (by 5, 6); mark one as ground truth" in refused(recipe, source(tmp_path, two))
     labels, _ = packed(tool("label_studio", WHERE, several="latest"), source(tmp_path, two))

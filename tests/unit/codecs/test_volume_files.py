@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from unimatch.codecs.nifti import STORED
+from unimatch.codecs.scans import ScanRules
 from unimatch.codecs.volume_files import is_volume, read_volume, write_labels
 from unimatch.errors import DataError
 
@@ -58,7 +59,9 @@ def test_hdf5_labels_have_the_shape_of_the_image(tmp_path: Path, shape: tuple[in
 @pytest.mark.parametrize("name", ["v.nii", "v.nii.gz"])
 def test_nifti_keeps_axes_affine_and_units(tmp_path: Path, name: str) -> None:
     values = np.arange(5 * 4 * 3).reshape(5, 4, 3).astype(np.int16) - 7
-    volume = read_volume(write_nifti(tmp_path / name, values), "SAL")  # as the file lies
+    volume = read_volume(
+        write_nifti(tmp_path / name, values), ScanRules(percentiles=(0, 100), axcodes="SAL")
+    )  # as the file lies
     assert volume.slices.shape == (3, 4, 5)
     for x, y, z in ((0, 0, 0), (4, 1, 2), (2, 3, 1)):
         assert volume.slices[z, y, x] == round((int(values[x, y, z]) + 7) * 65535 / 59)
@@ -76,7 +79,7 @@ def test_nifti_with_a_scale_factor_is_scaled_once(tmp_path: Path) -> None:
     image = nibabel.Nifti1Image(np.arange(8.0).reshape(2, 2, 2) * 0.25 - 1, AFFINE)
     image.header.set_data_dtype(np.int16)
     nibabel.save(image, tmp_path / "v.nii")
-    volume = read_volume(tmp_path / "v.nii", STORED)
+    volume = read_volume(tmp_path / "v.nii", ScanRules(percentiles=(0, 100), axcodes=STORED))
     np.testing.assert_allclose(volume.slices.T.ravel() / 65535, np.arange(8) / 7, atol=1e-4)
     write_labels(tmp_path / "l.nii", np.full((2, 2, 2), 3, np.uint8), volume)
     assert (np.asarray(nibabel.load(tmp_path / "l.nii").dataobj) == 3).all()
@@ -105,7 +108,7 @@ def test_what_is_no_volume_is_told_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "text.nii").write_text("no data")
     cases = {
         series: r"series.nii: has the shape \[3, 3, 2, 4\].*one file each",
-        nan: "nan.nii: has pixels that are NaN or infinite",
+        nan: "nan.nii: has voxels that are NaN or infinite",
         cut: "cut.nii.gz: no NIfTI file, or damaged",
         tmp_path / "text.nii": "text.nii: no NIfTI file, or damaged",
         tmp_path / "text.h5": "text.h5#image: no HDF5 file, or damaged",

@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 
 from tests.support.training import SUPERVISED, bare, built, trained
+from unimatch.config import Section
 from unimatch.engine.optim import OptimizerConfig, build_optimizer, set_lr
 from unimatch.engine.schedule import ScheduleConfig
 from unimatch.engine.trainer import Trainer
+from unimatch.models.encoders import EncoderConfig
+from unimatch.models.heads.dpt import DPTConfig
+from unimatch.models.segmentor import ModelConfig, build_segmentor
 
 GROUPS = ("encoder", "head")
 
@@ -135,8 +139,12 @@ def test_updates_are_those_of_the_formula(tiny_run, settings):
 def test_every_setting_is_tried_above():
     """A new one needs a case."""
     told = " ".join(UPDATES)
-    assert all(f"{field.name}: " in told for field in fields(OptimizerConfig))
-    assert {field.name for field in fields(ScheduleConfig)} == {"steps", "epochs", "power", "warmup_steps"}
+    by_group = {"decay", "layer_decay"}  # tried below
+    names = {field.name for field in fields(OptimizerConfig)}
+    assert by_group < names and all(f"{name}: " in told for name in names - by_group)
+    # epoch_devices says how long a run is, which test_steps.py tries.
+    schedule = {"steps", "epochs", "power", "warmup_steps", "epoch_devices"}
+    assert {field.name for field in fields(ScheduleConfig)} == schedule
 
 
 def loud(trainer: Trainer, factor: float) -> Trainer:
@@ -187,3 +195,44 @@ def test_a_rate_is_set_from_its_base_however_often(tiny_run):
 def test_what_must_be_positive_is(field, value):
     with pytest.raises(ValueError, match=field):
         OptimizerConfig(**{"lr": 0.1, field: value})
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("decay", ["all", "matrices"])
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+def test_each_parameter_has_the_rate_of_its_depth_and_the_decay_of_its_kind(
+    name: str, decay: str, layer_decay: float
+):
+    head = Section("dpt", DPTConfig(8, (8, 8, 8, 8)))
+    net = build_segmentor(ModelConfig(EncoderConfig("test_vit", "none"), head), 3)
+    settings = {"name": name, "decay": decay, "layer_decay": layer_decay, "weight_decay": 0.1}
+    groups = build_optimizer(net, OptimizerConfig(lr=0.01, head_lr_multiplier=40, **settings)).param_groups
+    found = {id(p): group for group in groups for p in group["params"]}
+    for label, parameter in net.named_parameters():
+        group = found.pop(id(parameter))
+        if label.startswith("head."):
+            rate = 0.4
+        elif ".blocks." in label:  # six of them; the last one has the whole rate
+            rate = 0.01 * layer_decay ** (5 - int(label.split(".")[3]))
+        else:
+            rate = 0.01 if ".norm." in label else 0.01 * layer_decay**6
+        assert group["lr"] == group["base_lr"] == pytest.approx(rate, rel=1e-12), label
+        assert group["weight_decay"] == (0.0 if decay == "matrices" and parameter.ndim == 1 else 0.1), label
+    assert not found
+    by_depth = {f"encoder_{depth:02}" for depth in range(7)}
+    assert {group["name"] for group in groups} == {"head"} | (by_depth if layer_decay < 1 else {"encoder"})
+
+
+@pytest.mark.parametrize("factor", [0.0, 1.5])
+def test_a_layer_decay_out_of_range_is_refused(factor: float):
+    with pytest.raises(ValueError, match="layer_decay"):
+        OptimizerConfig(lr=0.1, layer_decay=factor)
+
+
+def test_a_frozen_encoder_has_no_group(tiny_run: Path):
+    trainer = built(
+        config_of(tiny_run, "model.encoder.freeze=true", "optimizer={lr: 0.1}", "schedule.steps=1")
+    )
+    assert [group["name"] for group in trainer.optimizer.param_groups] == ["head"]
+    (line,) = trained(trainer)
+    assert line["lr_head"] == 0.1 and "lr_encoder" not in line

@@ -65,7 +65,6 @@ def test_xception_low_feature_is_taken_before_the_stride() -> None:
     [
         ("swin_tiny_patch4_window7_224", 16),
         ("swin_tiny_patch4_window7_224", 32),
-        ("vit_tiny_patch16_224", 16),
     ],
 )
 def test_unfit_encoders_are_refused_with_alternatives(name: str, output_stride: int) -> None:

@@ -72,14 +72,26 @@ def test_an_image_without_any_mask(tmp_path: Path) -> None:
 def test_values_between_and_other_sizes_are_refused(tmp_path: Path) -> None:
     soft = square(255)
     soft[2, 2:10] = 130
-    assert "a_road.png: unknown id 130 (8 pixels)" in refused(
-        tool("class_masks", BESIDE), source(tmp_path, a_road=soft)
-    )
+    text = refused(tool("class_masks", BESIDE), source(tmp_path, a_road=soft))
+    assert "masks/a_road.png: has 3 values, the mask of one class has 0 and another one" in text
+    assert "label_tolerance: 64" in text and "ignore_id" not in text
+    root = source(tmp_path / "seven", a_road=square(7))
+    assert np.array_equal(packed(tool("class_masks", BESIDE), root)[0]["img/a"], square(1))
     root = source(tmp_path, a_road=square(255), a_car=np.zeros((6, 8), np.uint8))
     assert "size mismatch" in refused(tool("class_masks", BESIDE), root)
     root = source(tmp_path / "other", a_car=np.zeros((6, 8), np.uint8))
     text = refused(tool("class_masks", BESIDE), root)
     assert "masks/a_car.png: is 8x6 pixels, its image img/a.jpg 16x12" in text
+
+
+def test_soft_edges_within_the_tolerance(tmp_path: Path) -> None:
+    soft = square(255)
+    soft[2, 2:10], soft[1, 2:10] = 240, 10
+    recipe = tool("class_masks", BESIDE)
+    recipe.label_tolerance = 64
+    labels, made = packed(recipe, source(tmp_path, a_road=soft))
+    assert np.array_equal(labels["img/a"], square(1))
+    assert "16 pixels of 1 masks were taken as the nearest class" in made.told[0]
 
 
 def test_recipes_that_cannot_be(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from unimatch.codecs.decode import decode_image, decode_label
 from unimatch.errors import ConfigError, DataError
 from unimatch.packing import pack as packing
 from unimatch.packing.folder import pack
-from unimatch.packing.layout import sample_key
+from unimatch.packing.names import sample_key
 from unimatch.packing.recipe import Recipe, SubsetSource
 from unimatch.shardset.archive import ShardSet
 

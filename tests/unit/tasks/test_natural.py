@@ -12,7 +12,7 @@ from unimatch.codecs.picture import hatching, scaled
 from unimatch.codecs.sheet import GAP, TILE
 from unimatch.errors import ConfigError
 from unimatch.losses import LossConfig
-from unimatch.tasks import TASKS, NaturalTask, NaturalTaskConfig
+from unimatch.tasks import TASKS, NaturalTask, NaturalTaskConfig, prediction
 from unimatch.tasks.prediction import EvaluateConfig
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
 from unimatch.views.masks import rectangle_mask
@@ -227,6 +227,66 @@ def test_sliding_windows_are_as_large_as_the_crop_by_default():
     assert max(shape[2] for shape in net.sizes) == SIDE
 
 
+@pytest.mark.parametrize("stride", [3, 5, 8])
+@pytest.mark.parametrize("band", [1, 8 * 31, 14 * 31, 10**9])
+def test_bands_of_windows_are_the_whole_image(monkeypatch, stride, band):
+    """Sums kept for a few rows of windows at a time give the classes of sums kept for the whole image."""
+    monkeypatch.setattr(prediction, "BAND_PIXELS", band)
+    net, image, height, width = PixelNet(), some_images(29, 31), 29, 31
+    labels = make_task(mode="sliding", window=8, stride=stride).predict(net, image)
+    values = torch.from_numpy(slow_normalize(image)).float()
+    total = torch.zeros(2, 3, height, width)
+    with torch.no_grad():
+        for y in range(0, height, stride):
+            for x in range(0, width, stride):
+                scores = net(values[:, :, y : y + 8, x : x + 8])["logits"].softmax(1)
+                total[:, :, y : y + 8, x : x + 8] += scores
+    agree(labels, total.argmax(1))
+
+
+@pytest.mark.parametrize("band", [1, 10**9])
+@pytest.mark.parametrize(
+    ("height", "width", "window"), [(23, 37, 9), (12, 12, 12), (14, 9, 8), (16, 33, 16), (5, 30, 12)]
+)
+def test_windows_that_are_moved_inside_agree_with_the_literal_loop(monkeypatch, height, width, window, band):
+    """UniMatch V2's: the last window of a row or column ends at the border, and none follows it."""
+    monkeypatch.setattr(prediction, "BAND_PIXELS", band)
+    net, image = PixelNet(), some_images(height, width)
+    labels = make_task(mode="sliding", window=window, border="inside").predict(net, image)
+    values, step = torch.from_numpy(slow_normalize(image)).float(), int(window * 2 / 3)
+    total = torch.zeros(2, 3, height, width)
+    sizes = set()
+    with torch.no_grad():
+        y = 0
+        while True:
+            x = 0
+            while True:
+                crop = values[:, :, y : y + window, x : x + window]
+                sizes.add(crop.shape[2:])
+                total[:, :, y : y + window, x : x + window] += net(crop)["logits"].softmax(1)
+                if x + window >= width:
+                    break
+                x = min(x + step, width - window)
+            if y + window >= height:
+                break
+            y = min(y + step, height - window)
+    agree(labels, total.argmax(1))
+    assert sizes == {(min(window, height), min(window, width))}
+
+
+def test_cityscapes_has_eight_windows_as_released():
+    rows, columns = (prediction.starts(side, 798, 532, "inside") for side in (1024, 2048))
+    assert (rows, columns) == ([0, 226], [0, 532, 1064, 1250])
+
+
+def test_a_stride_that_leaves_gaps_is_refused_before_training():
+    for stride in (0, 9):
+        with pytest.raises(ConfigError, match="stride must be from 1 to the window's 8 pixels"):
+            make_task(mode="sliding", window=8, stride=stride)
+    with pytest.raises(ConfigError, match=f"1 to the window's {SIDE} pixels"):
+        make_task(mode="sliding", stride=SIDE + 1)
+
+
 @pytest.mark.parametrize(
     ("height", "width", "place"),
     [(20, 25, (2, 18, 4, 20)), (10, 25, (0, 10, 4, 20)), (25, 20, (4, 20, 2, 18))],
@@ -297,6 +357,9 @@ def test_the_registry_knows_the_task():
         ({"mode": "sliding", "window": 1}, "window"),
         ({"mode": "whole", "window": 64}, "window has no meaning"),
         ({"mode": "sliding", "multiple_of": 14}, "multiple_of has no meaning"),
+        ({"border": "inside"}, "border has no meaning"),
+        ({"stride": 3}, "stride has no meaning with mode 'whole'"),
+        ({"mode": "centre", "stride": 3}, "stride has no meaning"),
         ({"multiple_of": 0}, "multiple_of"),
     ],
 )

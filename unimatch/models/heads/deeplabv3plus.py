@@ -63,7 +63,8 @@ class DeepLabV3Plus(nn.Module):
         super().__init__()
         if strides[0] != 4:
             raise ConfigError(
-                f"head deeplabv3plus needs a first feature of stride 4, found stride {strides[0]}"
+                f"head deeplabv3plus needs a first feature of stride 4, found stride {strides[0]}: a vision "
+                "transformer takes head dpt or linear"
             )
         width = max(MIN_ASPP_CHANNELS, channels[-1] // 8)
         self.aspp = ASPP(channels[-1], width, config.rates)

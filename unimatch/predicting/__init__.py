@@ -1,0 +1,1 @@
+"""What predict is given, and what it writes."""
