@@ -25,6 +25,8 @@ from unimatch.codecs.picture import side_by_side
 from unimatch.codecs.prepared import Preparation, restored
 from unimatch.codecs.volume_files import is_volume
 from unimatch.data.images import stack_dates
+from unimatch.engine.memory import refuse_too_large
+from unimatch.engine.prediction_mode import NAMES, in_one_pass
 from unimatch.engine.restore import Restored, restore
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.runtime import Runtime
@@ -32,6 +34,7 @@ from unimatch.errors import UserError
 from unimatch.shardset.archive import ShardSet
 from unimatch.train import TIMEOUT_S, train_runs
 
+LARGE = 3 << 22  # numbers of an image that is predicted alone, and only if it fits into memory
 IMAGES_PER_PASS = 8  # bounds the memory; the result does not depend on it
 Colors = tuple[tuple[int, int, int], ...]
 
@@ -56,13 +59,23 @@ def fit(config: RunConfig | str | Path, *changes: str, resume: bool = False) -> 
     return config.out
 
 
-def load(run: str | Path, checkpoint: str | int | None = None, network: str | None = None) -> Run:
+def load(
+    run: str | Path,
+    checkpoint: str | int | None = None,
+    network: str | None = None,
+    **changes: str | int,
+) -> Run:
     """A trained network, ready to predict on the GPU if there is one.
 
     run: a run's folder, or that of one of its checkpoints.
     checkpoint: "last" (the default), "best" or the number of a step.
     network: which one of the checkpoint, such as the teacher; by default the one whose figures are reported.
+    changes: mode, window, stride or border other than in the run's task.evaluate, such as mode="sliding" for
+        large images.
     """
+    unknown = sorted(set(changes) - set(NAMES))
+    if unknown:
+        raise UserError(f"load: {unknown[0]} is no setting of a prediction; there are {', '.join(NAMES)}")
     runtime = Runtime()
     if runtime.world > 1:
         raise UserError("predicting takes one process: start it with python, not with a launcher")
@@ -73,7 +86,7 @@ def load(run: str | Path, checkpoint: str | int | None = None, network: str | No
         place = folder.resolve()  # `last` is a link
         folder = place.parent if place.name == "best" else place.parent.parent
         checkpoint = place.name if place.name == "best" else int(place.name.removeprefix("step_"))
-    return Run(restore(folder, "last" if checkpoint is None else str(checkpoint), network, runtime))
+    return Run(restore(folder, "last" if checkpoint is None else str(checkpoint), network, runtime, changes))
 
 
 def open_shards(place: str | Path, select: str | Path | None = None) -> Samples:
@@ -152,14 +165,19 @@ class Run:
         images: uint8 [H, W, 3] RGB, [2, H, W, 3] of two dates, or, grey, [H, W] or [H, W, 1] of 8 or 16 bits,
             whose largest possible value is white; values as in the file, not scaled, and of the size that
             `read` gives.
-        UserError: another shape or type.
+        UserError: another shape or type. DataError: too large for the memory in one pass.
         """
         batch, single = self._batch(np.asarray(images))
         device = next(self._net.parameters()).device
+        per_pass = IMAGES_PER_PASS
+        if batch[0].size > LARGE:
+            per_pass = 1
+            if in_one_pass(self.config):
+                refuse_too_large(self._net, batch.shape, device)
         labels = []
         with torch.inference_mode():
-            for start in range(0, len(batch), IMAGES_PER_PASS):
-                part = torch.from_numpy(batch[start : start + IMAGES_PER_PASS]).to(device)
+            for start in range(0, len(batch), per_pass):
+                part = torch.from_numpy(batch[start : start + per_pass]).to(device)
                 labels.append(self.task.predict(self._net, part).to("cpu", torch.uint8).numpy())
         return labels[0][0] if single else np.concatenate(labels)
 
@@ -197,7 +215,8 @@ class Run:
                 f"{list(given.shape)} of {given.dtype}"
             )
         single = images.ndim == axes
-        return np.ascontiguousarray(images[None] if single else images), single
+        batch = images[None] if single else images
+        return np.require(batch, requirements=["C", "W"]), single  # what Pillow gives is to be read only
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,17 @@ from tqdm import tqdm
 from unimatch.codecs import nifti
 from unimatch.codecs.encode import png
 from unimatch.codecs.nifti import AXCODES, STORED, check_axcodes
-from unimatch.codecs.picture import label_colors, scaled
+from unimatch.codecs.picture import GAP, label_colors, scaled
 from unimatch.codecs.prepared import restored
 from unimatch.codecs.sheet import Sample, legend_picture, sheet, tile_side
 from unimatch.codecs.volume_files import VOLUME_SUFFIXES, is_volume, write_labels
 from unimatch.engine.entry import Parser, run_entry
+from unimatch.engine.prediction_mode import add_options, given
 from unimatch.errors import DataError, UserError
 from unimatch.interface import Run, load
 from unimatch.packing.leftovers import PICTURES
 from unimatch.predicting.inputs import LEGEND, Inputs, find_inputs
+from unimatch.predicting.results import write_picture
 
 
 def arguments(args: list[str]) -> argparse.Namespace:
@@ -69,6 +71,7 @@ def arguments(args: list[str]) -> argparse.Namespace:
         help="how the slices that the run was trained on lie, to turn NIfTI volumes alike: the directions of "
         f"slices, rows and columns, or {STORED!r} (default: as the recipe says, or {AXCODES})",
     )
+    add_options(parser)
     options = parser.parse_args(args)
     if options.axcodes is not None:
         check_axcodes(options.axcodes)
@@ -81,7 +84,7 @@ def main(args: list[str]) -> None:
     options = arguments(args)
     if not options.images.exists():
         raise UserError(f"--images {options.images}: no such file or folder")
-    run = load(options.run, options.checkpoint, options.network)
+    run = load(options.run, options.checkpoint, options.network, **given(options))
     task = run.task
     suffixes = PICTURES + (VOLUME_SUFFIXES if task.channels == 1 else ())
     inputs = find_inputs(options.images, options.second, options.out, task.dates, suffixes)
@@ -132,11 +135,20 @@ def _preparation(run: Run, axcodes: str | None, inputs: Inputs) -> Iterator[str]
 def _predict_image(run: Run, files: list[Path], options: argparse.Namespace, name: Path) -> None:
     """Writes ids/NAME.png, colors/NAME.png and overlays/NAME.png."""
     image, size = run.open_file(*files)
-    small = run.predict(image)
-    ids = restored(small, size)
-    _write(options.out / "ids" / name, ids)
-    _write(options.out / "colors" / name, label_colors(ids, run.task.taxonomy.colors))
-    _write(options.out / "overlays" / name, run.overlay(image, small, options.alpha))
+    try:
+        small = run.predict(image)
+    except DataError as error:
+        raise DataError(f"{files[0]}: {error}") from error
+    ids, colors = restored(small, size), run.task.taxonomy.colors
+    write_picture(options.out / "ids" / name, size, lambda rows: ids[rows])
+    write_picture(options.out / "colors" / name, size, lambda rows: label_colors(ids[rows], colors))
+
+    def overlay(rows: slice) -> np.ndarray:
+        return run.overlay(image[..., rows, :, :], small[rows], options.alpha)
+
+    height, width = small.shape
+    across = width * run.task.dates + GAP * (run.task.dates - 1)
+    write_picture(options.out / "overlays" / name, (height, across), overlay)
 
 
 def _predict_volume(run: Run, path: Path, options: argparse.Namespace, name: Path) -> None:
@@ -152,14 +164,8 @@ def _predict_volume(run: Run, path: Path, options: argparse.Namespace, name: Pat
         tile = run.task.paint(scaled(run.task.show(image)[0], side), label, options.alpha)
         samples.append(Sample([tile], f"slice {number}"))
     legend = run.task.legend("not predicted")
-    _write(out / "overlays" / name, sheet(samples, across=across, legend=legend))
-
-
-def _write(path: Path, picture: np.ndarray) -> None:
-    # The suffix stays in the name: a.jpg and a.png in one folder are two results.
-    path = path.with_name(path.name + ".png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png(picture))
+    picture = sheet(samples, across=across, legend=legend)
+    write_picture(out / "overlays" / name, picture.shape[:2], lambda rows: picture[rows])
 
 
 if __name__ == "__main__":

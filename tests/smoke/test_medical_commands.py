@@ -96,3 +96,8 @@ def test_unreadable_volumes_are_told_and_the_others_written(finished: Path, tmp_
     ):
         assert words in str(error.value)
     assert (tmp_path / "out" / "ids" / "good.h5").is_file()
+
+
+def test_sliding_windows_have_no_meaning_for_slices(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="mode: task medical resizes images to the crop"):
+        evaluate.main([str(finished), "--mode", "sliding", "--workers", "0"])

@@ -14,8 +14,11 @@ from PIL import Image
 import unimatch
 from tests.conftest import tiny_run_text
 from tools import make_shards
-from unimatch import predict
+from unimatch import evaluate, interface, predict
+from unimatch.engine import memory
+from unimatch.errors import UserError
 from unimatch.packing.splits import draw_splits, write_split
+from unimatch.predicting import results
 from unimatch.shardset.archive import ShardSet
 
 RECIPE = """
@@ -85,6 +88,7 @@ def predicted(run: Path, images: Path, out: Path, *arguments: str) -> dict[str, 
     return {path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (out / "ids").glob("*.png")}
 
 
+@pytest.mark.filterwarnings("error")
 def test_files_are_predicted_as_their_packed_samples(
     finished: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,3 +147,50 @@ def test_results_beside_the_photos_are_not_predicted_again(
     assert list(again) == list(first) and len(first) == len(PHOTOS)
     assert "note: 16 files of earlier results were left out" in told
     assert "note: 1 files whose names begin with a dot were left out\n" in told
+
+
+def test_mode_window_and_stride_are_settings_of_both_commands(
+    finished: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--mode", "sliding", "--window", "32", "--stride", "16")
+    files = predicted(finished, source / "val" / "a.png", tmp_path / "out", *arguments)
+    run = unimatch.load(finished, mode="sliding", window=32, stride=16)
+    assert np.array_equal(files["a.png.png"], run.predict_file(source / "val" / "a.png"))
+    inside = unimatch.load(finished, mode="sliding", window=32, stride=16, border="inside")
+    assert (inside.predict_file(source / "val" / "a.png") != files["a.png.png"]).any()
+    assert (files["a.png.png"] != unimatch.load(finished).predict_file(source / "val" / "a.png")).any()
+    capsys.readouterr()
+    evaluate.main([str(finished), "--workers", "0", *arguments, "--json", str(tmp_path / "e.json")])
+    figures = json.loads((tmp_path / "e.json").read_text())
+    assert (figures["mode"], figures["window"], figures["stride"]) == ("sliding", 32, 16)
+    assert "mode sliding\nwindow 32\nstride 16\n" in capsys.readouterr().out
+    counts = np.zeros((2, 2))
+    for sample in unimatch.open_shards(source.parent / "shards", "val"):
+        assert sample.label is not None
+        np.add.at(counts, (sample.label, run.predict(sample.image)), 1)
+    iou = np.diag(counts) / (counts.sum(0) + counts.sum(1) - np.diag(counts))
+    assert figures["miou"] == pytest.approx(iou.mean(), abs=1e-6)
+    with pytest.raises(UserError, match="stride must be from 1 to the window's 32 pixels, found 33"):
+        predicted(finished, source / "val" / "a.png", tmp_path, "--mode", "sliding", "--stride", "33")
+    with pytest.raises(UserError, match="window has no meaning with mode 'whole'; use mode 'sliding'"):
+        predicted(finished, source / "val" / "a.png", tmp_path, "--window", "64")
+    with pytest.raises(UserError, match="load: size is no setting of a prediction"):
+        unimatch.load(finished, size=3)
+
+
+def test_a_picture_that_does_not_fit_in_one_pass_says_what_to_type(
+    finished: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And by sliding windows it is the same picture, made and written in parts."""
+    monkeypatch.setattr(interface, "LARGE", 100)
+    monkeypatch.setattr(results, "LARGE", 100)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
+    with pytest.raises(UserError, match=r"a.png: 47x33 pixels need at least .*--mode sliding"):
+        predicted(finished, source / "val" / "a.png", tmp_path / "no")
+    parts = predicted(finished, source / "val" / "a.png", tmp_path / "parts", "--mode", "sliding")
+    monkeypatch.undo()
+    whole = predicted(finished, source / "val" / "a.png", tmp_path / "whole", "--mode", "sliding")
+    assert np.array_equal(parts["a.png.png"], whole["a.png.png"])
+    for kind in ("colors", "overlays"):
+        made = [cv2.imread(str(tmp_path / way / kind / "a.png.png")) for way in ("parts", "whole")]
+        assert np.array_equal(*made)

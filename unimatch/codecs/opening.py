@@ -97,7 +97,9 @@ def read_picture(data: bytes, where: str, drop_extra: bool = False) -> Picture:
         odd, lossy = told not in (0, 1), kind in ("JPEG", "MPO")
         pixels = None
         if odd or dropped or mode not in ("RGB", "L") or not (lossy or kind == "PNG"):
-            pixels = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
+            opened.load()
+            ImageOps.exif_transpose(opened, in_place=True)  # so that large pictures are not copied
+            pixels = np.asarray(opened if opened.mode == "RGB" else opened.convert("RGB"))
     return Picture(kind, mode, lossy, odd, valid_turn(told), dropped, pixels)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from unimatch.taxonomy import IGNORE_INDEX
 
 Colors = Sequence[tuple[int, int, int]]
+GAP = 2  # white pixels between the two dates of a pair
 STRIPE = 4  # pixels of a light and of a dark stripe where nothing is labelled
 
 
@@ -74,5 +75,5 @@ def scaled(image: np.ndarray, side: int) -> np.ndarray:
 
 def side_by_side(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """uint8 [H, W, 3]: pictures of one height as they are, two white pixels between them."""
-    gap = np.full((pictures[0].shape[0], 2, 3), 255, np.uint8)
+    gap = np.full((pictures[0].shape[0], GAP, 3), 255, np.uint8)
     return np.hstack([part for picture in pictures for part in (gap, picture)][1:])

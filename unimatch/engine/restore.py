@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from unimatch.codecs.prepared import Preparation
 from unimatch.engine import checkpoint
 from unimatch.engine.build import build_method, build_network, build_task
+from unimatch.engine.prediction_mode import set_mode
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_folder import read_config
 from unimatch.engine.runtime import Runtime
@@ -32,12 +35,20 @@ class Restored:
     prepared: Preparation | None  # what packing did to the images that it learnt from; None: not known
 
 
-def restore(run: Path, which: str, network: str | None, runtime: Runtime) -> Restored:
+def restore(
+    run: Path,
+    which: str,
+    network: str | None,
+    runtime: Runtime,
+    changes: Mapping[str, Any] | None = None,
+) -> Restored:
     """The network of a run's checkpoint on this process's device, in eval mode.
 
     which: "last", "best", or the number of a step; network: None for the one that gives the headline figure.
+    changes: of mode, window, stride or border, see engine.prediction_mode.
     """
     config = read_config(run)
+    set_mode(config, changes or {})
     folder = checkpoint.find(run, which)
     state = checkpoint.load_state(folder)
     taxonomy = Taxonomy.from_json(state.taxonomy)

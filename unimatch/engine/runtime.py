@@ -11,7 +11,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -167,6 +167,21 @@ class Runtime:
             dist.all_reduce(values, group=self._host_group)
             self.alive()
         return values
+
+    def sum_later(self, values: Tensor) -> Callable[[], Tensor]:
+        """The same, begun now: what it returns waits for the sum. It travels while this process computes."""
+        if self.world == 1:
+            return lambda: values
+        values = values.clone()
+        work = dist.all_reduce(values, group=self._host_group, async_op=True)
+
+        def total() -> Tensor:
+            self.alive()
+            work.wait()
+            self.alive()
+            return values
+
+        return total
 
     def sum_on_device(self, values: Tensor) -> Tensor:
         """The sum over processes of a tensor on this run's device."""

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from unimatch import keyed
 from unimatch.data.sample import Batch
 from unimatch.data.stages import Monitor
-from unimatch.data.training import RawMicro
 from unimatch.engine import checkpoint
+from unimatch.engine.agreement import Agreement, Asked, RawBatch
 from unimatch.engine.copies import Copies
 from unimatch.engine.evaluate import Evaluator, over, shown
 from unimatch.engine.log import RunLog
@@ -21,14 +21,13 @@ from unimatch.engine.optim import set_lr
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.runtime import Layout, Runtime
 from unimatch.engine.schedule import lr_factor
-from unimatch.engine.signals import SIGNALS, Remembered, Stopped
+from unimatch.engine.signals import Remembered, Stopped
 from unimatch.engine.step_log import SHOWN, means, rates
 from unimatch.engine.timing import StepClock, Timed
 from unimatch.errors import UserError
 from unimatch.methods.base import Method, Progress
 from unimatch.tasks.base import Task
 
-RawBatch = list[RawMicro]  # one process's micro-batches as the data workers made them
 STEP_TAG = 0x57E9  # keeps a step's torch seed apart from the data's keys
 
 
@@ -78,6 +77,8 @@ class Trainer:
         self._follows = type(self.method).after_update is not Method.after_update
         self._copies = Copies(self.runtime.device)
         self._signals = Remembered()
+        over_all = self.config.loss_normalization == "global"
+        self._agreement = Agreement(self.runtime, self.task, self.method.views, self._signals, over_all)
         self._headline: float | None = None
         self._over = ""  # what it leaves out
         self._finite = torch.ones((), dtype=torch.bool, device=self.runtime.device)
@@ -96,9 +97,11 @@ class Trainer:
         config = self.config
         clock = StepClock(self.runtime.device)
         samples = iter(self.loader)
+        asked = self._ask(self.state.step, samples, log)
         while (step := self.state.step) < self.total_steps:
-            raw = self._agree(log.problem or self._next(samples))
-            shares = self._shares(raw)
+            raw, shares = self._agreed(asked)
+            if step + 1 < self.total_steps:
+                asked = self._ask(step + 1, samples, log)
             clock.data_ready()
             logs, batch = self._step(step, raw, shares)
             self.state.step = done = step + 1
@@ -120,48 +123,30 @@ class Trainer:
         every = self.config.log.pictures_every_steps
         return every > 0 and (done in (1, self.total_steps) or done % every == 0)
 
-    def _next(self, samples: Iterator[tuple[int, RawBatch]]) -> RawBatch | UserError:
-        """This process's micro-batches of the next step, or why there are none."""
+    def _ask(self, step: int, samples: Iterator[tuple[int, RawBatch]], log: RunLog) -> Asked:
+        """Tells the others of this process's micro-batches of a step, or that there are none."""
         try:
-            step, raw = next(samples)
+            number, raw = next(samples)
         except UserError as error:
-            return error
-        assert step == self.state.step, "the loader and the trainer disagree about the step"
-        return raw
+            return self._agreement.ask(error)
+        assert number == step, "the loader and the trainer disagree about the step"
+        return self._agreement.ask(log.problem or raw)
 
-    def _agree(self, raw: RawBatch | UserError) -> RawBatch:
-        """`raw`, once every process has its own. If one got a signal, all save and leave."""
-        told = torch.zeros(len(SIGNALS) + 2, dtype=torch.float64)
-        if self._signals.number:
-            told[SIGNALS.index(self._signals.number)] = 1
-        if isinstance(raw, UserError):
-            told[-2] = 1
-        else:
-            told[-1] = sum(int(micro.get("skipped", 0)) for micro in raw)
-        *signals, failed, skipped = self.runtime.sum_on_host(told).tolist()
-        for number, count in zip(SIGNALS, signals, strict=True):
-            if count:
-                self._save()
-                raise Stopped(number, self.state.step)
-        if failed:
-            with self.runtime.together():
-                if isinstance(raw, UserError):
-                    raise raw
-        assert not isinstance(raw, UserError)
-        self.state.skipped += int(skipped)
-        return raw
-
-    def _shares(self, raw: RawBatch) -> list[Tensor]:
-        """Loss shares [A, terms] of this process's micro-batches, float64 on the CPU.
-
-        A loss is a mean over the pixels of one micro-batch. Its share, own pixels over the mean pixels of all
-        processes' micro-batches, makes the mean of all losses the mean over the pixels of the global batch.
+    def _agreed(self, asked: Asked) -> tuple[RawBatch, list[Tensor]]:
+        """The micro-batches and their loss shares, once every process has its own. If one got a signal, all
+        save and leave.
         """
-        counts = torch.stack([self.task.pixel_counts(micro) for micro in raw]).double()
-        if self.config.loss_normalization == "rank":
-            return list(torch.ones_like(counts))
-        mean = self.runtime.sum_on_host(counts.sum(0)) / (len(raw) * self.runtime.world)
-        return list(counts / mean.clamp(min=1))
+        agreed = self._agreement.answer(asked)
+        if agreed.signal:
+            self._save()
+            raise Stopped(agreed.signal, self.state.step)
+        if agreed.failed:
+            with self.runtime.together():
+                if isinstance(asked.raw, UserError):
+                    raise asked.raw
+        assert not isinstance(asked.raw, UserError)
+        self.state.skipped += agreed.skipped
+        return asked.raw, agreed.shares
 
     def _step(self, step: int, raw: RawBatch, shares: list[Tensor]) -> tuple[dict[str, Tensor], Batch]:
         """One optimiser step over this process's micro-batches; the mean of their logs, and the last one."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,12 @@ BAND_PIXELS = 1 << 24  # nor on this, but for sums in another order
 
 Read = Callable[[int, int, int, int], Tensor]
 """The network's input [B, ..., C, h, w] at y, x of size h, w."""
+
+
+Mode = Literal["whole", "sliding", "centre"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+Border = Literal["cut", "inside"]
+BORDERS: tuple[Border, ...] = get_args(Border)
 
 
 @dataclass
@@ -35,10 +41,10 @@ class EvaluateConfig:
         least one) and the logits back; 1 leaves them as they are. A vision transformer needs its patch size.
     """
 
-    mode: Literal["whole", "sliding", "centre"] = "whole"
+    mode: Mode = "whole"
     window: int | None = None
     stride: int | None = None
-    border: Literal["cut", "inside"] = "cut"
+    border: Border = "cut"
     multiple_of: int = 1
 
     def __post_init__(self) -> None:
@@ -58,6 +64,11 @@ class EvaluateConfig:
             raise ConfigError(
                 f"multiple_of has no meaning with mode {self.mode!r}; use mode 'whole', or leave it out"
             )
+
+    def changed(self, **changes: Any) -> EvaluateConfig:
+        """The same with other settings. What is set for a mode is not kept for another one."""
+        other = changes.get("mode", self.mode) != self.mode
+        return EvaluateConfig(**changes) if other else replace(self, **changes)
 
     def windows(self, crop: int) -> tuple[int, int]:
         """Side and stride of the windows, with training crops of side `crop`. ConfigError: gaps between."""

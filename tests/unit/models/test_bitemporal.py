@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from unimatch.config import Section, from_text
 from unimatch.errors import ConfigError, UserError
 from unimatch.methods.ops import twin_dropout
-from unimatch.models.encoders import EncoderConfig
+from unimatch.models.encoders import EncoderConfig, build_encoder
 from unimatch.models.heads import HEADS
 from unimatch.models.heads.deeplabv3plus import DeepLabV3PlusConfig
+from unimatch.models.heads.linear import LinearHead, LinearHeadConfig
 from unimatch.models.heads.pspnet import PSPNet, PSPNetConfig
 from unimatch.models.segmentor import BitemporalSegmentor, ModelConfig, build_segmentor
 
@@ -166,3 +167,19 @@ def test_the_configuration_names_the_head():
     text = "encoder: {name: resnet50s, weights: none, output_stride: 8}\nhead: {name: pspnet, bins: [1, 2]}"
     config = from_text(text, ModelConfig)
     assert config.head == Section("pspnet", PSPNetConfig((1, 2))) and HEADS["pspnet"].cls is PSPNet
+
+
+def test_a_transformer_reads_both_dates_in_one_pass():
+    """It has no batch-norm, so one pass gives what two do."""
+    torch.manual_seed(0)
+    encoder = build_encoder(EncoderConfig("test_vit", "none")).double().eval()
+    net = BitemporalSegmentor(encoder, LinearHead(LinearHeadConfig(), encoder.channels, encoder.strides, 2))
+    image = torch.randn(3, 2, 3, 32, 48, dtype=torch.float64)
+    passes = []
+    encoder.register_forward_pre_hook(lambda _, inputs: passes.append(len(inputs[0])))
+    found = net.features(image)
+    assert passes == [6]
+    first, second = encoder(image[:, 0]), encoder(image[:, 1])
+    for level, a, b in zip(found, first, second, strict=True):
+        torch.testing.assert_close(level, (a - b).abs(), rtol=0, atol=1e-12)
+        assert not torch.equal(a, b)

@@ -1,0 +1,27 @@
+"""A picture that is made and written in parts is the one that is made whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from unimatch.codecs.picture import label_colors
+from unimatch.predicting import results
+from unimatch.taxonomy import IGNORE_INDEX
+
+COLORS = ((0, 0, 0), (200, 30, 60), (20, 220, 90))
+
+
+def test_parts_give_the_picture_that_is_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = np.random.default_rng(0).choice(np.array([0, 1, 2, IGNORE_INDEX], np.uint8), (1100, 40))
+    read = []
+    for large in (results.LARGE, 100):
+        monkeypatch.setattr(results, "LARGE", large)
+        place = tmp_path / str(large) / "deep" / "a.jpg"
+        results.write_picture(place, ids.shape, lambda rows: label_colors(ids[rows], COLORS))
+        read.append(cv2.imread(str(place) + ".png"))
+    np.testing.assert_array_equal(read[0], read[1])
+    np.testing.assert_array_equal(read[0][..., ::-1], label_colors(ids, COLORS))

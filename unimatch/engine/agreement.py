@@ -1,0 +1,85 @@
+"""What all processes must know of a step before any of them begins it.
+
+One message a step, which travels while the step before is computed: a process that waits for a slow network
+would compute nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unimatch.data.training import RawMicro
+from unimatch.engine.runtime import Runtime
+from unimatch.engine.signals import SIGNALS, Remembered
+from unimatch.errors import UserError
+from unimatch.methods.base import ViewNeeds
+from unimatch.tasks.base import Task
+
+RawBatch = list[RawMicro]  # one process's micro-batches as the data workers made them
+
+
+@dataclass(frozen=True)
+class Asked:
+    """This process's part of a step, and the sum over all processes, once it is there."""
+
+    raw: RawBatch | UserError
+    counts: Tensor  # float64 [A, terms] pixels of its micro-batches; [0, terms] where there are none
+    total: Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What all processes know."""
+
+    signal: int | None  # one got it: all save and leave
+    failed: bool  # one has no samples
+    skipped: int  # unreadable samples that were replaced
+    shares: list[Tensor]  # [A, terms] float64 on the CPU, of this process's micro-batches
+
+
+class Agreement:
+    """Asks and answers for the steps of a run, in their order."""
+
+    def __init__(
+        self, runtime: Runtime, task: Task, views: ViewNeeds, signals: Remembered, over_all: bool
+    ) -> None:
+        """over_all: whether losses are means over the pixels of the global batch."""
+        self._runtime = runtime
+        self._task = task
+        self._signals = signals
+        self._over_all = over_all
+        self._terms = 2 + views.num_strong if views.unlabeled else 1
+
+    def ask(self, raw: RawBatch | UserError) -> Asked:
+        """Sends this process's part: its micro-batches, or why there are none."""
+        counts = torch.zeros(0, self._terms, dtype=torch.float64)
+        told = torch.zeros(len(SIGNALS) + 2, dtype=torch.float64)
+        if self._signals.number:
+            told[SIGNALS.index(self._signals.number)] = 1
+        if isinstance(raw, UserError):
+            told[-2] = 1
+        else:
+            told[-1] = sum(int(micro.get("skipped", 0)) for micro in raw)
+            counts = torch.stack([self._task.pixel_counts(micro) for micro in raw]).double()
+        return Asked(raw, counts, self._runtime.sum_later(torch.cat([told, counts.sum(0)])))
+
+    def answer(self, asked: Asked) -> Agreed:
+        """Waits for the parts of all processes.
+
+        A loss is a mean over the pixels of one micro-batch. Its share, own pixels over the mean pixels of all
+        processes' micro-batches, makes the mean of all losses the mean over the pixels of the global batch.
+        """
+        total = asked.total()
+        *signals, failed, skipped = total[: len(SIGNALS) + 2].tolist()
+        got = next((number for number, count in zip(SIGNALS, signals, strict=True) if count), None)
+        if self._runtime.world == 1:  # nobody else must know: as soon as it came
+            got = self._signals.number or None
+        shares = torch.ones_like(asked.counts)
+        if self._over_all and len(asked.counts):
+            mean = total[len(SIGNALS) + 2 :] / (len(asked.counts) * self._runtime.world)
+            shares = asked.counts / mean.clamp(min=1)
+        return Agreed(got, bool(failed), int(skipped), list(shares))
