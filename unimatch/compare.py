@@ -27,7 +27,7 @@ from unimatch.codecs.sheet import Sample, sheet, tile_side
 from unimatch.config import plain
 from unimatch.data.load import load_pair
 from unimatch.engine import checkpoint
-from unimatch.engine.checkpoint import check_taxonomy
+from unimatch.engine.checkpoint import check_shards
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.evaluate import over
 from unimatch.engine.log import evaluations
@@ -177,7 +177,7 @@ def _overlays(runs: list[Path], names: list[str], count: int) -> np.ndarray:
     first = restored[0]
     shards = open_shards(first.config.data.shards, first.config.data.cache)
     for one in restored:
-        check_taxonomy(one.state, shards.taxonomy.to_json(), one.folder)
+        check_shards(one.state, shards, one.folder)
     if first.config.data.val is None:
         raise UserError(f"{runs[0]} has no data.val any more: name another run first")
     rows = shards.rows(first.config.data.val)

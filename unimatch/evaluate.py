@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from unimatch.engine.build import build_evaluator
-from unimatch.engine.checkpoint import check_taxonomy
+from unimatch.engine.checkpoint import check_shards
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.evaluate import report
 from unimatch.engine.launcher import add_launch_options, launched
@@ -61,7 +61,7 @@ def main(args: list[str]) -> None:
         restored = restore(options.run, options.checkpoint, options.network, runtime, changes)
         data = restored.config.data
         shards = open_shards(options.shards or data.shards, data.cache)
-        check_taxonomy(restored.state, shards.taxonomy.to_json(), restored.folder)
+        check_shards(restored.state, shards, restored.folder)
         name = options.data or data.val
         if name is None:
             raise UserError(

@@ -17,6 +17,7 @@ from typing import Any
 
 from unimatch import config as config_io
 from unimatch import shipped
+from unimatch.codecs.bands import Bands
 from unimatch.codecs.prepared import Preparation
 from unimatch.engine import checkpoint
 from unimatch.engine.build import build_evaluator, build_method, build_network, build_task
@@ -24,7 +25,7 @@ from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.evaluate import report
 from unimatch.engine.log import RunLog
 from unimatch.engine.run_config import RunConfig
-from unimatch.engine.run_data import open_shards, select
+from unimatch.engine.run_data import open_shards, select, training_samples
 from unimatch.engine.run_folder import start_run_folder
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
@@ -72,14 +73,15 @@ def import_weights(
     config: RunConfig, file: Path, recipe: str | None, evaluate: bool, runtime: Runtime
 ) -> str:
     """Writes the run folder `config.out`; what to tell. UserError: another network, or there is a run."""
-    taxonomy, packed = _classes(config, recipe)
+    taxonomy, packed, bands = _known(config, recipe)
     loading = config_io.from_text(config_io.dump(config), RunConfig)
     loading.model.weights = f"file:{file}"
-    net = build_network(loading, taxonomy, runtime)
-    task = build_task(config, taxonomy, net)
+    net = build_network(loading, taxonomy, runtime, bands)
+    task = build_task(config, taxonomy, net, bands)
     nets = {checkpoint.NETWORK: net, **build_method(config, task, net).eval_nets(net)}
     start_run_folder(config, resume=False)
     state = checkpoint.TrainerState(STEP, task.headline, None, None, taxonomy.to_json(), {}, 1)
+    state.bands = None if bands is None else bands.to_json()
     state.prepared = None if packed is None else Preparation.of(packed).to_json()
     networks = {name: net.state_dict() for name in nets}  # a teacher is the same network
     folder = checkpoint.save_weights(config.out, state, networks)
@@ -100,12 +102,17 @@ def import_weights(
     return "\n".join(lines)
 
 
-def _classes(config: RunConfig, recipe: str | None) -> tuple[Taxonomy, dict[str, Any] | None]:
-    """The classes of the run's shards, or of a recipe, and the settings of the recipe, if they are known."""
+def _known(config: RunConfig, recipe: str | None) -> tuple[Taxonomy, dict[str, Any] | None, Bands | None]:
+    """The classes of the run's shards, or of a recipe; the settings of the recipe, if they are known; and the
+    bands of the images, if they are no ordinary pictures.
+    """
     if recipe is None:
         try:
             shards = open_shards(config.data.shards, config.data.cache)
-            return shards.taxonomy, shards.recipe
+            bands = shards.bands()
+            if bands is not None:
+                bands = shards.bands(training_samples(config, shards)["labeled"].rows)
+            return shards.taxonomy, shards.recipe, bands
         except (UserError, OSError) as error:
             raise UserError(
                 f"{error}\nThe classes come from the shards: set data.shards, or, only to predict, name a "
@@ -115,7 +122,7 @@ def _classes(config: RunConfig, recipe: str | None) -> tuple[Taxonomy, dict[str,
     if not path.is_file():
         raise UserError(f"--classes {recipe}: no such file, nor a recipe of unimatch")
     settings = config_io.load(path, Recipe)
-    return read_classes(settings, path.parent)[0], config_io.plain(settings)
+    return read_classes(settings, path.parent)[0], config_io.plain(settings), None
 
 
 if __name__ == "__main__":

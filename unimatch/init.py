@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from unimatch import shipped
+from unimatch.codecs.bands import Bands
 from unimatch.codecs.decode import image_header
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.errors import UserError
@@ -219,7 +220,7 @@ def run_text(
         if val is None
         else f"val: {val}    # evaluated on",
         batch="{labeled: 16}" if supervised else "{labeled: 8, unlabeled: 8}",
-        model=defaults.model,
+        model=_model(defaults.model, shards.bands()),
         method_section=BASELINE if supervised else PSEUDO.format(method=method, partner=partner),
         task=defaults.task.format(crop=crop, evaluate=defaults.evaluate),
         optimizer=defaults.optimizer,
@@ -228,10 +229,27 @@ def run_text(
     )
 
 
+def _model(text: str, bands: Bands | None) -> str:
+    """The section of the network, with the channels of a set of bands beside the encoder's name."""
+    if bands is None:
+        return text
+    channels, comment = (
+        f"in_channels: {len(bands.order)}, weights:",
+        f"    # of the bands {list(bands.order)}",
+    )
+    lines = text.splitlines()
+    return "\n".join(
+        line.replace("weights:", channels) + comment if line.startswith("  encoder:") else line
+        for line in lines
+    )
+
+
 def _task(shards: ShardSet) -> str:
     """The task that samples of this kind are for."""
     if shards.index["second_size"].any():
         return "change"
+    if shards.bands() is not None:
+        return "natural"
     first = shards.read(0, with_label=False)
     return "medical" if image_header(first.image, first.where).channels == 1 else "natural"
 

@@ -31,6 +31,7 @@ from unimatch.engine.restore import Restored, restore
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
+from unimatch.predicting.scenes import read_scene
 from unimatch.shardset.archive import ShardSet
 from unimatch.train import TIMEOUT_S, train_runs
 
@@ -109,6 +110,7 @@ class Run:
         prepared: what packing did to the images that it learnt from, which `read` does too; put another one
             in its place to read otherwise.
         knows_preparation: whether the checkpoint, or its shards, say so; else files are read as they are.
+        task, network: what it was trained for, and the torch module, in eval mode.
     """
 
     def __init__(self, found: Restored) -> None:
@@ -120,11 +122,12 @@ class Run:
         self.colors: Colors = tuple(found.task.taxonomy.colors)
         self.prepared: Preparation = found.prepared or Preparation()
         self.knows_preparation: bool = found.prepared is not None
-        self._net = found.net
+        self.network = found.net
 
     def read(self, path: str | Path, second: str | Path | None = None) -> np.ndarray:
         """A file's image as `predict` takes it: [H, W, 3] of a photograph, [2, H, W, 3] of one and its second
-        date, [H, W, 1] of a slice and [D, H, W, 1] of a volume (.h5, .nii, .nii.gz) for a medical run.
+        date, [H, W, 1] of a slice and [D, H, W, 1] of a volume (.h5, .nii, .nii.gz) for a medical run;
+        [H, W, C] or [2, H, W, C] of rasters for a run on bands.
 
         Read and changed as packing did with the images that the run learnt from, see `prepared`: photos
         upright, smaller if the recipe says so.
@@ -140,6 +143,9 @@ class Run:
         paths = [Path(path)] if second is None else [Path(path), Path(second)]
         if len(paths) != self.task.dates:
             raise UserError(f"this run reads {self.task.dates} image(s) a sample, but was given {len(paths)}")
+        if self.task.bands is not None:
+            image = read_scene(paths, self.task.bands)
+            return image, (image.shape[-3], image.shape[-2])
         if self.task.channels == 1:
             if is_volume(paths[0]):
                 volume = self.prepared.read_volume(paths[0])
@@ -164,21 +170,21 @@ class Run:
 
         images: uint8 [H, W, 3] RGB, [2, H, W, 3] of two dates, or, grey, [H, W] or [H, W, 1] of 8 or 16 bits,
             whose largest possible value is white; values as in the file, not scaled, and of the size that
-            `read` gives.
+            `read` gives. Of a run on bands: [H, W, C] as `read` gives them, scaled as packing did.
         UserError: another shape or type. DataError: too large for the memory in one pass.
         """
         batch, single = self._batch(np.asarray(images))
-        device = next(self._net.parameters()).device
+        device = next(self.network.parameters()).device
         per_pass = IMAGES_PER_PASS
         if batch[0].size > LARGE:
             per_pass = 1
             if in_one_pass(self.config):
-                refuse_too_large(self._net, batch.shape, device)
+                refuse_too_large(self.network, batch.shape, device)
         labels = []
         with torch.inference_mode():
             for start in range(0, len(batch), per_pass):
                 part = torch.from_numpy(batch[start : start + per_pass]).to(device)
-                labels.append(self.task.predict(self._net, part).to("cpu", torch.uint8).numpy())
+                labels.append(self.task.predict(self.network, part).to("cpu", torch.uint8).numpy())
         return labels[0][0] if single else np.concatenate(labels)
 
     def overlay(self, image: np.ndarray, labels: np.ndarray, alpha: float = 0.5) -> np.ndarray:
@@ -194,8 +200,12 @@ class Run:
 
     def _batch(self, given: np.ndarray) -> tuple[np.ndarray, bool]:
         """`given` as the task decodes images, behind a batch axis, and whether it had none."""
-        images, dates = given, self.task.dates
-        if self.task.channels == 1:
+        images, dates, bands = given, self.task.dates, self.task.bands
+        dtype: type[np.unsignedinteger]
+        if bands is not None:
+            tail, dtype = (self.task.channels,), bands.dtype.type
+            wanted = f"[H, W, {self.task.channels}] of {bands.dtype}"
+        elif self.task.channels == 1:
             wanted, dtype, tail = "[H, W] of uint8 or uint16", np.uint16, (1,)
             if images.dtype == np.uint8:
                 images = images.astype(np.uint16) * np.uint16(257)  # as decode_grey does
@@ -269,11 +279,16 @@ class Samples:
                 raise KeyError(which) from None
         record = self.shards.read(int(self.rows[which]))
         if record.second is not None:
-            first, second = (decode_rgb(data, record.where) for data in (record.image, record.second))
+            decode = decode_rgb if self.shards.bands() is None else decode_image
+            first, second = (decode(data, record.where) for data in (record.image, record.second))
             image = stack_dates(first, second, record.where)
         else:
             image = decode_image(record.image, record.where)
-            if image.ndim == 3 and image_header(record.image, record.where).channels == 1:
+            if (
+                self.shards.bands() is None
+                and image.ndim == 3
+                and image_header(record.image, record.where).channels == 1
+            ):
                 image = image[..., 0]
         label = None
         if record.label is not None:

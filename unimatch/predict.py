@@ -4,6 +4,7 @@
 `--second FOLDER`, the same file names at the second date, and its overlays show both dates side by side.
 A medical run also takes whole volumes (.h5, .nii, .nii.gz): their class ids are written as files of the same
 kind on the same grid, and the overlay is a sheet of all slices. legend.png says which colour is which class.
+A run on bands takes rasters (GeoTIFF and others) of any size and writes ids as GeoTIFF on the same grid.
 
 Files are read and changed as packing did with those that the run learnt from, see docs/predict.md.
 """
@@ -33,6 +34,7 @@ from unimatch.interface import Run, load
 from unimatch.packing.leftovers import PICTURES
 from unimatch.predicting.inputs import LEGEND, Inputs, find_inputs
 from unimatch.predicting.results import write_picture
+from unimatch.predicting.scenes import RASTERS, predict_scene
 
 
 def arguments(args: list[str]) -> argparse.Namespace:
@@ -87,6 +89,7 @@ def main(args: list[str]) -> None:
     run = load(options.run, options.checkpoint, options.network, **given(options))
     task = run.task
     suffixes = PICTURES + (VOLUME_SUFFIXES if task.channels == 1 else ())
+    suffixes = suffixes if task.bands is None else RASTERS
     inputs = find_inputs(options.images, options.second, options.out, task.dates, suffixes)
     told = [*_preparation(run, options.axcodes, inputs), *inputs.told]
     options.out.mkdir(parents=True, exist_ok=True)
@@ -94,7 +97,9 @@ def main(args: list[str]) -> None:
     problems = []
     for name in tqdm(inputs.names, unit="image", dynamic_ncols=True, disable=None):
         try:
-            if is_volume(name):
+            if task.bands is not None:
+                told += _predict_scene(run, [folder / name for folder in inputs.folders], options, name)
+            elif is_volume(name):
                 _predict_volume(run, inputs.folders[0] / name, options, name)
             else:
                 _predict_image(run, [folder / name for folder in inputs.folders], options, name)
@@ -149,6 +154,15 @@ def _predict_image(run: Run, files: list[Path], options: argparse.Namespace, nam
     height, width = small.shape
     across = width * run.task.dates + GAP * (run.task.dates - 1)
     write_picture(options.out / "overlays" / name, (height, across), overlay)
+
+
+def _predict_scene(run: Run, files: list[Path], options: argparse.Namespace, name: Path) -> list[str]:
+    """Writes ids/NAME.tif on the grid of the file, and overlays/NAME.png, which is smaller if need be."""
+    target = options.out / "ids" / name
+    found = predict_scene(run.network, run.task, files, target.with_name(f"{target.stem}.tif"))
+    picture = run.task.paint(found.picture, found.ids, options.alpha)
+    write_picture(options.out / "overlays" / name, found.ids.shape, lambda rows: picture[rows])
+    return found.told
 
 
 def _predict_volume(run: Run, path: Path, options: argparse.Namespace, name: Path) -> None:

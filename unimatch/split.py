@@ -21,7 +21,7 @@ import numpy as np
 from unimatch import shipped
 from unimatch.errors import DataError, UserError
 from unimatch.packing.coverage import missing_classes
-from unimatch.packing.groups import groups_by, groups_of_file, volume_of
+from unimatch.packing.groups import NONE, SCENE, default_rule, groups_by, groups_of_file, volume_of
 from unimatch.packing.published import KeyMatcher, Matched
 from unimatch.packing.splits import (
     METHODS,
@@ -55,9 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--shards", required=True, help="folder of the shard set")
     parser.add_argument("--subset", default="train", help="subset, or key-list file, to divide (%(default)s)")
     amount = parser.add_mutually_exclusive_group(required=True)
-    amount.add_argument(
-        "--count", type=int, nargs="+", metavar="N", help="number of labelled images, or groups"
-    )
+    amount.add_argument("--count", type=int, nargs="+", metavar="N", help="labelled images, or groups")
     amount.add_argument(
         "--fraction",
         type=fraction,
@@ -117,8 +115,9 @@ def add_draw(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--group-by",
         metavar="RULE",
-        help="samples of a group stay on one side: `volume` (slices VOLUME/000 ...), `folder`, or a regular "
-        'expression for the path, such as "patient(\\d+)"',
+        help="samples of a group stay on one side: `volume` (slices VOLUME/000 ...), `folder`, `scene` "
+        "(tiles of a raster, where it is the default), `none`, or a regular expression for the path, such as "
+        '"patient(\\d+)"',
     )
     group.add_argument(
         "--group-file", type=Path, metavar="FILE", help="the same by lines `image, group` of a text file"
@@ -196,7 +195,10 @@ def sample_groups(shards: ShardSet, args: argparse.Namespace) -> np.ndarray | No
     """The group of each sample, if groups are asked for."""
     if args.group_file is not None:
         return groups_of_file(shards, args.group_file, args.subset)
-    return groups_by(shards, args.group_by) if args.group_by else None
+    rule = args.group_by or default_rule(shards)
+    if rule == SCENE and not args.group_by:
+        print("tiles of a scene stay on one side: counts are those of scenes (--group-by none: of tiles)")
+    return None if rule == NONE else groups_by(shards, rule)
 
 
 def drawn_splits(shards: ShardSet, args: argparse.Namespace) -> dict[Path, Split]:

@@ -2,6 +2,7 @@
 
 - decode, encode: whole files; opening: files of other programs; part, region: a part of one, without the rest
 - restart (with jpeg_layout and huffman), tiles: files of which a part can be decoded
+- rasters: bands of GeoTIFF and others, what they mean: bands
 - volumes, volume_files: medical data; picture, sheet: pictures for people; compiled: loops as machine code
 """
 

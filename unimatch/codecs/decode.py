@@ -12,6 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import zstandard
+from numpy.typing import DTypeLike
 
 from unimatch.codecs import tiles
 from unimatch.codecs.jpeg_layout import SOS, segments
@@ -53,7 +54,7 @@ def image_header(data: bytes, where: str, what: str = "image") -> Header:
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _webp_header(data)
         if data[:4] in TIFF_SIGNATURES:
-            return Header("tiff", *tiles.read_size(data), 3, 8, 0)
+            return Header("tiff", *tiles.read_format(data), 0)
     except (struct.error, IndexError, KeyError, ValueError) as error:
         if data[:4] in TIFF_SIGNATURES:
             raise DataError(
@@ -110,7 +111,8 @@ def _is_whole(data: bytes, header: Header) -> bool:
 
 def decode_image(data: bytes, where: str) -> np.ndarray:
     """uint8 [H, W, 3] RGB of a JPEG, PNG, WebP or TIFF as `tiles` makes them; grey and palette images
-    expanded, transparency dropped. uint16 [H, W] of a 16-bit greyscale PNG.
+    expanded, transparency dropped. uint16 [H, W] of a 16-bit greyscale PNG; uint8 or uint16 [H, W, C] of a
+    TIFF of other channels.
 
     DataError: cut short, damaged, CMYK, or more than 8 bits a channel in colour.
     """
@@ -129,11 +131,25 @@ def decode_image(data: bytes, where: str) -> np.ndarray:
 def decode_rgb(data: bytes, where: str) -> np.ndarray:
     """uint8 [H, W, 3] RGB, as `decode_image`; DataError for a 16-bit image too."""
     image = decode_image(data, where)
-    if image.dtype != np.uint8:
+    refuse_other_kind(image, 3, np.uint8, where)
+    return image
+
+
+def refuse_other_kind(image: np.ndarray, channels: int, dtype: DTypeLike, where: str) -> None:
+    """DataError unless an image is [h, w, channels] of a type."""
+    if image.ndim == 2:
         raise DataError(
             f"{where}: a 16-bit greyscale image, but this task reads 8 bits; convert it to 8 bits"
         )
-    return image
+    if (image.shape[-1], image.dtype) != (channels, dtype):
+        found, wanted = (
+            (count, 8 * np.dtype(t).itemsize)
+            for count, t in ((image.shape[-1], image.dtype), (channels, dtype))
+        )
+        raise DataError(
+            f"{where}: an image of {found[0]} channels of {found[1]} bits, but {wanted[0]} of {wanted[1]} "
+            "are read here; use a set, and a model.encoder.in_channels, of one kind"
+        )
 
 
 def decode_grey(data: bytes, where: str) -> np.ndarray:
@@ -142,7 +158,7 @@ def decode_grey(data: bytes, where: str) -> np.ndarray:
     DataError for a colour or palette image, and as `decode_image`.
     """
     header = whole_image(data, where)
-    if header.channels != 1:
+    if header.channels != 1 or header.format == "tiff":
         kind = "a palette" if header.channels == 0 else "a colour"
         raise DataError(
             f"{where}: {kind} image ({header.format.upper()}), but this task reads greyscale; convert it to "
@@ -158,7 +174,7 @@ def whole_image(data: bytes, where: str) -> Header:
     header = image_header(data, where)
     if header.format == "jpeg" and header.channels not in (1, 3):
         raise DataError(f"{where}: a JPEG of {header.channels} channels (CMYK?); convert it to RGB")
-    if header.depth > 8 and header[3:5] != (1, 16):
+    if header.depth > 8 and header[3:5] != (1, 16) and header.format != "tiff":
         raise DataError(
             f"{where}: an image of {header.channels} channels with {header.depth} bits; convert it to 8 bits"
         )

@@ -45,6 +45,10 @@ class Encoded(NamedTuple):
     turn: int = 1  # the EXIF orientation that was applied; 1: none
     full_size: tuple[int, int] | None = None  # before `downscale`; None: `size`
     dropped: str | None = None  # what the file has beside this picture, such as "4 bands"
+    # Of rasters of bands: bool [H, W], pixels without data, None: none; values clipped; see bands.sums_of.
+    missing: np.ndarray | None = None
+    clipped: int = 0
+    sums: np.ndarray | None = None
 
 
 def pack_image(data: bytes, where: str, rules: ImageRules) -> Encoded:

@@ -108,13 +108,18 @@ def refuse_deep(opened: Image.Image, where: str) -> None:
     mode, depth = opened.mode, deep_tiff(opened)
     if mode in ("I", "F") or mode.startswith("I;16") or depth:
         pixels = f"{mode} pixels of {depth} bits" if depth else f"{mode} pixels"
-        raise DataError(f"{where}: has {pixels}; convert it to 8 bits a channel first")
+        raise DataError(
+            f"{where}: has {pixels}; convert it to 8 bits a channel, or pack it by `bands` "
+            "and `scaling` in the recipe"
+        )
 
 
 def extra_refused(where: str, kind: str, extra: str) -> str:
     """The message for a file whose "4 bands" or "5 pages" are more than one picture."""
     bands = extra.endswith("bands")
-    way = "save the three that are meant as RGB" if bands else "save each as a file of its own"
+    way = "save each as a file of its own"
+    if bands:
+        way = "save the three that are meant as RGB, keep all by `bands: [1, 2, ...]` in the recipe"
     left = "those behind the first three are" if bands else "all but the first are"
     return f"{where}: is a {kind} of {extra}; {way}, or set `drop_extra: true` in the recipe: {left} left out"
 
@@ -124,7 +129,8 @@ def unknown(data: bytes) -> str:
     if not data:
         return "is empty"
     if data[:4] in TIFF_SIGNATURES:
-        return f"is {tiff_kind(data)}, which is not read; save it as RGB or grey of 8 bits"
+        way = "save it as RGB or grey of 8 bits, or pack it by `bands` in the recipe"
+        return f"is {tiff_kind(data)}, which is not read; {way}"
     if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"hevc"):
         return "is a HEIC photo; convert it to JPEG"
     start = data[:64].lstrip()

@@ -11,8 +11,9 @@ import struct
 
 import cv2
 import numpy as np
+from numpy.typing import DTypeLike
 
-from unimatch.codecs.decode import READ_IMAGE, decode_rgb, whole_image
+from unimatch.codecs.decode import READ_IMAGE, decode_rgb, refuse_other_kind, whole_image
 from unimatch.codecs.jpeg_layout import EOI, Layout, Unsuitable, read_layout
 from unimatch.codecs.part import Part, Rect
 from unimatch.codecs.tiles import SIGNATURE as TIFF_SIGNATURE
@@ -26,15 +27,7 @@ WORTH = 0.9
 def decode_part(data: bytes, rect: Rect, where: str) -> Part:
     """At least the pixels of `rect`, the same as those of the whole image. DataError as `decode_rgb`."""
     if data[:4] == TIFF_SIGNATURE:
-        whole_image(data, where)
-        try:
-            image = TiledImage(data)
-            pixels, left, top = image.part(*_inside(rect, image.width, image.height))
-        except (ValueError, struct.error) as error:
-            raise DataError(
-                f"{where}: the image is damaged ({error}); replace the file and pack again"
-            ) from error
-        return Part(pixels, left, top, image.width, image.height)
+        return decode_channels(data, rect, where, 3, np.uint8)
     if data[:2] == b"\xff\xd8":
         try:
             layout = read_layout(data)
@@ -48,6 +41,27 @@ def decode_part(data: bytes, rect: Rect, where: str) -> Part:
             if part is not None and header.channels in (1, 3):
                 return part
     return Part.whole(decode_rgb(data, where))
+
+
+def decode_channels(data: bytes, rect: Rect, where: str, channels: int, dtype: DTypeLike) -> Part:
+    """The same of a TIFF with tiles, of so many channels. DataError: of another kind, or damaged."""
+    header = whole_image(data, where)
+    if header.format != "tiff":
+        raise DataError(
+            f"{where}: a {header.format.upper()}, but this run reads {channels} channels as packing with "
+            "`bands` stores them; use a set that was packed so"
+        )
+    try:
+        image = TiledImage(data)
+        refuse_other_kind(np.empty((1, 1, image.channels), image.type), channels, dtype, where)
+        pixels, left, top = image.part(*_inside(rect, image.width, image.height))
+    except (ValueError, struct.error) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{where}: the image is damaged ({error}); replace the file and pack again"
+        ) from error
+    return Part(pixels, left, top, image.width, image.height)
 
 
 def _inside(rect: Rect, width: int, height: int) -> Rect:

@@ -3,12 +3,13 @@
 PNG is one stream that must be inflated from its start, at 200 MB of pixels a second. A tile is found by an
 offset, and differences to the pixel on the left (predictor 2) compress by zstd to PNG's size, but come back
 four times as fast. libtiff since 4.0.10, and so Pillow, tifffile and GDAL read these files; OpenCV's own
-build does not.
+build does not. Images of RGB and 8 bits, or of any number of channels of 8 or 16 bits.
 """
 
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 import numpy as np
 import zstandard
@@ -18,16 +19,22 @@ from unimatch.codecs.compiled import AVAILABLE, compiled
 SIGNATURE = b"II*\0"
 TILE = 128  # pixels a side; a multiple of 16 by the standard
 LEVEL = 1  # higher levels save 3 % and decode no faster
-ZSTD, RGB, CHUNKY, HORIZONTAL = 50000, 2, 1, 2
+ZSTD, GREY, RGB, CHUNKY, HORIZONTAL = 50000, 1, 2, 1, 2
+UNSPECIFIED = 0  # what a channel beyond those of the photometric interpretation is
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, SAMPLES = 256, 257, 258, 259, 262, 277
 PLANAR, PREDICTOR, TILE_WIDTH, TILE_HEIGHT, OFFSETS, SIZES = 284, 317, 322, 323, 324, 325
+EXTRA = 338
 SHORT, LONG = 3, 4
-REQUIRED = {COMPRESSION: ZSTD, PHOTOMETRIC: RGB, SAMPLES: 3, PLANAR: CHUNKY, PREDICTOR: HORIZONTAL}
+TYPES: dict[int, type[np.unsignedinteger]] = {8: np.uint8, 16: np.uint16}
 
 
 def encode(image: np.ndarray) -> bytes:
-    """The file of uint8 RGB [H, W, 3]; the same bytes for the same pixels and version of zstd."""
-    height, width = image.shape[:2]
+    """The file of uint8 or uint16 [H, W, C], three channels being RGB; the same bytes for the same pixels and
+    version of zstd.
+    """
+    height, width, channels = image.shape
+    bits = 8 * image.dtype.itemsize
+    assert image.dtype == TYPES.get(bits), image.dtype
     compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
     tiles = []
     for y in range(0, height, TILE):
@@ -36,21 +43,25 @@ def encode(image: np.ndarray) -> bytes:
             below, right = TILE - part.shape[0], TILE - part.shape[1]
             tile = np.pad(part, ((0, below), (0, right), (0, 0)), "edge")  # padding costs nothing
             tile[:, 1:] -= tile[:, :-1].copy()
-            tiles.append(compressor.compress(tile.tobytes()))
+            tiles.append(compressor.compress(tile.astype(tile.dtype.newbyteorder("<"), copy=False).tobytes()))
     sizes = [len(tile) for tile in tiles]
     count = len(tiles)
     fields = [
         (WIDTH, LONG, [width]),
         (HEIGHT, LONG, [height]),
-        (BITS, SHORT, [8, 8, 8]),
-        *((tag, SHORT, [value]) for tag, value in REQUIRED.items()),
+        (BITS, SHORT, [bits] * channels),
+        *((tag, SHORT, [value]) for tag, value in required(channels).items()),
         (TILE_WIDTH, LONG, [TILE]),
         (TILE_HEIGHT, LONG, [TILE]),
         (OFFSETS, LONG, [0] * count),
         (SIZES, LONG, sizes),
     ]
+    more = channels - (3 if channels == 3 else 1)
+    if more:
+        fields.append((EXTRA, SHORT, [UNSPECIFIED] * more))
     values_at = 8 + 2 + 12 * len(fields) + 4
-    first = values_at + 8 + (8 * count if count > 1 else 0)
+    lengths = [len(numbers) * (2 if kind == SHORT else 4) for _, kind, numbers in fields]
+    first = values_at + sum(length + -length % 4 for length in lengths if length > 4)
     offsets = (first + np.cumsum([0, *sizes[:-1]])).tolist()
     entries, values = [], b""
     for tag, kind, numbers in fields:
@@ -67,13 +78,33 @@ def encode(image: np.ndarray) -> bytes:
     return b"".join([head, values.ljust(first - values_at, b"\0"), *tiles])
 
 
-def read_size(head: bytes) -> tuple[int, int]:
-    """(width, height) from the first bytes of a file. ValueError or struct.error: not of `encode`'s kind."""
+def required(channels: int) -> dict[int, int]:
+    """The tags that say how these files are made."""
+    color = RGB if channels == 3 else GREY
+    return {COMPRESSION: ZSTD, PHOTOMETRIC: color, SAMPLES: channels, PLANAR: CHUNKY, PREDICTOR: HORIZONTAL}
+
+
+class Format(NamedTuple):
+    """Size and kind of an image; `bits` a channel."""
+
+    width: int
+    height: int
+    channels: int
+    bits: int
+
+
+def read_format(head: bytes) -> Format:
+    """The format from the first bytes of a file. ValueError, KeyError or struct.error: not of `encode`'s
+    kind.
+    """
     fields = _read_fields(head, but=(OFFSETS, SIZES))
-    found = {tag: tuple(fields.get(tag, ())) for tag in REQUIRED}
-    if found != {tag: (value,) for tag, value in REQUIRED.items()} or fields.get(BITS) != (8, 8, 8):
-        raise ValueError("not 8-bit RGB in zstd tiles with horizontal differences")
-    return fields[WIDTH][0], fields[HEIGHT][0]
+    (channels,), bits = fields[SAMPLES], fields[BITS]
+    wanted = required(channels)
+    found = {tag: tuple(fields.get(tag, ())) for tag in wanted}
+    alike = len(bits) == channels and bits[0] in TYPES and set(bits) == {bits[0]}
+    if found != {tag: (value,) for tag, value in wanted.items()} or not alike:
+        raise ValueError("not channels of 8 or 16 bits in zstd tiles with horizontal differences")
+    return Format(fields[WIDTH][0], fields[HEIGHT][0], channels, bits[0])
 
 
 def _read_fields(data: bytes, but: tuple[int, ...] = ()) -> dict[int, tuple[int, ...]]:
@@ -106,7 +137,8 @@ class TiledImage:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.width, self.height = read_size(data)
+        self.width, self.height, self.channels, bits = read_format(data)
+        self.type = np.dtype(TYPES[bits])
         fields = _read_fields(data)
         (self.tile_width,), (self.tile_height,) = fields[TILE_WIDTH], fields[TILE_HEIGHT]
         if not (self.width and self.height and self.tile_width and self.tile_height):
@@ -117,11 +149,14 @@ class TiledImage:
             raise ValueError("another number of tiles than the size asks for")
 
     def part(self, left: int, top: int, right: int, bottom: int) -> tuple[np.ndarray, int, int]:
-        """(uint8 [h, w, 3], its left, its top): the tiles under a rectangle. ValueError: a damaged tile."""
+        """([h, w, C], its left, its top): the tiles under a rectangle. ValueError: a damaged tile."""
         x0, y0 = left // self.tile_width, top // self.tile_height
         x1, y1 = -(-right // self.tile_width), -(-bottom // self.tile_height)
-        tile_size = (self.tile_height, self.tile_width, 3)
-        pixels = np.empty(((y1 - y0) * self.tile_height, (x1 - x0) * self.tile_width, 3), np.uint8)
+        tile_size = (self.tile_height, self.tile_width, self.channels)
+        size = ((y1 - y0) * self.tile_height, (x1 - x0) * self.tile_width, self.channels)
+        pixels = np.empty(size, self.type)
+        stored_as = self.type.newbyteorder("<")
+        add_up = _add_up if (self.channels, self.type) == (3, np.uint8) else _add_up_any
         decompressor = zstandard.ZstdDecompressor()
         for y in range(y0, y1):
             for x in range(x0, x1):
@@ -132,13 +167,13 @@ class TiledImage:
                     raw = decompressor.decompress(stored)
                 except zstandard.ZstdError as error:
                     raise ValueError(f"tile {number}: {error}") from error
-                tile = np.frombuffer(raw, np.uint8).reshape(tile_size)  # ValueError: another size
+                tile = np.frombuffer(raw, stored_as).reshape(tile_size)  # ValueError: another size
                 row, column = (y - y0) * self.tile_height, (x - x0) * self.tile_width
                 place = pixels[row : row + self.tile_height, column : column + self.tile_width]
                 if AVAILABLE:
-                    _add_up(tile, place)
+                    add_up(tile, place)
                 else:
-                    np.add.accumulate(tile, axis=1, dtype=np.uint8, out=place)
+                    np.add.accumulate(tile, axis=1, dtype=self.type, out=place)
         left, top = x0 * self.tile_width, y0 * self.tile_height
         return pixels[: self.height - top, : self.width - left], left, top
 
@@ -155,3 +190,14 @@ def _add_up(tile: np.ndarray, out: np.ndarray) -> None:
             out[y, x, 0] = red & 255
             out[y, x, 1] = green & 255
             out[y, x, 2] = blue & 255
+
+
+@compiled
+def _add_up_any(tile: np.ndarray, out: np.ndarray) -> None:
+    """The same of any number of channels of 8 or 16 bits, modulo 2 to the power of these."""
+    for y in range(tile.shape[0]):
+        for c in range(tile.shape[2]):
+            total = 0
+            for x in range(tile.shape[1]):
+                total += tile[y, x, c]
+                out[y, x, c] = total

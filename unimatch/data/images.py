@@ -5,14 +5,14 @@ Each gives at least the pixels of `rect`, without it all, of the record's size i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from unimatch.codecs.decode import decode_grey
 from unimatch.codecs.part import Part, Rect
-from unimatch.codecs.region import decode_part
+from unimatch.codecs.region import decode_channels, decode_part
 from unimatch.errors import DataError
 from unimatch.shardset.archive import Record
 
@@ -34,14 +34,39 @@ def grey(record: Record, rect: Rect | None = None) -> Part:
 
 def rgb_pair(record: Record, rect: Rect | None = None) -> Part:
     """uint8 [2, h, w, 3]: a place at two dates. DataError for a single image, and for dates of two sizes."""
+    return _pair(record, rect, decode_part)
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Decodes images of channels as packing with `bands` stores them; picklable, as the functions here.
+
+    Called: uint8 or uint16 [h, w, C]; of `dates` 2, [2, h, w, C].
+    """
+
+    channels: int
+    dtype: str
+    dates: int
+
+    def __call__(self, record: Record, rect: Rect | None = None) -> Part:
+        if self.dates > 1:
+            return _pair(record, rect, self._decode)
+        _refuse_pair(record)
+        return self._decode(record.image, rect or _all(record), record.where)
+
+    def _decode(self, data: bytes, rect: Rect, where: str) -> Part:
+        return decode_channels(data, rect, where, self.channels, self.dtype)
+
+
+def _pair(record: Record, rect: Rect | None, decode: Callable[[bytes, Rect, str], Part]) -> Part:
     if record.second is None:
         raise DataError(
             f"{record.where}: holds a single image, but change detection reads pairs; pack the data with a "
             "recipe that has `second`"
         )
     rect = rect or _all(record)
-    first = decode_part(record.image, rect, f"{record.where}, first date")
-    second = decode_part(record.second, rect, f"{record.where}, second date")
+    first = decode(record.image, rect, f"{record.where}, first date")
+    second = decode(record.second, rect, f"{record.where}, second date")
     _refuse_sizes((first.width, first.height), (second.width, second.height), record.where)
     if first.covers(rect) and second.covers(rect):  # files differ in how much around it they have to decode
         first, second = first.cut(rect), second.cut(rect)

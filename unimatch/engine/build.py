@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 
+from unimatch.codecs.bands import Bands
 from unimatch.codecs.prepared import Preparation
 from unimatch.data.decoded import Decoded, node_memory
 from unimatch.data.evaluation import eval_loader
@@ -48,9 +49,9 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
     # The one collective in here, before anything can fail.
     memory = node_memory(config.data.decoded_mb * MEGABYTE, runtime.gather)
 
-    taxonomy = data.shards.taxonomy
-    net = build_network(config, taxonomy, runtime)
-    task = build_task(config, taxonomy, net)
+    taxonomy, bands = data.shards.taxonomy, data.bands
+    net = build_network(config, taxonomy, runtime, bands)
+    task = build_task(config, taxonomy, net, bands)
     method = build_method(config, task, net)
 
     check_samples(config, data, task, method)
@@ -85,11 +86,24 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
     return trainer, start_banner(trainer, data, steps.accumulation, last, decoded)
 
 
-def task_class(config: RunConfig) -> type[Task]:
+def task_class(config: RunConfig, bands: Bands | None = None) -> type[Task]:
     """The class of the run's task; ConfigError if the configured network cannot read its images."""
     cls: type[Task] = TASKS[config.task.name].cls
     channels = config.model.encoder.in_channels
-    if channels != cls.channels:
+    if bands is not None:
+        if cls.channels == 1:
+            raise ConfigError(
+                f"task {config.task.name} reads grey slices, the samples are {bands.describe()}: they are "
+                "for the tasks natural and change"
+            )
+        if channels != len(bands.order):
+            raise ConfigError(
+                f"model.encoder.in_channels is {channels}, but the samples are {bands.describe()}; set it to "
+                f"{len(bands.order)}"
+            )
+        if not bands.mean:
+            raise ConfigError("the labelled samples have no pixel that was measured; pack the data again")
+    elif channels != cls.channels:
         raise ConfigError(
             f"model.encoder.in_channels is {channels}, but task {config.task.name} reads images of "
             f"{cls.channels} channel(s); set it to {cls.channels}"
@@ -97,22 +111,25 @@ def task_class(config: RunConfig) -> type[Task]:
     return cls
 
 
-def build_network(config: RunConfig, taxonomy: Taxonomy, runtime: Runtime) -> Segmentor:
+def build_network(
+    config: RunConfig, taxonomy: Taxonomy, runtime: Runtime, bands: Bands | None = None
+) -> Segmentor:
     """The network on this process's device, with the same first weights on every process."""
-    task = task_class(config)
+    task = task_class(config, bands)
     torch.manual_seed(config.seed)
     net = build_segmentor(config.model, taxonomy.num_classes, task.dates)
     # The order of the axes in memory that images have already: faster on CPUs and on tensor cores.
     return net.to(runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def build_task(config: RunConfig, taxonomy: Taxonomy, net: Segmentor) -> Task:
-    """The task, normalising images as the encoder's weights expect; ConfigError if its views do not divide
-    into the encoder's patches.
+def build_task(config: RunConfig, taxonomy: Taxonomy, net: Segmentor, bands: Bands | None = None) -> Task:
+    """The task, normalising images as the encoder's weights expect, or by the statistics of their bands;
+    ConfigError if its views do not divide into the encoder's patches.
     """
     entry = TASKS[config.task.name]
     _check_patches(config, net.encoder.patch)
-    return entry.cls(config.task.config, taxonomy, net.encoder.mean, net.encoder.std)
+    more = {} if bands is None else {"bands": bands}
+    return entry.cls(config.task.config, taxonomy, net.encoder.mean, net.encoder.std, **more)
 
 
 def _check_patches(config: RunConfig, patch: int) -> None:
@@ -157,6 +174,7 @@ def _first_state(data: RunData, task: Task, runtime: Runtime, total: int) -> che
         splits={name: selection.hash for name, selection in data.selections.items()},
         world=runtime.world,
         total=total,
+        bands=None if data.bands is None else data.bands.to_json(),
         prepared=None if data.shards.recipe is None else Preparation.of(data.shards.recipe).to_json(),
     )
 

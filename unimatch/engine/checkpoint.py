@@ -21,8 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unimatch.codecs.bands import Bands
 from unimatch.durable import sync
 from unimatch.errors import UserError
+from unimatch.shardset.archive import ShardSet
 
 NETWORK = "model"
 FORMAT = 1
@@ -45,6 +47,7 @@ class TrainerState:
     # What packing did to images, see codecs.prepared; None: not known.
     prepared: dict[str, Any] | None = None
     best_over: str = ""  # what the best figure leaves out, as engine.evaluate.over says it
+    bands: dict[str, Any] | None = None  # Bands of the images; None: ordinary pictures
     format: int = FORMAT
 
 
@@ -230,6 +233,12 @@ def load_engine(folder: Path) -> dict[str, Any]:
         raise _damaged(path, type(error).__name__) from None
 
 
+def check_shards(saved: TrainerState, shards: ShardSet, folder: Path) -> None:
+    """UserError if a checkpoint's classes or channels are not those of the shards."""
+    check_taxonomy(saved, shards.taxonomy.to_json(), folder)
+    check_bands(saved, shards.bands(), folder)
+
+
 def check_taxonomy(saved: TrainerState, taxonomy: dict[str, Any], folder: Path) -> None:
     """UserError if a checkpoint's classes are not those of the shards."""
     if saved.taxonomy["hash"] != taxonomy["hash"]:
@@ -238,3 +247,24 @@ def check_taxonomy(saved: TrainerState, taxonomy: dict[str, Any], folder: Path) 
             f"{', '.join(saved.taxonomy['names'])}; the shards have {', '.join(taxonomy['names'])}. "
             f"Use shards with the same classes in the same order, or train a new run"
         )
+
+
+def check_bands(saved: TrainerState, bands: Bands | None, folder: Path) -> None:
+    """UserError if a checkpoint's channels are not those of the shards, or were scaled otherwise."""
+    trained = None if saved.bands is None else Bands.from_json(saved.bands)
+    if trained is None and bands is None:
+        return
+    if trained is None or bands is None:
+        has, lacks = ("was", "are not") if bands is None else ("was not", "are")
+        raise UserError(
+            f"{folder} {has} trained on a set that was packed with `bands`, and the shards {lacks} such a "
+            "set; evaluate on samples that were packed as those of its training"
+        )
+    for name in ("order", "depth", "ranges"):
+        mine, theirs = getattr(trained, name), getattr(bands, name)
+        if mine != theirs:
+            raise UserError(
+                f"{folder} was trained on {trained.describe()} with the ranges {list(trained.ranges)}, the "
+                f"shards have {bands.describe()} with {list(bands.ranges)}; pack them with the same bands, "
+                "depth and scaling: {ranges: ...}"
+            )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unimatch.codecs.bands import Bands
 from unimatch.codecs.prepared import Preparation
 from unimatch.engine import checkpoint
 from unimatch.engine.build import build_method, build_network, build_task
@@ -53,8 +54,9 @@ def restore(
     state = checkpoint.load_state(folder)
     taxonomy = Taxonomy.from_json(state.taxonomy)
     config.model = config.model.untrained()  # every weight comes from the checkpoint
-    net = build_network(config, taxonomy, runtime)
-    task = build_task(config, taxonomy, net)
+    bands = None if state.bands is None else Bands.from_json(state.bands)
+    net = build_network(config, taxonomy, runtime, bands)
+    task = build_task(config, taxonomy, net, bands)
     name = network or next(iter(build_method(config, task, net).eval_nets(net)))
     load_strictly(net, checkpoint.load_network(folder, name), str(folder))
     return Restored(config, net.eval(), task, folder, state, _prepared(state, config))

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from unimatch.codecs.bands import Bands
 from unimatch.engine import checkpoint
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_folder import refuse_changes
@@ -50,6 +51,7 @@ def resume_from(
 
 def _check_same(saved: checkpoint.TrainerState, now: checkpoint.TrainerState, folder: Path) -> None:
     checkpoint.check_taxonomy(saved, now.taxonomy, folder)
+    checkpoint.check_bands(saved, None if now.bands is None else Bands.from_json(now.bands), folder)
     for name, value in now.splits.items():
         if name != "val" and saved.splits.get(name) != value:
             raise UserError(

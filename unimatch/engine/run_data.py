@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from unimatch import shipped
+from unimatch.codecs.bands import Bands
 from unimatch.engine.run_config import CacheConfig, RunConfig
 from unimatch.errors import DataError, UserError
 from unimatch.methods.base import Method
@@ -58,6 +59,12 @@ class RunData:
 
     shards: ShardSet
     selections: dict[str, Selection]
+
+    @property
+    def bands(self) -> Bands | None:
+        """What the channels of the images are, with the statistics of the subsets that labelled samples are
+        of; None: ordinary pictures."""
+        return self.shards.bands(self.selections["labeled"].rows)
 
 
 def open_data(config: RunConfig) -> RunData:

@@ -49,6 +49,7 @@ def start_banner(
         "samples": "\n".join(
             f"{len(s.rows)} {name}: {s.name} (hash {s.hash})" for name, s in data.selections.items()
         ),
+        **({} if trainer.task.bands is None else {"images": trainer.task.bands.describe()}),
         "classes": f"{trainer.task.taxonomy.num_classes} (hash {trainer.task.taxonomy.hash})",
         "steps": f"{trainer.total_steps}, {trainer.steps_per_epoch} an epoch",
         "network": f"{encoder.name} stride {net.encoder.strides[-1]} + {config.model.head.name}, "
@@ -68,6 +69,8 @@ def start_banner(
         on_device = trainer.task.views_on_device(device != "cpu")
         maker = f"{device}, in batches" if on_device else "the data workers"
         rows["strong views"] = f"made by {maker}"
+        if trainer.task.bands is not None and not trainer.task.bands.is_rgb:
+            rows["strong views"] += "\nwithout hue, saturation and gray, which are of 8-bit RGB"
     if last is not None:
         rows["resumed"] = f"after step {trainer.state.step}"
     return "\n".join(

@@ -229,14 +229,16 @@ def contact_sheet(shards: ShardSet, count: int = 24, seed: int = 0) -> np.ndarra
         [decode_image(data, record.where) for data in (record.image, record.second) if data is not None]
         for record in records
     ]
+    bands = shards.bands()
+    show = as_rgb if bands is None else bands.picture
     dates = max(map(len, shown))
-    clear = 0 if dates == 2 or shown[0][0].dtype == np.uint16 else None
+    clear = 0 if dates == 2 or (bands is None and shown[0][0].dtype == np.uint16) else None
     across = 8 // (dates + 1)
     side = tile_side(across * (dates + 1))
     names, colors = shards.taxonomy.names, shards.taxonomy.colors
     samples = []
     for record, images in zip(records, shown, strict=True):
-        tiles = [scaled(as_rgb(image), side) for image in images]
+        tiles = [scaled(show(image), side) for image in images]
         height, width = tiles[-1].shape[:2]
         if record.label is None:
             tiles.append(notice("no mask", height, width))

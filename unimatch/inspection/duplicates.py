@@ -26,17 +26,18 @@ MAX_DISTANCE = 8
 def fingerprint(image: np.ndarray) -> tuple[int, int]:
     """(64 bits of a digest of the pixels, 64 bits that change little when the image does).
 
-    uint8 [H, W, 3] or uint16 [H, W]. 0 means that nothing is to be compared: the digest of an image of one
-    colour, and the second number of a nearly flat one. The second is a difference hash: whether brightness
-    rises from each of 8 x 8 places to its right neighbour, in a thumbnail (N. Krawetz, Kind of like that,
-    2013).
+    uint8 [H, W, 3], uint16 [H, W], or [H, W, C] of bands. 0 means that nothing is to be compared: the digest
+    of an image of one colour, and the second number of a nearly flat one. The second is a difference hash:
+    whether brightness rises from each of 8 x 8 places to its right neighbour, in a thumbnail (N. Krawetz,
+    Kind of like that, 2013).
     """
     if image.min() == image.max():
         return 0, 0
     content = hashlib.blake2b(image.tobytes(), digest_size=8, salt=str(image.shape).encode()[:16])
-    thumbnail = cv2.resize(image, (9, 8), interpolation=cv2.INTER_AREA)
-    if thumbnail.ndim == 3:
-        thumbnail = cv2.cvtColor(thumbnail, cv2.COLOR_RGB2GRAY)
+    is_rgb = image.shape[2:] == (3,) and image.dtype == np.uint8
+    planes = [image] if is_rgb or image.ndim == 2 else cv2.split(image)
+    small = [cv2.resize(plane, (9, 8), interpolation=cv2.INTER_AREA) for plane in planes]
+    thumbnail = cv2.cvtColor(small[0], cv2.COLOR_RGB2GRAY) if is_rgb else np.mean(small, axis=0)
     levels = thumbnail.astype(np.float64) / np.iinfo(image.dtype).max * 255
     if levels.max() - levels.min() < FLAT:
         return int.from_bytes(content.digest(), "little"), 0

@@ -6,13 +6,14 @@ have the same attributes.
 
 import difflib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import timm
 import torch
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from unimatch.errors import ConfigError, UserError
@@ -49,7 +50,8 @@ class EncoderConfig:
     A vision transformer's is its patch."""
 
     in_channels: int = 3
-    """Channels of the image. A pretrained first layer is summed for 1 and repeated for more than 3."""
+    """Channels of the image. A pretrained first layer is adapted by timm's rule: summed for 1, repeated (and
+    divided by as much) for more than 3, so a fourth band begins with the weights of the first."""
 
     freeze: bool = False
     """Keep the first weights: features without a graph, in eval mode; the head alone is trained."""
@@ -165,7 +167,8 @@ def _built(config: EncoderConfig, levels: int) -> Encoder:
     source = weight_files.read_encoder_weights(config.weights, config.name)
     if source.names == "ours":
         encoder = TimmEncoder(timm.create_model(config.name, **options), config.in_channels, source.report)
-        weight_files.load_strictly(encoder, source.state, source.report)
+        state = _first_layer(source.state, encoder.state_dict(), config.in_channels)
+        weight_files.load_strictly(encoder, state, source.report)
         return encoder
     # timm loads into the classification model before it cuts the features out, and adapts the first layer.
     overlay = {"state_dict": dict(source.state)}
@@ -259,6 +262,27 @@ def _probe(config: EncoderConfig, levels: int) -> tuple[int, ...]:
         if len(found) != 4 or any(abs(a - b) >= 1 for a, b in zip(found, exact, strict=True)):
             raise UserError(f"{refusal}: a feature has the shape {found}; {advice}")
     return taken
+
+
+def _first_layer(
+    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], channels: int
+) -> dict[str, Tensor]:
+    """`state` with its convolution of 3 channels, where `wanted` has another number, adapted by timm's rule:
+    summed for 1 channel; for others repeated, and divided so that equal channels give what they gave.
+    """
+
+    def fits(value: Tensor, target: Tensor | None) -> bool:
+        return (
+            target is not None
+            and value.ndim == target.ndim == 4
+            and value.shape[1] == 3
+            and target.shape == (len(value), channels, *value.shape[2:])
+        )
+
+    return {
+        key: adapt_input_conv(channels, value) if channels != 3 and fits(value, wanted.get(key)) else value
+        for key, value in state.items()
+    }
 
 
 @contextmanager

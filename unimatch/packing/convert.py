@@ -10,13 +10,17 @@ import numpy as np
 
 from unimatch.annotations import labelme
 from unimatch.codecs import scans, volumes
+from unimatch.codecs.bands import Bands
 from unimatch.codecs.encode import Encoded, ImageRules, LabelFormat, downscaled, pack_image, png
 from unimatch.codecs.opening import UNREADABLE
 from unimatch.codecs.scans import ScanRules
+from unimatch.packing.band_settings import RASTER_KINDS
 from unimatch.packing.findings import Note, Problem
 from unimatch.packing.labels import Label, LabelRules, Turned, read_label
 from unimatch.packing.layout import Job
 from unimatch.packing.pack import NewSample, Outcome, labeled_sample
+from unimatch.packing.rasters import CLIPPED_NOTE, EMPTY_NOTE, MISSING_NOTE, pack_bands, read_raster_label
+from unimatch.taxonomy import IGNORE_INDEX
 
 DROPPED = "{{files}} files have {}, of which only the first picture in RGB was taken: {{examples}}"
 
@@ -32,6 +36,7 @@ class Rules:
     scans: ScanRules | None
     label_format: LabelFormat
     num_classes: int
+    bands: Bands | None = None  # of rasters; None: ordinary pictures
 
 
 def convert(job: Job, rules: Rules) -> Outcome:
@@ -62,7 +67,11 @@ def convert(job: Job, rules: Rules) -> Outcome:
         label = attempt(
             "label",
             job.label or (job.parts[0][1] if job.parts else None) or job.annotations or job.image,
-            lambda: read_label(job, rules.labels, rules.images.downscale, size, turned),
+            lambda: (
+                read_raster_label(job, rules.labels)
+                if rules.bands is not None and rules.labels.kind in RASTER_KINDS
+                else read_label(job, rules.labels, rules.images.downscale, size, turned)
+            ),
         )
         problems += label.problems if label else []
     if image is not None:
@@ -70,6 +79,12 @@ def convert(job: Job, rules: Rules) -> Outcome:
     if problems or image is None:
         return Outcome(None, tuple(replace(problem, image=job.image) for problem in problems))
     ids = label.ids if label else None
+    missing = without_data(image, second)
+    if missing is not None:
+        if missing.all():
+            return Outcome(None, notes=(Note(EMPTY_NOTE, job.key),))
+        if ids is not None:
+            ids[missing] = IGNORE_INDEX
     return Outcome(
         make_sample(job, image, second, ids, rules),
         note=image.note or (second and second.note),
@@ -92,11 +107,21 @@ def mismatches(job: Job, image: Encoded, second: Encoded | None, label: Label | 
     return found
 
 
+def without_data(image: Encoded, second: Encoded | None) -> np.ndarray | None:
+    """bool [H, W]: pixels that hold no data, at any date; None: there are none."""
+    masks = [one.missing for one in (image, second) if one is not None and one.missing is not None]
+    return np.logical_or.reduce(masks) if masks else None
+
+
 def facts(job: Job, image: Encoded, second: Encoded | None, label: Label | None) -> Iterator[Note]:
     """What is told of a sample that is packed."""
     for name, one in ((job.image, image), (job.second, second)):
         if name and one and one.dropped:
             yield Note(DROPPED.format(one.dropped), name)
+        if name and one and one.clipped:
+            yield Note(CLIPPED_NOTE, name, one.clipped)
+        if name and one and one.missing is not None:
+            yield Note(MISSING_NOTE, name, int(one.missing.sum()))
     yield from label.notes if label else []
 
 
@@ -114,15 +139,20 @@ def make_sample(
     data, ext, (height, width) = image[:3]
     later = second and second.data
     if label is None:
-        return NewSample(job.key, data, ext, None, width, height, None, second=later)
-    return labeled_sample(
-        job.key, data, ext, label, rules.num_classes, label_format=rules.label_format, second=later
-    )
+        made = NewSample(job.key, data, ext, None, width, height, None, second=later)
+    else:
+        form = rules.label_format
+        made = labeled_sample(job.key, data, ext, label, rules.num_classes, label_format=form, second=later)
+    if image.sums is None:
+        return made
+    return replace(made, band_sums=image.sums if second is None else image.sums + second.sums)
 
 
 def read_image(job: Job, name: str, whole: Rules) -> Encoded:
     """The image as it is stored. DataError and others of UNREADABLE; FileNotFoundError: no such file."""
     rules = whole.images
+    if whole.bands is not None:
+        return pack_bands(job, name, whole.bands)
     if name.lower().endswith(".json"):
         return pack_image(labelme.embedded_image((job.source / name).read_bytes(), name), name, rules)
     if job.scan is not None:

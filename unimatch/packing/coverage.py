@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from unimatch.codecs.bands import Bands
 from unimatch.errors import summary
 from unimatch.shardset.index import Shard
 
 FEW = 2  # classes: where more are absent, the images are few rather than a setting wrong
+FLAT = 1.0  # stored levels: a band that deviates less from its mean holds little but rounding
 MUCH = 0.01  # of the pixels: where more are not labelled, that may be where a class went
 
 
@@ -45,4 +47,21 @@ def coverage(names: Sequence[str], shards: Mapping[str, Sequence[Shard]]) -> lis
         text = missing_classes(names, subset, pixels, area - int(pixels.sum()))
         if text:
             found.append(text)
+    return found
+
+
+def flat_bands(bands: Bands | None, shards: Mapping[str, Sequence[Shard]]) -> list[str]:
+    """A warning for each subset of which a band has one value everywhere."""
+    found = []
+    for subset, mine in shards.items():
+        sums = [shard.band_sums for shard in mine if shard.band_sums is not None]
+        if bands is None or not sums:
+            continue
+        deviations = bands.measured(np.sum(sums, axis=0)).std
+        flat = [band for band, std in zip(bands.order, deviations, strict=True) if std * bands.white < FLAT]
+        if flat:
+            found.append(
+                f"{subset}: the bands {flat} hardly vary once they are scaled: is the scaling right "
+                f"({[list(pair) for pair in bands.ranges]} became 0 and the largest value)?"
+            )
     return found

@@ -12,15 +12,16 @@ from pathlib import Path
 from unimatch.annotations.labels import LabelClasses
 from unimatch.codecs.encode import ImageRules
 from unimatch.errors import DataError
-from unimatch.packing.classes import packed, read_classes
+from unimatch.packing.classes import Pairs, packed, read_classes
 from unimatch.packing.convert import Rules, convert
 from unimatch.packing.labels import BINARY, LabelRules
 from unimatch.packing.layout import find_layout
 from unimatch.packing.leftovers import leftovers
 from unimatch.packing.pack import Packed, write_set
+from unimatch.packing.rasters import set_bands
 from unimatch.packing.recipe import Recipe
 from unimatch.packing.unknown_values import check_tolerance
-from unimatch.taxonomy import IGNORE_INDEX, default_colors
+from unimatch.taxonomy import IGNORE_INDEX, Taxonomy, default_colors
 
 
 def pack(
@@ -43,30 +44,16 @@ def pack(
         if kind == "class_masks":
             kind, known = "ids", BINARY
         check_tolerance(recipe.label_tolerance, kind, known)
-    unannotated = IGNORE_INDEX
-    if recipe.segments is not None and recipe.segments.unannotated == "other":
-        assert recipe.segments.other is not None
-        unannotated = taxonomy.names.index(recipe.segments.other)
-    made_up = taxonomy.colors == default_colors(taxonomy.num_classes)
+    layout = find_layout(recipe, taxonomy.names, source)
+    bands, told = set_bands(layout)
     rules = Rules(
         ImageRules(recipe.downscale, recipe.png, recipe.fast_decode, trust_images, recipe.drop_extra),
-        LabelRules(
-            recipe.label_kind,
-            pairs,
-            unannotated,
-            recipe.label_tolerance,
-            recipe.labels_drawn_on,
-            recipe.drop_extra,
-            () if made_up else tuple(map(packed, taxonomy.colors)),
-            LabelClasses.of(recipe.segments, taxonomy.names) if recipe.segments else LabelClasses(()),
-            recipe.scans,
-            recipe.segments is not None and recipe.segments.overlap == "later",
-        ),
+        label_rules(recipe, taxonomy, pairs),
         recipe.scans,
         recipe.label_format,
         taxonomy.num_classes,
+        bands,
     )
-    layout = find_layout(recipe, taxonomy.names, source)
     return write_set(
         out,
         taxonomy,
@@ -78,7 +65,29 @@ def pack(
         overwrite=overwrite,
         source_name=str(source),
         problems=layout.problems,
-        told=leftovers(layout),
+        told=[*leftovers(layout), *told],
         skip_bad=recipe.skip_bad,
         one_palette=recipe.label_kind == "ids" and not recipe.palettes_may_differ,
+        bands=bands,
+    )
+
+
+def label_rules(recipe: Recipe, taxonomy: Taxonomy, pairs: Pairs) -> LabelRules:
+    """How the recipe's labels are read; `pairs` as `read_classes` gives them."""
+    unannotated = IGNORE_INDEX
+    if recipe.segments is not None and recipe.segments.unannotated == "other":
+        assert recipe.segments.other is not None
+        unannotated = taxonomy.names.index(recipe.segments.other)
+    made_up = taxonomy.colors == default_colors(taxonomy.num_classes)
+    return LabelRules(
+        recipe.label_kind,
+        pairs,
+        unannotated,
+        recipe.label_tolerance,
+        recipe.labels_drawn_on,
+        recipe.drop_extra,
+        () if made_up else tuple(map(packed, taxonomy.colors)),
+        LabelClasses.of(recipe.segments, taxonomy.names) if recipe.segments else LabelClasses(()),
+        recipe.scans,
+        recipe.segments is not None and recipe.segments.overlap == "later",
     )

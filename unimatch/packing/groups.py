@@ -15,7 +15,8 @@ from unimatch.packing.published import KeyMatcher
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.key_list import read_lines
 
-VOLUME, FOLDER = "volume", "folder"
+VOLUME, FOLDER, SCENE, NONE = "volume", "folder", "scene", "none"
+TILE = re.compile(r"(?P<scene>.+)/\d{5,}_\d{5,}")  # the key of a tile, see packing.survey
 FOLD_TAG = 0xF01D
 ASSIGNMENT = re.compile(r"(?P<image>.+?)\s*[,;\t]\s*(?P<group>[^,;\t]+)|(?P<words>.+)\s+(?P<last>\S+)")
 
@@ -29,12 +30,15 @@ def volume_of(key: str) -> str | None:
 def groups_by(shards: ShardSet, rule: str) -> np.ndarray:
     """int64 [samples]: the group of each sample, -1 for one that has none.
 
-    rule: "volume", "folder", or a regular expression that is searched in the image's path without its
-    extension; its first group, or all of what it finds, names the group.
+    rule: "volume", "folder", "scene" (of tiles), or a regular expression that is searched in the image's path
+    without its extension; its first group, or all of what it finds, names the group.
     """
     keys = shards.keys(np.arange(len(shards)))
     if rule == VOLUME:
         return numbered([volume_of(key) for key in keys])
+    if rule == SCENE:
+        tiles = [TILE.fullmatch(key) for key in keys]
+        return numbered([tile and tile["scene"] for tile in tiles])
     if rule == FOLDER:
         return numbered([key.rpartition("/")[0] for key in keys])
     try:
@@ -43,6 +47,11 @@ def groups_by(shards: ShardSet, rule: str) -> np.ndarray:
         raise ConfigError(f"group-by {rule!r} is no regular expression: {error}") from error
     found = [pattern.search(unquote(key)) for key in keys]
     return numbered([match and (match[1] if pattern.groups else match[0]) for match in found])
+
+
+def default_rule(shards: ShardSet) -> str:
+    """What stays together where nothing is said: the tiles of a scene, in a set that was cut from scenes."""
+    return SCENE if shards.info["created"].get("tiles") else NONE
 
 
 def groups_of_file(shards: ShardSet, path: Path, subset: str) -> np.ndarray:

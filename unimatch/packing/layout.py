@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from zlib import crc32
 
 from unimatch import keyed
 from unimatch.annotations.names import composed
 from unimatch.codecs import scans
+from unimatch.codecs.part import Rect
 from unimatch.codecs.volumes import h5_member, num_slices
 from unimatch.errors import DataError
 from unimatch.packing.annotated import Annotated, stray_masks
+from unimatch.packing.band_settings import RASTER_KINDS
 from unimatch.packing.findings import Problem
 from unimatch.packing.globs import Walk, alternatives, is_open, name_pattern, on_disk
 from unimatch.packing.lists import pick
 from unimatch.packing.names import Ambiguous, Found, is_there
 from unimatch.packing.recipe import Recipe, SubsetSource
+from unimatch.packing.survey import BadRaster, Survey
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Job:
     annotations: str | None = None
     parts: tuple[tuple[int, str], ...] = ()  # (class id, its mask file) of one mask a class
     scan: str | None = None  # of a slice of a scan: the glob of the file's name, or of those in the folder
+    window: Rect | None = None  # of a raster of bands: the pixels of this sample
 
     @property
     def member(self) -> str | None:
@@ -67,11 +71,13 @@ class Layout:
     recomposed: list[str] = field(default_factory=list)  # found in another Unicode form than the image's
     # The images that use a label file, a second image or a picture of an annotation file: (what, its path).
     users: dict[tuple[str, str], list[Found]] = field(default_factory=dict)
+    rasters: Survey | None = None  # of a recipe with `bands`
 
 
 def find_layout(recipe: Recipe, classes: tuple[str, ...], source: Path) -> Layout:
     """The jobs of each subset in packing order, and what is wrong with the layout. Reads no image."""
     layout = Layout(recipe, source, Walk(source), Annotated(source, recipe, classes))
+    layout.rasters = Survey(source, recipe.bands, recipe.tiles) if recipe.bands else None
     choose_images(layout)
     if recipe.scans is None and (told := scans_without_rules(layout)):
         layout.problems.append(told)
@@ -98,6 +104,7 @@ def find_layout(recipe: Recipe, classes: tuple[str, ...], source: Path) -> Layou
                 drawn = layout.annotated.of(where) is not None
                 kind = "bad or missing annotation" if drawn else "unreadable image"
                 kind = "several labels" if isinstance(error, Ambiguous) else kind
+                kind = error.kind if isinstance(error, BadRaster) else kind
                 layout.problems.append(Problem(kind, str(error), image.path))
         layout.jobs[subset] = [job for place in order for job in groups[place]]
     layout.problems += stray_masks(layout.walk, recipe, classes, layout.matched)
@@ -150,6 +157,12 @@ def image_jobs(layout: Layout, key: str, image: Found, where: SubsetSource) -> I
         if used is not None:
             layout.recomposed += [used] if template and used not in image.paths(template) else []
             layout.users.setdefault((what, used), []).append(image)
+    job = Job(source, key, path, label, second, drawing=drawing, parts=parts)
+    if drawing is not None:
+        job = replace(job, annotations=where.annotations)
+    if layout.rasters is not None:
+        yield from tiles(layout, layout.rasters, job)
+        return
     rules = layout.recipe.scans
     files = None if rules is None else PurePosixPath(where.images).name
     if rules is not None and files is not None:
@@ -160,11 +173,17 @@ def image_jobs(layout: Layout, key: str, image: Found, where: SubsetSource) -> I
     else:
         depth = None if member is None else num_slices(source, path)
     if depth is None:
-        told = where.annotations if drawing is not None else None
-        yield Job(source, key, path, label, second, None, drawing, told, parts)
+        yield job
         return
     for index in range(depth):
         yield Job(source, f"{key}/{index:03d}", path, label, second, index, scan=files)
+
+
+def tiles(layout: Layout, rasters: Survey, job: Job) -> Iterator[Job]:
+    """The jobs of a raster of bands: one, or one a tile."""
+    label = job.label if layout.recipe.label_kind in RASTER_KINDS else None
+    for end, rect in rasters.cut(job.image, {"label": label, "second image": job.second}):
+        yield replace(job, key=f"{job.key}{end}", window=rect)
 
 
 def shared(layout: Layout) -> Iterator[Problem]:

@@ -18,10 +18,11 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from unimatch.codecs.bands import Bands
 from unimatch.codecs.encode import LabelFormat, encode_label
 from unimatch.errors import DataError
 from unimatch.packing import resume
-from unimatch.packing.coverage import coverage
+from unimatch.packing.coverage import coverage, flat_bands
 from unimatch.packing.findings import Findings, Note, PaletteCheck, Problem, palette_pairs
 from unimatch.packing.pool import ordered
 from unimatch.packing.resume import Job
@@ -50,11 +51,14 @@ class NewSample:
     class_counts: np.ndarray | None  # int64 [num_classes]; None: mask-free
     second: bytes | None = None  # the later image of a pair
     label_ext: str = "npy.zst"
+    band_sums: np.ndarray | None = None  # float64 [3, C], see bands.sums_of; None: an ordinary picture
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: a sample, or problems; `note` says why an image was encoded anew."""
+    """What became of a job: a sample, or problems, or neither where there is nothing to see; `note` says why
+    an image was encoded anew.
+    """
 
     sample: NewSample | None
     problems: tuple[Problem, ...] = ()
@@ -71,7 +75,7 @@ class Packed:
     notes: dict[str, int]
     kept: int  # samples in shards that an interrupted run had finished
     told: tuple[str, ...] = ()  # sentences: what was read otherwise than it lies there, or left out
-    warnings: tuple[str, ...] = ()  # sentences: classes without a pixel
+    warnings: tuple[str, ...] = ()  # sentences: classes without a pixel, bands of one value
 
     @property
     def num_samples(self) -> int:
@@ -146,6 +150,7 @@ def write_set(
     told: Sequence[str] = (),
     skip_bad: int = 0,
     one_palette: bool = False,
+    bands: Bands | None = None,
 ) -> Packed:
     """Convert the jobs of each subset, write their samples in order, then the index; `out` appears whole.
 
@@ -176,19 +181,20 @@ def write_set(
             tqdm(total=total, initial=total - len(todo), unit="image", desc="packing", disable=None) as bar,
         ):
             for name, mine in jobs.items():
-                writer = ShardWriter(
-                    root, name, max_bytes=shard_bytes, kept=[each.shard for each in kept[name]]
-                )
+                shards = [each.shard for each in kept[name]]
+                writer = ShardWriter(root, name, max_bytes=shard_bytes, kept=shards)
                 stream = _counted(islice(outcomes, len(mine) - done[name]), bar)
                 notes.update(_write_subset(writer, stream, settings, tally))
                 writers.append(writer)
         if tally.hopeless:
             raise DataError(report(tally.all(), source_name, root, total))
         sentences = (*told, *tally.found.sentences())
-        finish_set(root, taxonomy, {**created, **({"notes": sentences} if sentences else {})}, writers)
-    counts = {writer.subset: _counts(writer.shards) for writer in writers}
-    missing = coverage(taxonomy.names, {writer.subset: writer.shards for writer in writers})
-    return Packed(counts, dict(sorted(notes.items())), num_kept, sentences, tuple(missing))
+        told_too = {"notes": sentences} if sentences else {}
+        finish_set(root, taxonomy, {**created, **told_too}, writers, bands)
+    written = {writer.subset: writer.shards for writer in writers}
+    counts = {subset: _counts(shards) for subset, shards in written.items()}
+    doubts = [*coverage(taxonomy.names, written), *flat_bands(bands, written)]
+    return Packed(counts, dict(sorted(notes.items())), num_kept, sentences, tuple(doubts))
 
 
 def _tell_kept(root: Path, kept: Mapping[str, Sequence[resume.Kept]]) -> int:
@@ -230,9 +236,9 @@ def _write_subset(
                     finish([*stamps, stamp], len(stamps))
                     all_notes += notes
                     stamps, notes, found = [], Counter(), Findings()
-                notes.update([outcome.note] if outcome.note else [])
-                found.collect(outcome.notes, outcome.palette)
-                tally.collect(outcome)
+            notes.update([outcome.note] if outcome.note else [])
+            found.collect(outcome.notes, outcome.palette)
+            tally.collect(outcome)
             stamps.append(stamp)
         finished = len(writer.shards)
     if len(writer.shards) > finished and not tally.hopeless:

@@ -13,6 +13,7 @@ from unimatch.codecs.nifti import check_axcodes
 from unimatch.codecs.scans import ScanRules
 from unimatch.codecs.volumes import h5_member
 from unimatch.errors import ConfigError
+from unimatch.packing.band_settings import ALL_OF, Scaling, Tiles, check_bands
 
 PLACEHOLDER = re.compile(r"\{[^}]*\}")
 PLACEHOLDERS = ("{stem}", "{file}", "{dir}", "{parent}", "{name}")
@@ -46,6 +47,8 @@ CAME_LATER = (
     "drop_extra",
     "skip_bad",
     "axcodes",
+    "bands",
+    *ALL_OF,
 )
 
 
@@ -144,10 +147,18 @@ class Recipe:
     # How the slices of HDF5 volumes lie, see codecs.nifti: predict turns NIfTI files alike. None: not known.
     axcodes: str | None = None
     skip_bad: int = 0  # at most so many images that have something wrong are left out; more are an error
+    # Images are rasters (GeoTIFF and others that GDAL reads): these of their bands, from 1, are the channels.
+    bands: tuple[int, ...] = ()
+    scaling: Scaling | None = None  # of their numbers; none: they are stored as they are
+    depth: Literal[8, 16] = 8  # bits a channel that are stored; 16 take about three times the room
+    show: tuple[int, ...] = ()  # three of `bands` that pictures show as red, green and blue; empty: the first
+    nodata: float | None = None  # a number that means that nothing was measured, beside what the files say
+    tiles: Tiles | None = None  # scenes are cut into these; none: an image is one sample
 
     def __post_init__(self) -> None:
         self._check_subsets()
         self._check_classes()
+        check_bands(self)
         self._check_scans()
         if self.fast_decode and self.png == "webp":
             raise ConfigError("fast_decode stores PNG as TIFF; leave png at keep, or take jpeg")

@@ -175,6 +175,7 @@ def note(root: Path, shard: Shard, made: Made) -> None:
         "made_from": made.origin,
         "jobs": made.jobs,
         "class_pixels": pixels,
+        "band_sums": None if shard.band_sums is None else shard.band_sums.tolist(),
         "notes": made.notes,
         "found": made.found.to_json(),
     }
@@ -207,9 +208,10 @@ def _valid(root: Path, subset: str, jobs: Sequence[Job], settings: str) -> Itera
                 pixels = None if told["class_pixels"] is None else np.array(told["class_pixels"], np.int64)
                 if (shard.sha256, len(shard.samples)) != (told["sha256"], told["samples"]):
                     return
+                sums = None if told["band_sums"] is None else np.array(told["band_sums"])
                 found = Findings.from_json(told["found"])
                 made = Made(told["made_from"], told["jobs"], dict(told["notes"]), found)
-                yield Kept(replace(shard, class_pixels=pixels), made)
+                yield Kept(replace(shard, class_pixels=pixels, band_sums=sums), made)
             except (OSError, ValueError, KeyError, TypeError):  # DataError is a ValueError
                 return
             start, number = start + made.jobs, number + 1

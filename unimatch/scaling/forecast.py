@@ -66,9 +66,10 @@ class Forecast:
 def forecast(config: RunConfig, devices: int, device_bytes: float) -> Forecast:
     """UserError where the run itself would end with one."""
     shards = open_shards(config.data.shards, config.data.cache)
-    recompute, dates = config.activation_checkpointing, task_class(config).dates
+    bands = shards.bands()
+    recompute, dates = config.activation_checkpointing, task_class(config, bands).dates
     net = shape_only(config.model, shards.taxonomy.num_classes, recompute, dates)
-    task = build_task(config, shards.taxonomy, net)
+    task = build_task(config, shards.taxonomy, net, bands)
     method = build_method(config, task, net)
     views, paired = method.views, method.views.unlabeled
     samples = training_samples(config, shards)

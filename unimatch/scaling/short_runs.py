@@ -133,9 +133,10 @@ def time_messages(count: int, timeout_s: float) -> list[Exchange]:
 
 def work_of(config: RunConfig) -> Work:
     """Parameters, norms and passes of the run; its times are still to be measured."""
-    taxonomy = open_shards(config.data.shards, config.data.cache).taxonomy
-    net = shape_only(config.model, taxonomy.num_classes, dates=task_class(config).dates)
-    task = build_task(config, taxonomy, net)
+    shards = open_shards(config.data.shards, config.data.cache)
+    bands = shards.bands()
+    net = shape_only(config.model, shards.taxonomy.num_classes, dates=task_class(config, bands).dates)
+    task = build_task(config, shards.taxonomy, net, bands)
     method = build_method(config, task, net)
     size = sum(p.numel() for p in net.parameters()) * FP32
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from unimatch.codecs.bands import Bands
 from unimatch.errors import DataError, summary
 from unimatch.shardset import index as shard_index
 from unimatch.shardset.cache import Cache, RemoteFile
@@ -131,6 +132,14 @@ class ShardSet:
         """int64 [num_classes] over a subset, or None where they were not counted."""
         counts = self.info["subsets"][subset]["class_pixels"]
         return None if counts is None else np.asarray(counts, np.int64)
+
+    def bands(self, rows: np.ndarray | None = None) -> Bands | None:
+        """What the channels of the images are, with mean and deviation over the subsets in which `rows` lie
+        (None: all); None where images are ordinary pictures.
+        """
+        numbers = range(len(self.shard_names)) if rows is None else np.unique(self.index["shard"][rows])
+        subsets = dict.fromkeys(self.info["shards"][number]["subset"] for number in numbers)
+        return shard_index.bands_of(self.info, list(subsets))
 
     def rows(self, spec: str | Path) -> np.ndarray:
         """int64, increasing: the rows of a subset, of several (joined by "+"), or of the keys in a text file

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from unimatch.codecs.bands import Bands
 from unimatch.durable import replace_file
 from unimatch.errors import DataError, summary
 from unimatch.shardset.names import SHARD_NAME
@@ -61,6 +62,7 @@ class Shard:
     sha256: str
     samples: Sequence[Sample]
     class_pixels: np.ndarray | None = None  # int64 [num_classes] of its masks; None: no mask, or not counted
+    band_sums: np.ndarray | None = None  # float64 [3, C] of its images, see bands.sums_of; None: no bands
 
 
 def local_folder(root: str | Path) -> Path:
@@ -135,6 +137,7 @@ def write(
     taxonomy: Taxonomy,
     created: Mapping[str, Any],
     shards: Sequence[Shard],
+    bands: Bands | None = None,
 ) -> None:
     """Write index.npy, then index.json; the set is complete when index.json is there."""
     rows = rows_of(shards)
@@ -142,12 +145,13 @@ def write(
     np.lib.format.write_array(buffer, rows, allow_pickle=False)
     array = buffer.getvalue()
     names = dict.fromkeys(shard.subset for shard in shards)
-    subsets = {name: _describe([shard for shard in shards if shard.subset == name]) for name in names}
+    subsets = {name: _describe([s for s in shards if s.subset == name], bands) for name in names}
     info = {
         "format": FORMAT,
         "version": VERSION,
         "taxonomy": taxonomy.to_json(),
         "created": dict(created),
+        **({"bands": bands.to_json()} if bands is not None else {}),
         "subsets": subsets,
         "index": {
             "file": INDEX_NPY,
@@ -173,8 +177,14 @@ def write(
         raise DataError(f"cannot write the index of {root}: {error.strerror}") from error
 
 
-def _describe(shards: Sequence[Shard]) -> dict[str, Any]:
+def _describe(shards: Sequence[Shard], bands: Bands | None) -> dict[str, Any]:
     """The entry of a subset; class pixels only if every shard with a mask has them."""
+    sums = [shard.band_sums for shard in shards if shard.band_sums is not None]
+    measured = {}
+    if bands is not None and sums:
+        total = np.sum(sums, axis=0)
+        found = bands.measured(total)
+        measured["bands"] = {"pixels": int(total[0].max()), "mean": list(found.mean), "std": list(found.std)}
     labeled = [sum(sample.label_size > 0 for sample in shard.samples) for shard in shards]
     pixels = [shard.class_pixels for shard, count in zip(shards, labeled, strict=True) if count]
     counted = [found for found in pixels if found is not None]
@@ -182,7 +192,24 @@ def _describe(shards: Sequence[Shard]) -> dict[str, Any]:
         "samples": sum(len(shard.samples) for shard in shards),
         "labeled": sum(labeled),
         "class_pixels": np.sum(counted, axis=0).tolist() if counted and len(counted) == len(pixels) else None,
+        **measured,
     }
+
+
+def bands_of(info: Mapping[str, Any], subsets: Sequence[str]) -> Bands | None:
+    """What the channels of a set's images are, with the statistics of some subsets together; None: images
+    are ordinary pictures.
+    """
+    if "bands" not in info:
+        return None
+    bands = Bands.from_json(info["bands"])
+    total = np.zeros((3, len(bands.order)))
+    for name in subsets:
+        found = info["subsets"][name].get("bands", {"pixels": 0})
+        if found["pixels"]:
+            mean, std = (np.asarray(found[each]) * bands.white for each in ("mean", "std"))
+            total += found["pixels"] * np.stack([np.ones_like(mean), mean, std**2 + mean**2])
+    return bands.measured(total)
 
 
 def read(root: Path) -> tuple[dict[str, Any], np.ndarray]:
@@ -253,6 +280,7 @@ def parse(text: bytes, where: str) -> dict[str, Any]:
         )
     try:
         Taxonomy.from_json(info["taxonomy"])
+        bands_of(info, list(info["subsets"]))
         for shard in info["shards"]:
             name, size, samples, subset = shard["name"], shard["bytes"], shard["samples"], shard["subset"]
             numbers = isinstance(size, int) and isinstance(samples, int)

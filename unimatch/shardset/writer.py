@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from unimatch.codecs.bands import Bands
 from unimatch.durable import sync
 from unimatch.errors import DataError, summary
 from unimatch.shardset import index as shard_index
@@ -47,6 +48,7 @@ class ShardWriter:
         self.shards: list[Shard] = list(kept)
         self._keys = {sample.key.decode() for shard in kept for sample in shard.samples}
         self._counts: list[np.ndarray | None] = []  # of each labelled sample of the open shard
+        self._band_sums: list[np.ndarray] = []  # of each sample of it that has bands
         self._samples: list[Sample] = []
         self._file: BinaryIO | None = None
         self._digest = hashlib.sha256()
@@ -94,20 +96,16 @@ class ShardWriter:
         *,
         label_ext: str = "npy.zst",
         second: bytes | None = None,
+        band_sums: np.ndarray | None = None,
     ) -> None:
         """Append a sample. `label`: class ids in a file of type `label_ext`, or None for a mask-free sample.
         `second`: the later image of a pair, of the same type and size as the first.
 
         `class_counts`: [num_classes] pixels of each class (ignored ones not counted); the subset's total goes
-        into the index if every labelled sample brings it. Bytes are stored as they are and not decoded here.
+        into the index if every labelled sample brings it. `band_sums`: [3, C], see bands.sums_of. Bytes are
+        stored as they are and not decoded here.
         """
-        problem = key_problem(key)
-        if problem or key in self._keys:
-            raise DataError(f"key {key!r} {problem or 'occurs twice'}")
-        if image_ext not in IMAGE_EXTENSIONS:
-            raise DataError(f"{key}: image type {image_ext!r}; allowed: {', '.join(IMAGE_EXTENSIONS)}")
-        if label_ext not in LABEL_EXTENSIONS:
-            raise DataError(f"{key}: label type {label_ext!r}; allowed: {', '.join(LABEL_EXTENSIONS)}")
+        self._check_names(key, image_ext, label_ext)
         for what, data in (("image", image), ("second image", second), ("label", label)):
             if data is not None and not data:
                 raise DataError(f"{key}: the {what} file is empty")
@@ -141,6 +139,17 @@ class ShardWriter:
         self._keys.add(key)
         if label is not None:
             self._counts.append(None if class_counts is None else np.asarray(class_counts, np.int64))
+        if band_sums is not None:
+            self._band_sums.append(band_sums)
+
+    def _check_names(self, key: str, image_ext: str, label_ext: str) -> None:
+        problem = key_problem(key)
+        if problem or key in self._keys:
+            raise DataError(f"key {key!r} {problem or 'occurs twice'}")
+        if image_ext not in IMAGE_EXTENSIONS:
+            raise DataError(f"{key}: image type {image_ext!r}; allowed: {', '.join(IMAGE_EXTENSIONS)}")
+        if label_ext not in LABEL_EXTENSIONS:
+            raise DataError(f"{key}: label type {label_ext!r}; allowed: {', '.join(LABEL_EXTENSIONS)}")
 
     def _write(self, header: bytes, data: bytes) -> int:
         """Append one member; the offset of its data."""
@@ -173,8 +182,9 @@ class ShardWriter:
         counts = [found for found in self._counts if found is not None]
         pixels = np.sum(counts, axis=0) if counts and len(counts) == len(self._counts) else None
         sha256 = self._digest.hexdigest()
-        self.shards.append(Shard(self._name, self.subset, end, sha256, self._samples, pixels))
-        self._file, self._samples, self._counts, self._offset = None, [], [], 0
+        sums = np.sum(self._band_sums, axis=0) if self._band_sums else None
+        self.shards.append(Shard(self._name, self.subset, end, sha256, self._samples, pixels, sums))
+        self._file, self._samples, self._counts, self._band_sums, self._offset = None, [], [], [], 0
         self._digest = hashlib.sha256()
 
 
@@ -190,11 +200,16 @@ def _tar_header(name: str, size: int) -> bytes:
 
 
 def finish_set(
-    root: str | Path, taxonomy: Taxonomy, created: Mapping[str, Any], writers: Iterable[ShardWriter]
+    root: str | Path,
+    taxonomy: Taxonomy,
+    created: Mapping[str, Any],
+    writers: Iterable[ShardWriter],
+    bands: Bands | None = None,
 ) -> None:
     """Make a set of what closed writers (one per subset, one folder) wrote: index.npy, then index.json.
 
     `created`: JSON-able settings of the recipe, without dates, so that the index is reproducible too.
+    `bands`: what the channels of its images are, where they are no ordinary pictures.
     DataError: a key in two subsets, no samples at all, or class counts of another number of classes.
     """
     writers = list(writers)
@@ -206,7 +221,7 @@ def finish_set(
                 f"subset {shard.subset}: class counts of shape {shard.class_pixels.shape} for "
                 f"{taxonomy.num_classes} classes"
             )
-    shard_index.write(local_folder(root), taxonomy, created, shards)
+    shard_index.write(local_folder(root), taxonomy, created, shards, bands)
 
 
 def index_tars(root: str | Path, taxonomy: Taxonomy, label_member: str | None = None) -> None:

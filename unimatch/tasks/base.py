@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unimatch.codecs.bands import Bands
 from unimatch.codecs.part import Part, Rect
 from unimatch.codecs.picture import as_rgb, overlay
 from unimatch.codecs.sheet import class_legend
@@ -45,8 +46,11 @@ class Task(ABC):
     units: ClassVar[Mapping[str, str]] = {}
     """The unit of each figure that is no fraction; all others are shown in percent."""
 
-    channels: ClassVar[int] = 3
+    channels: int = 3
     """Channels of the images, which the encoder must take."""
+
+    bands: Bands | None = None
+    """What the channels are, of images that are no ordinary pictures."""
 
     dates: ClassVar[int] = 1
     """Images a sample: 2 for pairs, which need a network for pairs."""
@@ -70,11 +74,13 @@ class Task(ABC):
     def blank(self, height: int, width: int) -> np.ndarray:
         """A black image, as `decode` gives it."""
         shape = (height, width, self.channels)
-        return np.zeros(shape if self.dates == 1 else (self.dates, *shape), np.uint8)
+        dtype = np.dtype(np.uint8) if self.bands is None else self.bands.dtype
+        return np.zeros(shape if self.dates == 1 else (self.dates, *shape), dtype)
 
     def show(self, image: np.ndarray) -> list[np.ndarray]:
         """uint8 [H, W, 3]: each date of an image as decoded, for people."""
-        return [as_rgb(date) for date in (image if self.dates > 1 else [image])]
+        shown = as_rgb if self.bands is None else self.bands.picture
+        return [shown(date) for date in (image if self.dates > 1 else [image])]
 
     def paint(self, picture: np.ndarray, label: np.ndarray, alpha: float = 0.5) -> np.ndarray:
         """uint8 [H, W, 3]: class ids [h, w] over a picture, stretched to its size if they have another."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from unimatch.codecs.bands import Bands
 from unimatch.data import images
 from unimatch.errors import ConfigError
 from unimatch.losses import LossConfig
@@ -38,14 +39,19 @@ class ChangeTask(PixelTask):
     decode = staticmethod(images.rgb_pair)
 
     def __init__(
-        self, config: ChangeTaskConfig, taxonomy: Taxonomy, mean: tuple[float, ...], std: tuple[float, ...]
+        self,
+        config: ChangeTaskConfig,
+        taxonomy: Taxonomy,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        bands: Bands | None = None,
     ) -> None:
         if taxonomy.num_classes != 2:
             raise ConfigError(
                 f"task change tells two classes apart, unchanged (0) and changed (1), but the shards have "
                 f"{taxonomy.num_classes}; pack the data with these two"
             )
-        super().__init__(config, taxonomy, mean, std)
+        super().__init__(config, taxonomy, mean, std, bands)
 
     def views_on_device(self, has_accelerator: bool) -> bool:
         return bool(self.config.views.on_device(has_accelerator))

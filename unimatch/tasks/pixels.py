@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from unimatch import losses
+from unimatch.codecs.bands import WIDTH_SHOWN, Bands
+from unimatch.data import images
 from unimatch.data.sample import Batch, Labeled, Partner, Unlabeled
 from unimatch.metrics import ConfusionMatrix, Metric
 from unimatch.mixing import swap_pairs
@@ -25,17 +27,29 @@ class PixelTask(Task):
 
     config: settings of a task, with `views.crop`, `loss` and `evaluate`.
     mean, std: of the encoder, for values in [0, 1], one number a channel.
+    bands: of a set of other images than ordinary pictures, whose own statistics then replace the encoder's.
     """
 
     def __init__(
-        self, config: Any, taxonomy: Taxonomy, mean: tuple[float, ...], std: tuple[float, ...]
+        self,
+        config: Any,
+        taxonomy: Taxonomy,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        bands: Bands | None = None,
     ) -> None:
         if isinstance(config.evaluate, EvaluateConfig):
             config.evaluate.windows(config.views.crop)  # or an error, before anything is trained
         self.config = config
         self.taxonomy = taxonomy
-        self.mean = 255.0 * torch.tensor(mean).view(-1, 1, 1)
-        self.std = 255.0 * torch.tensor(std).view(-1, 1, 1)
+        white = 255.0
+        if bands is not None:
+            self.bands, self.channels, white = bands, len(bands.order), float(bands.white)
+            mean, std = bands.mean, tuple(max(each, 1 / white) for each in bands.std)
+            decode = images.Channels(self.channels, bands.dtype.name, self.dates)
+            self.decode = decode  # type: ignore[method-assign]
+        self.mean = white * torch.tensor(mean).view(-1, 1, 1)
+        self.std = white * torch.tensor(std).view(-1, 1, 1)
         blur = config.views.blur
         self._blur_radius = blur_radius(blur.sigma[1]) if blur.p else 0
 
@@ -45,7 +59,7 @@ class PixelTask(Task):
         return [text] if text else []
 
     def normalize(self, image: Tensor) -> Tensor:
-        """float32 [B, ..., C, H, W]: uint8 [B, ..., H, W, C] minus the mean, over the deviation.
+        """float32 [B, ..., C, H, W]: integers [B, ..., H, W, C] minus the mean, over the deviation.
 
         Each image has the axes in memory that it came with (channels_last).
         """
@@ -146,7 +160,11 @@ class PixelTask(Task):
     @torch.no_grad()
     def pictures(self, net: nn.Module, batch: Batch) -> dict[str, np.ndarray]:
         """Contact sheets "labeled" and "unlabeled" of the first images of a batch, see Sheets."""
-        sheets = Sheets(self.mean, self.std, self.paint, self.legend())
+        if self.bands is None:
+            sheets = Sheets(self.mean, self.std, self.paint, self.legend())
+        else:  # normalised values, as Bands.picture shows them
+            grey = torch.tensor(127.5)
+            sheets = Sheets(grey, grey / WIDTH_SHOWN, self.paint, self.legend(), self.bands.show)
         found = {"labeled": sheets.labeled(net, batch.labeled)}
         if batch.unlabeled is not None:
             found["unlabeled"] = sheets.unlabeled(net, batch.unlabeled)

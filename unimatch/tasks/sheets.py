@@ -23,15 +23,23 @@ Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Sheets:
     """Makes the sheets of normalised images [B, ..., C, H, W]; axes between (dates) stand side by side.
 
-    mean, std: float [C, 1, 1], of the pixel values 0 to 255. One channel is shown as grey, of more than three
-    the first three. paint: puts class ids [h, w] over a picture. legend: what it paints.
+    mean, std: float [C, 1, 1] or of one number, of the pixel values 0 to 255. One channel is shown as grey,
+    of more than three those of `show`. paint: puts class ids [h, w] over a picture. legend: what it paints.
     """
 
-    def __init__(self, mean: Tensor, std: Tensor, paint: Paint, legend: list[tuple[str, np.ndarray]]) -> None:
+    def __init__(
+        self,
+        mean: Tensor,
+        std: Tensor,
+        paint: Paint,
+        legend: list[tuple[str, np.ndarray]],
+        show: tuple[int, ...] = (0, 1, 2),
+    ) -> None:
         self.mean = mean
         self.std = std
         self.paint = paint
         self.legend = legend
+        self.show = list(show)
 
     @torch.no_grad()
     def labeled(self, net: nn.Module, x: Labeled) -> np.ndarray:
@@ -71,7 +79,7 @@ class Sheets:
         """A column for each date of normalised images; one column if there are none."""
         values = image.float() * self.std.to(image.device) + self.mean.to(image.device)
         pixels = values.round().clamp(0, 255).to(torch.uint8).movedim(-3, -1)
-        pixels = pixels.expand(*pixels.shape[:-1], 3) if pixels.shape[-1] == 1 else pixels[..., :3]
+        pixels = pixels.expand(*pixels.shape[:-1], 3) if pixels.shape[-1] == 1 else pixels[..., self.show]
         if pixels.ndim < 5:
             return [(title, _tiles(pixels, side))]
         return [(f"{title}, date {k}", _tiles(date, side)) for k, date in enumerate(pixels.unbind(1), 1)]

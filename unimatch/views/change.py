@@ -27,7 +27,7 @@ class ChangeViewConfig(ViewConfig):
 
 
 class ChangeViews(NaturalViews):
-    """NaturalViews of uint8 [2, H, W, 3]: every image among the views gets an axis of 2 dates before H.
+    """NaturalViews of [2, H, W, C]: every image among the views gets an axis of 2 dates before H.
 
     Crop, flip and box are drawn once for both dates, so that a pixel stays the same place and a change a
     change. Colours and blur are drawn for each date by its own key.
@@ -35,7 +35,8 @@ class ChangeViews(NaturalViews):
 
     def warped(self, image: Part, placement: Geometry, out: np.ndarray | None) -> np.ndarray:
         crop = self.config.crop
-        out = np.empty((len(image.pixels), crop, crop, 3), np.uint8) if out is None else out
+        shape = (len(image.pixels), crop, crop, image.pixels.shape[-1])
+        out = np.empty(shape, image.pixels.dtype) if out is None else out
         for date, pixels in enumerate(image.pixels):
             placement.image(replace(image, pixels=pixels), out[date])
         return out

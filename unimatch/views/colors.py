@@ -9,7 +9,7 @@ from itertools import permutations
 import numpy as np
 
 from unimatch.keyed import Draws
-from unimatch.views import ops
+from unimatch.views import bands, ops
 from unimatch.views.allowed import check, check_p
 
 ORDERS = tuple(permutations(ops.JITTER))
@@ -61,8 +61,14 @@ class Colors:
 
     def apply(self, image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """uint8 [H, W, 3] of the same, written to `out` if it is given; `image` itself where there is nothing
-        to do and no `out`.
+        to do and no `out`. Other images than RGB of 8 bits: as `bands.recolored`.
         """
+        if not bands.is_rgb(image.shape[-1], image.dtype):
+            made = bands.recolored(image, self.jitter, self.sigma)
+            if out is None:
+                return made
+            out[...] = made
+            return out
         steps: list[tuple[Callable[..., np.ndarray], tuple[float, ...]]] = [
             (ops.JITTER[name], (factor,)) for name, factor in self.jitter
         ]

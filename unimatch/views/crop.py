@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unimatch.codecs.part import Part, Rect
+from unimatch.codecs.part import Part, Rect, as_part
 from unimatch.keyed import Draws
 from unimatch.taxonomy import IGNORE_INDEX
-from unimatch.views import ops
+from unimatch.views import bands, ops
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,12 @@ class Geometry:
         return ops.source(width, height, self.size, self.region)
 
     def image(self, image: Part | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """uint8 [crop, crop, 3], `out` if given, of an image or what `source` says of it; padding is 0."""
-        out = np.empty((self.crop, self.crop, 3), np.uint8) if out is None else out
-        ops.crop_into(out, image, self.size, self.region, self.flip)
+        """[crop, crop, C], `out` if given, of an image or what `source` says of it; padding is 0."""
+        part = as_part(image)
+        channels, dtype = part.pixels.shape[-1], part.pixels.dtype
+        out = np.empty((self.crop, self.crop, channels), dtype) if out is None else out
+        crop_into = ops.crop_into if bands.is_rgb(channels, dtype) else bands.crop_into
+        crop_into(out, part, self.size, self.region, self.flip)
         return out
 
     def label(self, label: np.ndarray) -> np.ndarray:

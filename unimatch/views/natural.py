@@ -46,7 +46,7 @@ class ViewConfig:
 
 
 class NaturalViews(Views):
-    """Views of uint8 [H, W, 3]; settings: ViewConfig."""
+    """Views of uint8 RGB [H, W, 3], or of bands [H, W, C] of 8 or 16 bits; settings: ViewConfig."""
 
     def placement(self, width: int, height: int, draws: Draws) -> Geometry:
         return draw_geometry(draws, width, height, self.config.crop, self.config.scale, self.config.flip)

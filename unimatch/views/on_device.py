@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unimatch.views import bands
 from unimatch.views.colors import JITTER_CODES, NO_JITTER
 from unimatch.views.ops import TRUNCATE, gaussian_kernel
 
@@ -30,11 +31,11 @@ HUES = 256  # on the way to HSV; on the way back a full circle is 255 of them
 
 @torch.no_grad()
 def strong_views(weak: Tensor, colors: Tensor, radius: int) -> tuple[Tensor, ...]:
-    """V of float32 [B, 3, H, W], whole numbers in [0, 255]: `weak` with the colours of each view.
+    """V of float32 [B, C, H, W], whole numbers from 0: `weak` with the colours of each view.
 
-    weak: uint8 RGB [B, H, W, 3]; colors: float64 [B, V, COLOR_ROW] on the same device, see Colors.row;
-    radius: `blur_radius` of the largest sigma that can come, so that shapes are always the same. fp32 under
-    autocast too.
+    weak: uint8 RGB [B, H, W, 3], or bands [B, H, W, C] of 8 or 16 bits, see views.bands; colors: float64
+    [B, V, COLOR_ROW] on the same device, see Colors.row; radius: `blur_radius` of the largest sigma that can
+    come, so that shapes are always the same. fp32 under autocast too.
     """
     batch, num_views = colors.shape[:2]
     if not num_views:
@@ -42,7 +43,13 @@ def strong_views(weak: Tensor, colors: Tensor, radius: int) -> tuple[Tensor, ...
     rows = colors.transpose(0, 1).flatten(0, 1)  # view after view
     with torch.autocast(weak.device.type, enabled=False):
         planes = weak.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        image = _recolored(planes.repeat(num_views, 1, 1, 1), rows)
+        repeated = planes.repeat(num_views, 1, 1, 1)
+        if bands.is_rgb(planes.shape[1], weak.dtype):
+            image = _recolored(repeated, rows)
+        else:
+            names, white = JITTER_CODES, 255 if weak.dtype == torch.uint8 else 65535
+            codes, factors = rows[:, :PLACES], rows[:, PLACES : 2 * PLACES]
+            image = bands.blended(repeated, codes, factors, names["brightness"], names["contrast"], white)
         if radius:
             image = _blurred(image, gaussian_kernels(rows[:, -1], radius))
     return image.unflatten(0, (num_views, batch)).unbind(0)
@@ -146,10 +153,10 @@ def gaussian_kernels(sigma: Tensor, radius: int) -> Tensor:
 
 
 def _blurred(image: Tensor, kernels: Tensor) -> Tensor:
-    """Images [N, 3, H, W] blurred along both axes, each with its own kernel in units of 1/256.
+    """Images [N, C, H, W] blurred along both axes, each with its own kernel in units of 1/256.
 
-    The border is repeated outwards. After the first axis values are below 2**16, after the second below
-    2**24; rounding comes last, as in OpenCV's 8-bit filters, half to even.
+    The border is repeated outwards. Of 8 bits, values are below 2**16 after the first axis, after the second
+    below 2**24; rounding comes last, as in OpenCV's 8-bit filters, half to even. Of 16 bits fp32 rounds sums.
     """
     count, channels, height, width = image.shape
     radius = kernels.shape[1] // 2

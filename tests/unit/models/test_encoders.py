@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
@@ -304,3 +305,29 @@ def test_file_weights_fit_any_number_of_channels(
         low, high = encoder.eval()(torch.randn(1, channels, 32, 32))
     assert low.shape[-1] == 8 and high.shape[-1] == 2
     assert len(encoder.mean) == len(encoder.std) == channels
+
+
+def test_weights_of_a_checkpoint_are_adapted_to_other_channels(tmp_path):
+    """By timm's rule: the first layer is repeated and divided, so that equal channels give what they gave."""
+    torch.manual_seed(0)
+    rgb = build_encoder(EncoderConfig("resnet18", "none", 32)).eval()
+    save_file(
+        {f"encoder.{key}": value for key, value in rgb.state_dict().items()}, tmp_path / "a.safetensors"
+    )
+    for channels in (1, 4, 6):
+        config = EncoderConfig("resnet18", f"file:{tmp_path / 'a.safetensors'}", 32, channels)
+        other = build_encoder(config).eval()
+        first = other.state_dict()["net.conv1.weight"]
+        assert first.shape[1] == channels
+        if channels == 4:
+            assert torch.allclose(first[:, 3], first[:, 0])
+        grey = torch.rand(1, 1, 64, 64)
+        with torch.no_grad():
+            ours, theirs = other(grey.expand(-1, channels, -1, -1)), rgb(grey.expand(-1, 3, -1, -1))
+        if channels != 4:
+            assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(ours, theirs, strict=True))
+    save_file(
+        {f"encoder.{key}": value for key, value in other.state_dict().items()}, tmp_path / "b.safetensors"
+    )
+    with pytest.raises(UserError, match="of another shape: net.conv1.weight"):
+        build_encoder(EncoderConfig("resnet18", f"file:{tmp_path / 'b.safetensors'}", 32, 4))
