@@ -90,24 +90,7 @@ class EncoderConfig:
                 f"encoder output_stride is {self.output_stride}; unet's is {unet.DEEPEST_STRIDE}"
             )
         if self.name == xception.NAME:
-            self._check_xception()
-
-    def _check_xception(self) -> None:
-        if self.drop_path:
-            raise ConfigError(f"encoder drop_path is {self.drop_path}; {xception.NAME} has no paths to drop")
-        if self.output_stride != xception.OUTPUT_STRIDE:
-            raise ConfigError(
-                f"encoder output_stride is {self.output_stride}; {xception.NAME} has "
-                f"{xception.OUTPUT_STRIDE}, and timm's xception65 others"
-            )
-        if self.weights in ("hub", "package"):
-            raise ConfigError(
-                f"encoder weights is {self.weights!r}; {xception.NAME} takes file:PATH (the published "
-                "xception.pth, or a checkpoint) or none: timm's own weights fit xception65, whose norms and "
-                "images differ"
-            )
-        if self.weights != "none" and self.in_channels != 3:
-            raise ConfigError(f"encoder in_channels is {self.in_channels}; weights of {xception.NAME} have 3")
+            xception.check(self.output_stride, self.weights, self.in_channels, self.drop_path)
 
 
 class TimmEncoder(Encoder):

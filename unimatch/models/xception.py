@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unimatch.errors import ConfigError
 from unimatch.models.base import Encoder
 
 NAME = "xception65_released"
@@ -27,6 +28,23 @@ MIDDLE: list[tuple[int, Widths, int]] = [(728, (728, 728, 728), 1)] * 16
 EXIT: list[tuple[int, Widths, int]] = [(728, (728, 1024, 1024), 1)]
 TAP = 1  # the block inside which the finest feature is read
 LAST = (1024, 1536, 1536, 2048)  # of the three convolutions behind the blocks
+
+
+def check(output_stride: int | None, weights: str, in_channels: int, drop_path: float) -> None:
+    """ConfigError for settings of an encoder that this one cannot have."""
+    if output_stride != OUTPUT_STRIDE:
+        raise ConfigError(
+            f"encoder output_stride is {output_stride}; {NAME} has {OUTPUT_STRIDE}, timm's xception65 others"
+        )
+    if weights in ("hub", "package"):
+        raise ConfigError(
+            f"encoder weights is {weights!r}; {NAME} takes file:PATH (the published xception.pth, or a "
+            "checkpoint) or none: timm's own weights fit xception65, whose norms and images differ"
+        )
+    if weights != "none" and in_channels != 3:
+        raise ConfigError(f"encoder in_channels is {in_channels}; weights of {NAME} have 3")
+    if drop_path:
+        raise ConfigError(f"encoder drop_path is {drop_path}; {NAME} has no paths to drop")
 
 
 def norm(channels: int) -> nn.BatchNorm2d:

@@ -260,3 +260,18 @@ def test_the_encoder_of_a_released_network(network: str, tmp_path: Path) -> None
         UserError, match=f"holds encoder {name}, not resnet101s: set model.encoder.name={name}"
     ):
         build_encoder(EncoderConfig("resnet101s", f"file:{tmp_path / 'w.pth'}"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"output_stride": 8}, "output_stride is 8; xception65_released has 16"),
+        ({"weights": "hub"}, r"weights is 'hub'; .* takes file:PATH \(the published xception.pth"),
+        ({"weights": "package"}, "weights is 'package'"),
+        ({"weights": "file:x.pth", "in_channels": 4}, "in_channels is 4; weights of .* have 3"),
+        ({"drop_path": 0.1}, "drop_path is 0.1; .* has no paths to drop"),
+    ],
+)
+def test_what_the_released_xception_cannot_be(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=f"^encoder {told}"):
+        EncoderConfig(**{"name": "xception65_released", "weights": "none", **changes})
