@@ -30,7 +30,7 @@ from unimatch.engine import checkpoint
 from unimatch.engine.checkpoint import check_shards
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.evaluate import over
-from unimatch.engine.log import read_metrics
+from unimatch.engine.log import evaluations
 from unimatch.engine.restore import restore
 from unimatch.engine.run_data import open_shards
 from unimatch.engine.run_folder import flat, read_config
@@ -77,16 +77,14 @@ def main(args: list[str]) -> None:
 
 def _curve(run: Path) -> list[dict[str, Any]]:
     """Evaluations of a run's headline network, one a step."""
-    try:
-        lines = read_metrics(run, "eval")
-    except FileNotFoundError:
-        raise UserError(f"{run} is not a run folder: it has no metrics.jsonl") from None
+    lines = evaluations(run)
+    if not lines and (run / "imported.json").exists():
+        raise UserError(f"{run} was never evaluated: import it again, into another folder, with --evaluate")
+    if not lines and not (run / "metrics.jsonl").exists():
+        raise UserError(f"{run} is not a run folder: it has no metrics.jsonl")
     if not lines:
         raise UserError(f"{run} was never evaluated: set data.val in its configuration")
-    # Those on the samples of the last one: a resumed run may go on with another data.val.
-    last, masks = lines[-1].get("samples"), lines[-1].get("labels")
-    same = [one for one in lines if one.get("samples") == last and one.get("labels", masks) == masks]
-    return [one for one in same if one["network"] == lines[0]["network"]]
+    return lines
 
 
 def _require_same_samples(runs: list[Path], names: list[str], curves: Curves) -> None:

@@ -32,10 +32,10 @@ def resume_from(
     """
     refuse_changes(config)
     state = checkpoint.load_state(last)
+    engine = checkpoint.load_engine(last)
     _check_same(state, now, last)
     for name, saved in {checkpoint.NETWORK: net, **method.eval_nets(net)}.items():
         load_strictly(saved, checkpoint.load_network(last, name), str(last))
-    engine = checkpoint.load_engine(last)
     method.load_state_dict(engine["method"])
     if state.step >= total_steps:
         raise UserError(
@@ -45,7 +45,7 @@ def resume_from(
     if state.splits.get("val") != now.splits.get("val"):
         state.best = state.best_step = None  # of other samples
         state.best_over = ""
-    state.splits, state.world = now.splits, now.world
+    state.splits, state.world, state.total = now.splits, now.world, now.total
     state.prepared = now.prepared
     return state, engine
 
