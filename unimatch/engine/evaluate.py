@@ -103,4 +103,4 @@ class Evaluator:
 
 def _checksum(label: torch.Tensor, key: str) -> int:
     """32 bits of a sample's class ids; the sum over samples depends on neither order nor processes."""
-    return zlib.crc32(label.numpy(), zlib.crc32(key.encode()))
+    return zlib.crc32(label.numpy().tobytes(), zlib.crc32(key.encode()))
