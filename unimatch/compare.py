@@ -92,12 +92,13 @@ def _require_same_samples(runs: list[Path], names: list[str], curves: Curves) ->
     hashes = [curves[name][-1].get("samples") for name in names]
     if not all(hashes):  # runs of older versions know the hash of their keys
         hashes = [checkpoint.load_state(checkpoint.find(run, "last")).splits.get("val") for run in runs]
-    if len(set(hashes)) == 1:
+    masks = [curves[name][-1].get("labels") for name in names]
+    if len(set(hashes)) == 1 and len({one for one in masks if one}) < 2:
         return
     places = [read_config(run).data for run in runs]
     told = "\n".join(
-        f"  {name}: {place.val} of {place.shards} (hash {found})"
-        for name, place, found in zip(names, places, hashes, strict=True)
+        f"  {name}: {place.val} of {place.shards} (hash {found}, masks {of or 'unknown'})"
+        for name, place, found, of in zip(names, places, hashes, masks, strict=True)
     )
     raise UserError(
         "these runs were evaluated on different samples, so their figures cannot stand in one table:\n"

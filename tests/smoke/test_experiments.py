@@ -34,6 +34,8 @@ TABLES = {
     "levir": ("levir", "levir", [], 21, "test"),
     "whu": ("whu", "levir", [], 9, "test"),
     "acdc": ("acdc", "acdc", [], 9, "val+test"),
+    "pascal_v2": ("pascal", "voc2012/VOCdevkit/VOC2012", ["subsets.val.optional=true"], 6, None),
+    "levir_v2": ("levir", "levir", [], 5, "test"),
 }
 SMALL = [
     "schedule={epochs: null, steps: 2, epoch_devices: 1}",
@@ -80,7 +82,10 @@ def test_two_steps_of_a_run_of_each_table(
         f"data.val={few or 'null'}",
     ]
     settings.append(f"task.views.crop={32 if name == 'acdc' else 48}")
-    if name != "acdc":
+    if name.endswith("v2"):
+        settings += ["model.encoder.name=test_vit", "model.encoder.weights=none"]
+        settings += ["model.head={name: dpt, channels: 8}", "task.evaluate.multiple_of=16"]
+    elif name != "acdc":
         stride = 8 if name == "levir" else 16
         settings += ["model.encoder.name=test_efficientnet", "model.encoder.weights=none"]
         settings.append(f"model.encoder.output_stride={stride}")
@@ -90,7 +95,7 @@ def test_two_steps_of_a_run_of_each_table(
     experiment.main(["run", name, "--only", str(number), *options])
     run = load_experiment(name, settings, tmp_path / "runs").runs[number - 1]
     assert checkpoint.load_state(checkpoint.find(run.config.out, "last")).step == 2
-    assert run.config.method.name == "unimatch"
+    assert run.config.method.name == ("unimatch_v2" if name.endswith("v2") else "unimatch")
     capsys.readouterr()
     experiment.main(["status", name, "--only", f"{number - 1},{number}", *options])
     other, own = capsys.readouterr().out.splitlines()

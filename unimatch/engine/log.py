@@ -178,8 +178,11 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     # Those on the samples of the last one: a resumed run may go on with another data.val.
-    last = lines[-1].get("samples") if lines else None
-    return [one for one in lines if one["network"] == lines[0]["network"] and one.get("samples") == last]
+    last = lines[-1] if lines else {}
+    masks = last.get("labels")  # runs of older versions do not say it
+    same = [one for one in lines if one.get("samples") == last.get("samples")]
+    same = [one for one in same if one.get("labels", masks) == masks]
+    return [one for one in same if one["network"] == lines[0]["network"]]
 
 
 def banner(title: str, rows: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from unimatch.codecs.bands import Bands
+from unimatch.codecs.prepared import Preparation
 from unimatch.engine import checkpoint
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_folder import refuse_changes
@@ -51,6 +52,7 @@ def resume_from(
 
 def _check_same(saved: checkpoint.TrainerState, now: checkpoint.TrainerState, folder: Path) -> None:
     checkpoint.check_taxonomy(saved, now.taxonomy, folder)
+    _check_prepared(saved.prepared, now.prepared, folder)
     checkpoint.check_bands(saved, None if now.bands is None else Bands.from_json(now.bands), folder)
     for name, value in now.splits.items():
         if name != "val" and saved.splits.get(name) != value:
@@ -58,3 +60,17 @@ def _check_same(saved: checkpoint.TrainerState, now: checkpoint.TrainerState, fo
                 f"{folder} was trained with another {name} list (hash {saved.splits.get(name)}, now "
                 f"{value}); restore data.{name}, or start a new run with another `out`"
             )
+
+
+def _check_prepared(saved: dict[str, Any] | None, now: dict[str, Any] | None, folder: Path) -> None:
+    """UserError if the shards were packed again with other changes to the images, as with another
+    `downscale`. Checkpoints and shards of older versions do not say what was done."""
+    if saved is None or now is None:
+        return
+    before, after = Preparation.of(saved).to_json(), Preparation.of(now).to_json()
+    other = [f"{name}: {before[name]}, now {after[name]}" for name in before if before[name] != after[name]]
+    if other:
+        raise UserError(
+            f"{folder} was trained on images that packing had prepared otherwise ({'; '.join(other)}); pack "
+            "them as they were, or start a new run with another `out`"
+        )
