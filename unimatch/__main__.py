@@ -23,11 +23,14 @@ COMMANDS = {
     "train": {
         "plan": "memory, batch and traffic of a run before it is started",
         "train": "train one run; many processes: --launch gpu8",
+        "experiment": "train the runs of a table; list them, show the table",
     },
     "use what was trained": {
         "evaluate": "the figures of a run on any samples",
         "predict": "class ids, colour masks and overlays of a folder of images",
         "compare": "runs side by side: a table, curves, overlays",
+        "import": "a released checkpoint becomes a run folder",
+        "export-weights": "a run's network with the released names",
     },
     "look further": {
         "where": "recipes, configurations and launch files: names and paths",
@@ -35,6 +38,7 @@ COMMANDS = {
         "bench": "time reading, decoding and views",
     },
 }
+MODULES = {"import": "import_weights", "export-weights": "export_weights"}  # whose names Python cannot take
 NAMES = [name for group in COMMANDS.values() for name in group]
 
 
@@ -42,7 +46,7 @@ def usage() -> str:
     """The whole help, in one screen."""
     lines = ["usage: unimatch COMMAND ...      more about one: unimatch COMMAND --help"]
     for group, commands in COMMANDS.items():
-        lines += [f"\n{group}", *(f"  {name:<10}{text}" for name, text in commands.items())]
+        lines += [f"\n{group}", *(f"  {name:<15}{text}" for name, text in commands.items())]
     return "\n".join(lines)
 
 
@@ -61,7 +65,7 @@ def main() -> int:
     sys.argv[1:] = arguments
     try:
         try:
-            runpy.run_module(f"unimatch.{name}", run_name="__main__", alter_sys=True)
+            runpy.run_module(f"unimatch.{MODULES.get(name, name)}", run_name="__main__", alter_sys=True)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough

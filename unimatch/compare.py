@@ -30,7 +30,7 @@ from unimatch.engine import checkpoint
 from unimatch.engine.checkpoint import check_shards
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.evaluate import over
-from unimatch.engine.log import read_metrics
+from unimatch.engine.log import evaluations
 from unimatch.engine.restore import restore
 from unimatch.engine.run_data import open_shards
 from unimatch.engine.run_folder import flat, read_config
@@ -77,15 +77,14 @@ def main(args: list[str]) -> None:
 
 def _curve(run: Path) -> list[dict[str, Any]]:
     """Evaluations of a run's headline network, one a step."""
-    try:
-        lines = read_metrics(run, "eval")
-    except FileNotFoundError:
-        raise UserError(f"{run} is not a run folder: it has no metrics.jsonl") from None
+    lines = evaluations(run)
+    if not lines and (run / "imported.json").exists():
+        raise UserError(f"{run} was never evaluated: import it again, into another folder, with --evaluate")
+    if not lines and not (run / "metrics.jsonl").exists():
+        raise UserError(f"{run} is not a run folder: it has no metrics.jsonl")
     if not lines:
         raise UserError(f"{run} was never evaluated: set data.val in its configuration")
-    # Those on the samples of the last one: a resumed run may go on with another data.val.
-    last = lines[-1].get("samples")
-    return [one for one in lines if one["network"] == lines[0]["network"] and one.get("samples") == last]
+    return lines
 
 
 def _require_same_samples(runs: list[Path], names: list[str], curves: Curves) -> None:
@@ -93,12 +92,13 @@ def _require_same_samples(runs: list[Path], names: list[str], curves: Curves) ->
     hashes = [curves[name][-1].get("samples") for name in names]
     if not all(hashes):  # runs of older versions know the hash of their keys
         hashes = [checkpoint.load_state(checkpoint.find(run, "last")).splits.get("val") for run in runs]
-    if len(set(hashes)) == 1:
+    masks = [curves[name][-1].get("labels") for name in names]
+    if len(set(hashes)) == 1 and len({one for one in masks if one}) < 2:
         return
     places = [read_config(run).data for run in runs]
     told = "\n".join(
-        f"  {name}: {place.val} of {place.shards} (hash {found})"
-        for name, place, found in zip(names, places, hashes, strict=True)
+        f"  {name}: {place.val} of {place.shards} (hash {found}, masks {of or 'unknown'})"
+        for name, place, found, of in zip(names, places, hashes, masks, strict=True)
     )
     raise UserError(
         "these runs were evaluated on different samples, so their figures cannot stand in one table:\n"

@@ -72,6 +72,16 @@ def train_runs(configs: Sequence[RunConfig], resume: bool, timeout_s: float) -> 
     of every wait for the other processes. UserError: what cannot be trained; later runs are not begun.
     Stopped: a signal ended the run that was training, after a checkpoint.
     """
+    runtime = runtime_of(configs, timeout_s)
+    for number, config in enumerate(configs):
+        if number:
+            runtime.release()
+        train_one(config, runtime, resume)
+    runtime.close()
+
+
+def runtime_of(configs: Sequence[RunConfig], timeout_s: float) -> Runtime:
+    """What all of these runs may be trained in; UserError if they need different ones."""
     config = configs[0]
     for name in ("precision", "sync_batchnorm"):
         if len({getattr(one, name) for one in configs}) > 1:
@@ -80,14 +90,11 @@ def train_runs(configs: Sequence[RunConfig], resume: bool, timeout_s: float) -> 
         raise UserError("two of the runs have the same `out`")
     runtime = Runtime(config.precision, timeout_s, broadcast_buffers=config.sync_batchnorm == "off")
     runtime.watch()
-    for number, config in enumerate(configs):
-        if number:
-            runtime.release()
-        _train(config, runtime, resume)
-    runtime.close()
+    return runtime
 
 
-def _train(config: RunConfig, runtime: Runtime, resume: bool) -> None:
+def train_one(config: RunConfig, runtime: Runtime, resume: bool) -> None:
+    """Trains a run to its last step in processes that may have trained others; call `release` between two."""
     data, report = preflight(config, runtime, resume)
     if runtime.is_main:
         print(report, flush=True)

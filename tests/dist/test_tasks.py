@@ -99,5 +99,6 @@ def test_one_process_evaluates_as_two_did(runs, task, tmp_path):
     evaluate.main([str(folder), "--json", str(tmp_path / "one.json"), "--workers", "0", "--batch", "1"])
     one = json.loads((tmp_path / "one.json").read_text())
     two = read_metrics(folder, "eval")[-1]
-    for name in set(one) - {"data", "seconds"}:
+    assert (one["samples"], one["labels"]) == (two["samples"], two["labels"])
+    for name in set(one) - {"data", "seconds", "samples", "labels"}:
         assert one[name] == pytest.approx(two[name], rel=1e-12, nan_ok=True), name

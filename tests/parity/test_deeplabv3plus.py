@@ -157,7 +157,7 @@ def net(released: State, tmp_path_factory: pytest.TempPathFactory) -> Segmentor:
         EncoderConfig("resnet50s", "none", output_stride=16), Section("deeplabv3plus", DeepLabV3PlusConfig())
     )
     net = build_segmentor(config, NUM_CLASSES).double()
-    assert "tensors)" in weights.load_segmentor(net, path)
+    assert "tensors)" in weights.load_segmentor(net, path, "resnet50s", "deeplabv3plus")
     return net
 
 

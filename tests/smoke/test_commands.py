@@ -187,6 +187,15 @@ def test_compare_refuses_runs_that_saw_other_samples(finished: Path, tmp_path: P
     assert not (tmp_path / "out" / "summary.md").exists()
 
 
+def test_compare_refuses_runs_whose_masks_were_labelled_anew(finished: Path, tmp_path: Path):
+    """The same keys, and masks of the same sizes: another id_map, or corrected masks."""
+    other = edited(finished, tmp_path / "other", lambda line: line.update(labels="0f"))
+    with pytest.raises(UserError, match=r"evaluated on different samples(.|\n)*other: val of .* masks 0f"):
+        compare.main([str(finished), str(other), "--out", str(tmp_path / "out")])
+    old = edited(finished, tmp_path / "old", lambda line: line.pop("labels"))  # of an older version
+    compare.main([str(finished), str(old), "--out", str(tmp_path / "out"), "--images", "1"])
+
+
 def test_compare_asks_the_checkpoint_of_runs_without_that_hash(finished: Path, tmp_path: Path):
     old = edited(finished, tmp_path / "old", lambda line: line.pop("samples"))
     compare.main([str(finished), str(old), "--out", str(tmp_path / "out"), "--images", "1"])

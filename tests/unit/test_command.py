@@ -56,7 +56,7 @@ def test_help_is_one_screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 @pytest.mark.parametrize("name", command.NAMES)
 def test_every_name_is_a_program_that_calls_itself_by_it(name: str, capsys: pytest.CaptureFixture[str]):
-    program = importlib.import_module(f"unimatch.{name}")
+    program = importlib.import_module(f"unimatch.{command.MODULES.get(name, name)}")
     with pytest.raises(SystemExit) as ended:
         program.main(["--help"])
     assert not ended.value.code

@@ -1,14 +1,21 @@
 """Every run in configs/ loads: nobody should find a mistake in a shipped file by starting it."""
 
-import re
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from unimatch import shipped
 from unimatch.config import Section, dump, from_text, load
 from unimatch.engine.optim import OptimizerConfig
 from unimatch.engine.run_config import RunConfig
+from unimatch.experiments.definition import load_experiment
+from unimatch.experiments.size import steps_of
+from unimatch.losses import LossConfig
 from unimatch.models.heads.deeplabv3plus import DeepLabV3PlusConfig
+from unimatch.models.heads.dpt import DPTConfig
+from unimatch.models.heads.pspnet import PSPNetConfig
 from unimatch.models.heads.unet import UNetHeadConfig
 from unimatch.tasks import MedicalTaskConfig
 from unimatch.views.change import ChangeViewConfig
@@ -16,7 +23,9 @@ from unimatch.views.medical import MedicalViewConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # Files in base/ are parts that runs include; they are incomplete by themselves.
-RUNS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent != CONFIGS / "base")
+PARTS = (CONFIGS / "base", CONFIGS / "experiments")
+RUNS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent not in PARTS)
+EXPERIMENT_NAMES = sorted(path.stem for path in (CONFIGS / "experiments").glob("*.yaml"))
 
 
 def test_there_are_runs_and_every_base_is_used():
@@ -31,50 +40,174 @@ def test_a_run_loads_and_its_dump_is_equal(path):
     assert from_text(dump(config), RunConfig) == config
 
 
-@pytest.mark.parametrize("path", [p for p in RUNS if re.search(r"_\d+$", p.stem)], ids=lambda path: path.stem)
-def test_a_name_says_method_and_amount_of_labels(path):
-    config = load(path, RunConfig)
-    method, amount = path.stem.removeprefix("cpu_").split("_")
-    assert config.method.name == method
-    assert config.out == Path("runs", path.parent.name, path.stem)
-    lists = [text for text in (config.data.labeled, config.data.unlabeled) if text]
-    assert all(text.startswith(f"runs/{path.parent.name}/splits/{amount}/") for text in lists)
-    assert len(lists) == 2 or method == "supervised"
-    assert config.data.shards == f"runs/{path.parent.name}/shards"
+EXPERIMENTS = [load_experiment(name) for name in EXPERIMENT_NAMES]
 
 
-def test_change_detection_has_the_published_settings():
-    for folder in ("levir", "whu"):
-        config = load(CONFIGS / folder / "unimatch_10.yaml", RunConfig)
-        assert (config.batch.labeled, config.batch.unlabeled, config.schedule.epochs) == (8, 8, 80)
-        assert (config.optimizer.name, config.optimizer.lr, config.optimizer.head_lr_multiplier) == (
-            "sgd",
-            0.02,
-            1,
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda one: one.name)
+def test_every_run_of_every_experiment_resolves(experiment):
+    config = experiment.config
+    per_seed = math.prod(len(values) for values in config.axes.values())
+    assert (
+        len(experiment.runs)
+        == per_seed * len(config.seeds)
+        == len({run.config.out for run in experiment.runs})
+    )
+    assert [run.number for run in experiment.runs] == list(range(1, len(experiment.runs) + 1))
+    for run in experiment.runs:
+        assert from_text(dump(run.config), RunConfig) == run.config
+        method, split = run.values["method"], run.values["split"]
+        dataset = experiment.name.split("_")[0]
+        named = {"fixmatch_v2": "mean_teacher"}.get(method, method)
+        assert run.config.method.name == named and run.config.data.split == f"{dataset}/{split}"
+        assert (run.config.batch.unlabeled is None) == (method == "supervised")
+        assert run.config.out.parent == Path("runs", experiment.name)
+        # Any two runs differ in what their names say.
+        assert run.config.seed == config.seeds[(run.number - 1) // per_seed]
+        assert steps_of(run.config) > 0
+    settings = [dump(replace(run.config, out=Path("x"))) for run in experiment.runs]
+    assert len(set(settings)) == len(settings)
+
+
+def test_the_experiments_are_those_of_the_published_tables():
+    sizes = {one.name: len(one.runs) for one in EXPERIMENTS}
+    assert sizes == {
+        "acdc": 27,
+        "ade20k_v2": 72,
+        "cityscapes": 90,
+        "cityscapes_v2": 72,
+        "coco": 45,
+        "coco_v2": 90,
+        "levir": 72,
+        "levir_v2": 72,
+        "pascal": 90,
+        "pascal_blended": 108,
+        "pascal_v2": 90,
+        "whu": 72,
+        "whu_v2": 72,
+    }
+    used = {run.config.data.split for one in EXPERIMENTS for run in one.runs}
+    assert used == set(shipped.of_kind("splits")) - {"ade20k/1_4", "ade20k/1_2"}  # no figures are published
+
+
+def run_of(name, **values):
+    """The settings of a run of seed 0; axes that are not given have their first value."""
+    experiment = next(one for one in EXPERIMENTS if one.name == name)
+    wanted = {axis: next(iter(found)) for axis, found in experiment.config.axes.items()} | values
+    return next(run.config for run in experiment.runs if run.values == wanted)
+
+
+# Of the published runs: crop, epochs, rate, head's factor, tau, encoder, output stride.
+PUBLISHED = {
+    "pascal": (321, 80, 0.001, 10, 0.95, "resnet101s", 16),
+    "pascal_blended": (513, 80, 0.001, 10, 0.95, "resnet101s", 16),
+    "cityscapes": (801, 240, 0.005, 1, 0.0, "resnet50s", 16),
+    "coco": (513, 30, 0.004, 10, 0.95, "xception65_released", 16),
+    "levir": (256, 80, 0.02, 1, 0.95, "resnet50s", 16),
+    "whu": (256, 80, 0.02, 1, 0.95, "resnet50s", 16),
+    "acdc": (256, 300, 0.01, 1, 0.95, "unet", 16),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_settings_are_the_published_ones(name):
+    crop, epochs, lr, head, threshold, encoder, stride = PUBLISHED[name]
+    partner = "shuffled" if name == "acdc" else "same"
+    for method in ("fixmatch", "unimatch"):
+        config = run_of(name, method=method)
+        assert (config.task.config.views.crop, config.schedule.epochs) == (crop, epochs)
+        optimizer = OptimizerConfig(
+            lr=lr, name="sgd", momentum=0.9, weight_decay=1e-4, head_lr_multiplier=head
         )
-        assert (config.optimizer.momentum, config.optimizer.weight_decay) == (0.9, 1e-4)
-        assert (config.model.encoder.name, config.model.encoder.output_stride) == ("resnet50s", 16)
+        assert config.optimizer == optimizer and config.schedule.power == 0.9
+        assert (config.method.config.threshold, config.method.config.mix_partner) == (threshold, partner)
+        assert (config.model.encoder.name, config.model.encoder.output_stride) == (encoder, stride)
+        assert (config.precision, config.sync_batchnorm) == ("fp32", "global")
+        assert config.task.config.evaluate.mode == "sliding" if name == "cityscapes" else "whole"
+    assert run_of(name).batch.labeled == 2 * config.batch.labeled == 2 * config.batch.unlabeled
+
+
+# Of the published runs of V2: crop, epochs, global batch, steps an epoch of one list.
+PUBLISHED_V2 = {
+    "pascal_v2": (518, 60, 16, {"92": 655}),
+    "cityscapes_v2": (798, 180, 8, {"1_16": 348}),
+    "ade20k_v2": (518, 60, 8, {"1_64": 2486}),
+    "coco_v2": (518, 20, 16, {"1_512": 7378}),
+    "levir_v2": (252, 60, 8, {}),
+    "whu_v2": (252, 60, 8, {}),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_V2)
+def test_settings_of_v2_are_the_published_ones(name):
+    crop, epochs, batch, steps = PUBLISHED_V2[name]
+    for method in ("unimatch_v2", "fixmatch_v2"):
+        for size in ("small", "base", "large"):
+            config = run_of(name, method=method, encoder=size)
+            assert config.model.encoder.name == f"vit_{size}_patch14_dinov2"
+            assert config.model.encoder.weights == f"file:pretrained/dinov2_{size}.pth"
+            assert config.model.head == Section("dpt", DPTConfig()) and not config.model.encoder.freeze
+            assert (config.batch.labeled, config.batch.unlabeled) == (batch, batch)
+            assert (config.task.config.views.crop, config.schedule.epochs) == (crop, epochs)
+            assert config.optimizer == OptimizerConfig(
+                lr=5e-6, name="adamw", head_lr_multiplier=40, weight_decay=0.01
+            )
+            assert config.schedule.power == 0.9 and config.precision == "fp32"
+            assert (config.method.config.threshold, config.method.config.ema_decay) == (0.95, 0.996)
+            assert config.method.config.mix_partner == "batch"
+    whose = "student" if config.task.name == "change" else "teacher"
+    assert run_of(name, method="unimatch_v2").method.config.pseudo_labels == whose
+    evaluate = config.task.config.evaluate
+    if name == "cityscapes_v2":
+        assert (evaluate.mode, evaluate.border) == ("sliding", "inside")
+        assert config.task.config.loss == LossConfig("ohem", 0.7, 100_000)
+    else:
+        assert (evaluate.mode, evaluate.multiple_of) == ("whole", 14)
+    for split, expected in steps.items():
+        config = run_of(name, method="unimatch_v2", split=split)
+        assert steps_of(config) == pytest.approx(expected * epochs, rel=0.003)
+
+
+def test_ohem_keeps_as_many_pixels_of_a_device_as_published():
+    for method, images in (("unimatch", 2), ("fixmatch", 2), ("supervised", 4)):
+        config = run_of("cityscapes", method=method)
+        assert config.batch.labeled == 4 * images
+        assert config.task.config.loss == LossConfig("ohem", 0.7, 200_000 // images)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "per_epoch"),
+    [
+        ("cityscapes", {"split": "1_16"}, 349),
+        ("pascal", {"split": "1464"}, 1140),
+        ("pascal", {"split": "92"}, 1311),
+        ("pascal", {"split": "92", "method": "supervised"}, 5),
+        ("coco", {"split": "1_512"}, 14757),
+        ("acdc", {"split": "7"}, 98),
+        ("acdc", {"split": "1", "method": "supervised"}, 1),
+        ("levir", {"split": "5"}, 845),
+    ],
+)
+def test_an_epoch_has_the_published_number_of_steps(name, values, per_epoch):
+    config = run_of(name, **{"method": "unimatch", **values})
+    assert steps_of(config) == per_epoch * config.schedule.epochs
+
+
+def test_change_detection_has_the_published_heads():
+    for name in ("levir", "whu"):
+        config = run_of(name, method="unimatch")
         assert config.model.head == Section("deeplabv3plus", DeepLabV3PlusConfig())
         assert config.task.name == "change" and config.task.config.views == ChangeViewConfig(crop=256)
-        assert config.task.config.loss.name == "ce" and config.task.config.evaluate.mode == "whole"
-        method = config.method.config
-        assert (method.threshold, method.mix_partner, method.feature_dropout) == (0.95, "same", 0.5)
-        baseline = load(CONFIGS / folder / "supervised_10.yaml", RunConfig)
-        assert baseline.batch.labeled == 16 and baseline.data.unlabeled is None
+        assert config.task.config.loss.name == "ce" and config.method.config.feature_dropout == 0.5
+        pspnet = run_of(name, head="pspnet").model
+        assert pspnet.head == Section("pspnet", PSPNetConfig()) and pspnet.encoder.output_stride == 8
 
 
-def test_acdc_has_the_published_settings():
-    config = load(CONFIGS / "acdc" / "unimatch_3.yaml", RunConfig)
-    assert (config.batch.labeled, config.batch.unlabeled, config.schedule.epochs) == (12, 12, 300)
-    optimizer = OptimizerConfig(lr=0.01, name="sgd", momentum=0.9, weight_decay=1e-4, head_lr_multiplier=1)
-    assert config.optimizer == optimizer
+def test_acdc_has_the_published_network_and_views():
+    config = run_of("acdc", method="unimatch", split="3")
     assert (config.model.encoder.name, config.model.encoder.in_channels) == ("unet", 1)
     assert config.model.head == Section("unet", UNetHeadConfig("bilinear"))
     assert config.task == Section("medical", MedicalTaskConfig(MedicalViewConfig(crop=256)))
-    method = config.method.config
-    assert (method.threshold, method.mix_partner, method.feature_dropout) == (0.95, "shuffled", 0.5)
-    baseline = load(CONFIGS / "acdc" / "supervised_3.yaml", RunConfig)
-    assert baseline.batch.labeled == 24 and baseline.data.unlabeled is None
+    assert config.method.config.feature_dropout == 0.5
     short, plain = (
         load(CONFIGS / "acdc" / f"cpu_{name}_7.yaml", RunConfig) for name in ("unimatch", "supervised")
     )

@@ -24,6 +24,7 @@ schedule: {steps: 100}
 """
 RUN = {
     "data.split": None,
+    "model.weights": None,
     "data.unlabeled": None,
     "data.skip_ceiling": 0,
     "batch.unlabeled": None,
@@ -41,6 +42,7 @@ RUN = {
     "optimizer.decay": "all",
     "optimizer.layer_decay": 1.0,
     "schedule.epochs": None,
+    "schedule.epoch_devices": 1,
     "schedule.power": 0.9,
     "schedule.warmup_steps": 0,
     "seed": 0,

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "predicting": {"codecs", "packing", "tasks"},
     "engine": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks"},
     "scaling": {"shardset.archive", "data", "models", "methods", "tasks", "engine"},
+    "experiments": {"shardset.key_list", "packing", "methods", "engine", "scaling"},
     "benchmarks": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks", "engine"},
 }
 PARTS = set(MAY_IMPORT)

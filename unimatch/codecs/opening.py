@@ -90,7 +90,7 @@ def read_picture(data: bytes, where: str, drop_extra: bool = False) -> Picture:
         # Pillow decodes a whole PNG to look for EXIF behind the pixels; nearly none has any.
         has_exif = kind != "PNG" or any(mark in data for mark in PNG_EXIF)
         told = opened.getexif().get(ORIENTATION, 1) if has_exif else 1
-        refuse_deep(opened, where)
+        refuse_deep(opened, data, where)
         dropped = more_than_one_picture(opened)
         if dropped and not drop_extra:
             raise DataError(extra_refused(where, kind, dropped))
@@ -103,9 +103,9 @@ def read_picture(data: bytes, where: str, drop_extra: bool = False) -> Picture:
     return Picture(kind, mode, lossy, odd, valid_turn(told), dropped, pixels)
 
 
-def refuse_deep(opened: Image.Image, where: str) -> None:
+def refuse_deep(opened: Image.Image, data: bytes, where: str) -> None:
     """DataError for more than 8 bits a channel: how to scale them is the data set's matter."""
-    mode, depth = opened.mode, deep_tiff(opened)
+    mode, depth = opened.mode, lost_depth(opened, data)
     if mode in ("I", "F") or mode.startswith("I;16") or depth:
         pixels = f"{mode} pixels of {depth} bits" if depth else f"{mode} pixels"
         raise DataError(
@@ -209,13 +209,31 @@ def tiff_pages(opened: Image.Image) -> int:
         raise DataError(f"has a damaged page ({error})") from error
 
 
-def deep_tiff(opened: Image.Image) -> int | None:
-    """Bits a channel of a colour TIFF of more than 8, of which Pillow keeps the upper 8; None: any other."""
-    if opened.format != "TIFF" or opened.mode not in USED:
+def lost_depth(opened: Image.Image, data: bytes) -> int | None:
+    """Bits a channel of a picture of more than 8, of which Pillow keeps the upper 8; None: any other."""
+    depth, kind = 8, opened.format
+    if opened.mode not in USED:
         return None
-    bits = opened.tag_v2.get(BITS, (1,))  # type: ignore[attr-defined]
-    depth = max(bits) if isinstance(bits, tuple) else int(bits)
+    if kind == "TIFF":
+        bits = opened.tag_v2.get(BITS, (1,))  # type: ignore[attr-defined]
+        depth = max(bits) if isinstance(bits, tuple) else int(bits)
+    elif kind == "PNG":
+        depth = data[24]
+    elif kind == "JPEG2000":
+        at = data.find(b"\xff\x51") + 40  # the first component's entry in the marker of sizes
+        depth = (data[at] & 127) + 1
     return depth if depth > MAX_BITS else None
+
+
+def pnm_white(opened: Image.Image) -> int | None:
+    """The value that is white in a PGM or PPM that is not decoded yet, and that Pillow scales to 255 or
+    65535; None: it scales nothing.
+    """
+    coding = opened.tile[0][3] if opened.format == "PPM" and opened.tile else None  # type: ignore[attr-defined]
+    if not isinstance(coding, tuple) or not isinstance(coding[-1], int):
+        return None
+    white = coding[-1]
+    return None if white == (65535 if opened.mode == "I" else 255) else white
 
 
 def lossy_format(opened: Image.Image, data: bytes) -> str | None:

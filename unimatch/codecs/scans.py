@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def check_label(image: str, grid: Grid, label: str, source: Path, rules: ScanRul
             f"{lacks}: does not say how it lies (no affine), but {has} does; if both have their voxels in "
             "the same order, set `scans: axcodes: stored`"
         )
-    corners = np.array([[0, 0, 0, 1], [*(side - 1 for side in grid.shape), 1]], np.float64).T
+    corners = np.array([[*one, 1] for one in product(*((0, side - 1) for side in grid.shape))], np.float64).T
     apart = float(np.abs((mine.affine - grid.affine) @ corners)[:3].max())
     if apart > NEAR * float(np.linalg.norm(grid.affine[:3, :3], axis=0).min()):
         raise DataError(

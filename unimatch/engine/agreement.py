@@ -75,7 +75,8 @@ class Agreement:
         """
         total = asked.total()
         *signals, failed, skipped = total[: len(SIGNALS) + 2].tolist()
-        got = next((number for number, count in zip(SIGNALS, signals, strict=True) if count), None)
+        sent = (int(number) for number, count in zip(SIGNALS, signals, strict=True) if count)
+        got = next(sent, None)
         if self._runtime.world == 1:  # nobody else must know: as soon as it came
             got = self._signals.number or None
         shares = torch.ones_like(asked.counts)

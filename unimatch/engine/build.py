@@ -58,7 +58,7 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
     steps = cut_into_steps(config, data, method.views, runtime.world)
 
     optimizer = build_optimizer(net, config.optimizer)
-    state, engine = _first_state(data, task, runtime), None
+    state, engine = _first_state(data, task, runtime, steps.total), None
     last = checkpoint.last_checkpoint(config.out) if resume else None
     if last is not None:
         state, engine = resume_from(last, config, net, method, state, steps.total)
@@ -163,7 +163,7 @@ def build_method(config: RunConfig, task: Task, net: Segmentor) -> Method:
     return method
 
 
-def _first_state(data: RunData, task: Task, runtime: Runtime) -> checkpoint.TrainerState:
+def _first_state(data: RunData, task: Task, runtime: Runtime, total: int) -> checkpoint.TrainerState:
     """At step 0."""
     return checkpoint.TrainerState(
         step=0,
@@ -173,6 +173,7 @@ def _first_state(data: RunData, task: Task, runtime: Runtime) -> checkpoint.Trai
         taxonomy=data.shards.taxonomy.to_json(),
         splits={name: selection.hash for name, selection in data.selections.items()},
         world=runtime.world,
+        total=total,
         bands=None if data.bands is None else data.bands.to_json(),
         prepared=None if data.shards.recipe is None else Preparation.of(data.shards.recipe).to_json(),
     )

@@ -42,6 +42,7 @@ class TrainerState:
     taxonomy: dict[str, Any]
     splits: dict[str, str]  # hash of each key list
     world: int  # processes that wrote it; any number can read it
+    total: int | None = None  # of the run; None: an older version wrote it
     skipped: int = 0  # unreadable samples replaced so far
     # What packing did to images, see codecs.prepared; None: not known.
     prepared: dict[str, Any] | None = None
@@ -128,6 +129,19 @@ def save_checkpoint(
     return folder
 
 
+def save_weights(run: Path, state: TrainerState, networks: Mapping[str, Mapping[str, Tensor]]) -> Path:
+    """Writes step_<N> without an optimiser, from which no training resumes, and points `last` at it."""
+    folder = run / "checkpoints" / f"step_{state.step:08d}"
+
+    def fill(partial: Path) -> None:
+        save_networks(partial, networks)
+        save_state(partial, state)
+
+    write_folder(folder, fill)
+    _point(run / "last", Path("checkpoints") / folder.name)
+    return folder
+
+
 def save_best(run: Path, state: TrainerState, networks: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Replaces <run>/best with these weights (no optimiser). Call on one process."""
 
@@ -211,7 +225,10 @@ def load_engine(folder: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"{folder} holds weights only: training cannot resume from it") from None
+        raise UserError(
+            f"{folder} holds weights only: training cannot resume from it; start a new run from them with "
+            f"model.weights=file:{folder / NETWORK}.safetensors"
+        ) from None
     except Exception as error:  # torch raises many kinds for a damaged file
         raise _damaged(path, type(error).__name__) from None
 

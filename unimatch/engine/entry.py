@@ -20,6 +20,7 @@ from unimatch.engine.threads import limit_threads
 from unimatch.errors import UserError, of_system
 
 LAUNCHER_S = 2.0  # a launcher looks every 0.1 s, and should name the process that ended first
+GLOO_MARKS = ("gloo/", "Application timeout caused pair closure")
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # where a process leaves what its launcher prints last
 
 
@@ -97,5 +98,7 @@ def _end(message: str, tells: bool) -> int:
 
 
 def _lost_a_process(error: RuntimeError) -> bool:
-    """Whether a collective failed because another process did: gloo says so in a plain RuntimeError."""
-    return isinstance(error, dist.DistError) or "gloo/" in str(error)
+    """Whether a collective failed because another process did: gloo says so in a plain RuntimeError, with the
+    line of its source or, where one wait's timeout ended another, without.
+    """
+    return isinstance(error, dist.DistError) or any(mark in str(error) for mark in GLOO_MARKS)

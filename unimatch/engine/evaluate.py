@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,7 @@ def report(figures: dict[str, Any], task: Task) -> list[str]:
     lines += [
         f"  {name:<24} {shown(name, value, task):>10}" + (over(figures) if name == task.headline else "")
         for name, value in single.items()
-        if name not in ("images", "seconds", "samples")
+        if name not in ("images", "seconds", "samples", "labels")
     ]
     return lines
 
@@ -67,13 +68,14 @@ class Evaluator:
     samples: str = ""  # which ones: their hash
 
     def __call__(self, net: nn.Module) -> dict[str, Any]:
-        """Figures of the task's metric, and `images`, `seconds`, `samples` (the hash).
+        """Figures of the task's metric, and `images`, `seconds`, `samples` (the hash), `labels`: a checksum
+        of all class ids, as the same samples may have been labelled anew.
 
         The network is left in eval mode.
         """
         began = time.perf_counter()
         metric = self.task.metric(self.runtime.device)
-        seen = 0
+        seen, labels = 0, 0
         problem: DataError | None = None
         net.eval()
         try:
@@ -85,13 +87,20 @@ class Evaluator:
                     assert batch["label"] is not None, "build_evaluator takes labelled samples only"
                     metric.update(predicted, batch["label"].to(self.runtime.device), batch["keys"])
                     seen += len(batch["image"])
+                    labels += sum(map(_checksum, batch["label"], batch["keys"]))
         except DataError as error:
             problem = error
         with self.runtime.together():
             if problem:
                 raise problem
         metric.state = self.runtime.sum_on_device(metric.state)
-        total = int(self.runtime.sum_on_host(torch.tensor([seen])).item())
+        total, labels = self.runtime.sum_on_host(torch.tensor([seen, labels])).tolist()
         assert total == self.num_images, f"evaluated {total} images of {self.num_images}"
         seconds = time.perf_counter() - began
-        return {**self.task.figures(metric), "images": total, "seconds": seconds, "samples": self.samples}
+        of = {"images": total, "seconds": seconds, "samples": self.samples, "labels": f"{labels:x}"}
+        return {**self.task.figures(metric), **of}
+
+
+def _checksum(label: torch.Tensor, key: str) -> int:
+    """32 bits of a sample's class ids; the sum over samples depends on neither order nor processes."""
+    return zlib.crc32(label.numpy().tobytes(), zlib.crc32(key.encode()))

@@ -171,6 +171,20 @@ def read_metrics(run: Path, kind: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["kind"] == kind]
 
 
+def evaluations(run: Path) -> list[dict[str, Any]]:
+    """The evaluations of a run's headline network, in order of steps; none: it was not evaluated."""
+    try:
+        lines = read_metrics(run, "eval")
+    except FileNotFoundError:
+        return []
+    # Those on the samples of the last one: a resumed run may go on with another data.val.
+    last = lines[-1] if lines else {}
+    masks = last.get("labels")  # runs of older versions do not say it
+    same = [one for one in lines if one.get("samples") == last.get("samples")]
+    same = [one for one in same if one.get("labels", masks) == masks]
+    return [one for one in same if one["network"] == lines[0]["network"]]
+
+
 def banner(title: str, rows: Mapping[str, str]) -> str:
     """A small two-column table."""
     width = max(len(name) for name in rows)

@@ -53,7 +53,7 @@ def restore(
     folder = checkpoint.find(run, which)
     state = checkpoint.load_state(folder)
     taxonomy = Taxonomy.from_json(state.taxonomy)
-    config.model.encoder.weights = "none"  # every weight comes from the checkpoint
+    config.model = config.model.untrained()  # every weight comes from the checkpoint
     bands = None if state.bands is None else Bands.from_json(state.bands)
     net = build_network(config, taxonomy, runtime, bands)
     task = build_task(config, taxonomy, net, bands)

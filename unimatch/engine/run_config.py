@@ -148,9 +148,8 @@ class RunConfig:
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     sync_batchnorm: Literal["off", "global"] = "global"  # global: statistics over all processes' samples
-    loss_normalization: Literal["global", "rank"] = (
-        "global"  # rank: each process divides by its own pixel count (the reference)
-    )
+    # rank: each process divides by its own pixels (the reference), of each micro-batch if batches accumulate.
+    loss_normalization: Literal["global", "rank"] = "global"
     activation_checkpointing: bool = False  # the encoder's blocks keep inputs only: less memory, slower
     # torch.compile's backend for encoder and head. inductor: minutes at the start, then faster; eager
     # compiles nothing and is for finding faults.

@@ -13,6 +13,9 @@ class ScheduleConfig:
 
     steps: int | None = None
     epochs: int | None = None
+    # Count an epoch's steps as on so many devices of which each reads ceil(N / devices) samples, in whole
+    # batches: the published step counts, for some lists one step an epoch above N / batch.
+    epoch_devices: int = 1
     power: float = 0.9  # of the polynomial decay to zero
     warmup_steps: int = 0  # linear warm-up from 0 before the decay
 
@@ -23,6 +26,8 @@ class ScheduleConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, found {value}")
+        if self.epoch_devices < 1:
+            raise ValueError(f"epoch_devices must be at least 1, found {self.epoch_devices}")
         if self.warmup_steps < 0:
             raise ValueError(f"warmup_steps must be at least 0, found {self.warmup_steps}")
 

@@ -33,7 +33,7 @@ def cut_into_steps(config: RunConfig, data: RunData, views: ViewNeeds, world: in
     _require_neighbours(config.batch, views, world, accumulation)
     rows = unlabeled.rows if unlabeled is not None else None
     plan = plan_of(config, data.shards, views, labeled.rows, rows)
-    total = total_steps(config.schedule, plan.steps_per_epoch)
+    total = run_steps(config, views, len(labeled.rows), None if rows is None else len(rows))
     return Steps(plan, labeled.rows, rows if views.unlabeled else None, accumulation, total)
 
 
@@ -50,6 +50,18 @@ def plan_of(
         partner=views.partner,
         epoch_samples=len(unlabeled) if unlabeled is not None else len(labeled),
     )
+
+
+def run_steps(config: RunConfig, views: ViewNeeds, labeled: int, unlabeled: int | None) -> int:
+    """Optimiser steps of the whole run with so many samples; an epoch is a pass over the unlabelled ones, if
+    there are any.
+    """
+    samples = labeled if unlabeled is None else unlabeled
+    batch = (config.batch.unlabeled if views.unlabeled else None) or config.batch.labeled
+    devices = config.schedule.epoch_devices
+    if batch % devices:
+        raise UserError(f"schedule.epoch_devices is {devices}, by which a batch of {batch} cannot be divided")
+    return total_steps(config.schedule, max(1, -(-samples // devices) // (batch // devices)))
 
 
 def accumulation_steps(batch: BatchConfig, uses_unlabeled: bool, world: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from unimatch.codecs.opening import open_picture
+from unimatch.codecs.opening import lost_depth, open_picture
 from unimatch.errors import DataError
 from unimatch.inspection.guess_tools import with_labels
 from unimatch.inspection.inventory import (
@@ -47,7 +47,11 @@ def guess_masks(inventory: Inventory) -> Guess | None:
         found = best_template(inventory, folder, pictures)
         if found is None:
             continue
-        template, labelled, paths = found
+        template, labelled, paths, alike = found
+        if alike:
+            guess.unsure.append(
+                f"masks of the same images lie in {', '.join(alike)} too; those by {template} are taken"
+            )
         plain = [name for name in pictures if join(folder, name) not in paths]
         inventory.folders[folder] = plain  # masks beside images are no images
         settings = with_labels(guess, inventory, folder, labelled, template)
@@ -71,10 +75,12 @@ def guess_masks(inventory: Inventory) -> Guess | None:
 
 def best_template(
     inventory: Inventory, folder: str, pictures: list[str]
-) -> tuple[str, set[str], set[str]] | None:
-    """(the template of masks that most pictures have, the stems of these, the masks' paths)."""
+) -> tuple[str, set[str], set[str], list[str]] | None:
+    """(the template of masks that most pictures have, the stems of these, the masks' paths, other folders
+    that fit as well)."""
     stems = {stem(name): name for name in pictures}
     best: tuple[str, set[str], set[str]] | None = None
+    fitting: dict[str, tuple[int, int]] = {}  # of each folder: how many pictures have a mask there, how near
     for other in sorted(inventory.folders, key=lambda one: -kinship(folder, one)):
         if other != folder and not is_mask_folder(other):
             continue
@@ -89,9 +95,15 @@ def best_template(
         for (head, tail), _ in ends.most_common(3):
             made = {one: head.replace("{stem}", one) + tail for one in stems}
             hits = {one for one, name in made.items() if name in set(names) and name != stems[one]}
+            near = (len(hits), kinship(folder, other))
+            fitting[other] = max(fitting.get(other, (0, 0)), near)
             if hits and (best is None or len(hits) > len(best[1])):
                 best = (join(other, head + tail), hits, {join(other, made[one]) for one in hits})
-    return best
+    if best is None:
+        return None
+    own = PurePosixPath(best[0]).parent.as_posix()
+    alike = [other for other, near in fitting.items() if other != own and near == fitting.get(own)]
+    return *best, alike
 
 
 def read_values(guess: Guess, inventory: Inventory, masks: list[str]) -> None:
@@ -99,8 +111,13 @@ def read_values(guess: Guess, inventory: Inventory, masks: list[str]) -> None:
     greys, colors, palette, modes = Counter[int](), Counter[tuple[int, ...]](), {}, Counter[str]()
     for path in masks[:: max(1, len(masks) // LOOKED_AT)][:LOOKED_AT]:
         try:
-            with open_picture(inventory.read(path), path) as opened:
+            data = inventory.read(path)
+            with open_picture(data, path) as opened:
                 modes[opened.mode] += 1
+                if depth := lost_depth(opened, data):
+                    raise DataError(
+                        f"{path} has {depth} bits a channel; save ids as grey, colours as RGB of 8"
+                    )
                 if opened.mode in ("RGB", "RGBA"):
                     rgb = np.asarray(opened.convert("RGB")).reshape(-1, 3)
                     values, counts = np.unique(rgb, axis=0, return_counts=True)

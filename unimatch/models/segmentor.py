@@ -1,16 +1,19 @@
 """The networks that methods train: an encoder, an optional perturbation of its features, a head."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unimatch.config import Section
+from unimatch.errors import ConfigError
 from unimatch.models.base import Encoder
 from unimatch.models.encoders import EncoderConfig, build_encoder
 from unimatch.models.heads import HEADS
+from unimatch.models.weights import load_segmentor
 
 Perturb = Callable[[list[Tensor]], list[Tensor]]
 
@@ -24,6 +27,18 @@ class ModelConfig:
 
     head: Section = field(metadata={"registry": HEADS})
     """The decoder, by name, with its settings."""
+
+    weights: str | None = None
+    """file:PATH of all first weights, head included: a checkpoint's model.safetensors, or a released .pth of
+    this network. The encoder's own are not read then. For the encoder's alone: encoder.weights."""
+
+    def __post_init__(self) -> None:
+        if self.weights is not None and self.weights.removeprefix("file:") in ("", self.weights):
+            raise ConfigError(f"weights must be file:PATH, found {self.weights!r}")
+
+    def untrained(self) -> "ModelConfig":
+        """The same network with random first weights, for those who have others."""
+        return replace(self, encoder=replace(self.encoder, weights="none"), weights=None)
 
 
 class Segmentor(nn.Module):
@@ -80,6 +95,11 @@ def build_segmentor(config: ModelConfig, num_classes: int, dates: int = 1) -> Se
     """
     assert dates in (1, 2), dates
     head_class = HEADS[config.head.name].cls
-    encoder = build_encoder(config.encoder, getattr(head_class, "levels", 2))
+    asked = (config.untrained() if config.weights else config).encoder
+    encoder = build_encoder(asked, getattr(head_class, "levels", 2))
     head = head_class(config.head.config, encoder.channels, encoder.strides, num_classes)
-    return (Segmentor if dates == 1 else BitemporalSegmentor)(encoder, head)
+    net = (Segmentor if dates == 1 else BitemporalSegmentor)(encoder, head)
+    if config.weights:
+        path = Path(config.weights.removeprefix("file:")).expanduser()
+        encoder.loaded = f"whole network: {load_segmentor(net, path, config.encoder.name, config.head.name)}"
+    return net

@@ -11,7 +11,7 @@ import hashlib
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from pickle import UnpicklingError
@@ -28,6 +28,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from unimatch.errors import UserError
+from unimatch.models import released, xception
 
 State = dict[str, Tensor]
 
@@ -42,25 +43,6 @@ NUMPY_SCALARS: list[Any] = [
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("float32", "float64", "int64")),
 ]
-
-# Prefixes of names in the released UniMatch checkpoints (without "module."), and what they are here.
-RELEASED_NAMES = {
-    "backbone.": "encoder.net.",
-    "head.b0.": "head.aspp.point.",
-    "head.b1.": "head.aspp.atrous.0.",
-    "head.b2.": "head.aspp.atrous.1.",
-    "head.b3.": "head.aspp.atrous.2.",
-    # Their pooling branch counts the pooling layer itself as number 0.
-    "head.b4.gap.1.": "head.aspp.pool.0.",
-    "head.b4.gap.2.": "head.aspp.pool.1.",
-    "head.project.": "head.aspp.project.",
-    "reduce.": "head.reduce.",
-    "fuse.0.": "head.fuse.0.0.",
-    "fuse.1.": "head.fuse.0.1.",
-    "fuse.3.": "head.fuse.1.0.",
-    "fuse.4.": "head.fuse.1.1.",
-    "classifier.": "head.classifier.",
-}
 
 
 @dataclass(frozen=True)
@@ -88,21 +70,33 @@ def read_encoder_weights(weights: str, name: str) -> EncoderWeights:
     path = Path(weights.removeprefix("file:")).expanduser()
     state, digest = read_file(path)
     report = f"{path} (sha256 {digest[:12]}, {len(state)} tensors)"
-    if any(key.startswith("backbone.") for key in state):
-        state, report = from_released(state), f"{report}, encoder of a released segmentation checkpoint"
-    elif any(key.startswith("encoder.net.") for key in state):
-        report = f"{report}, encoder of a checkpoint"
-    ours = {
-        key.removeprefix("encoder."): value for key, value in state.items() if key.startswith("encoder.net.")
-    }
+    ours, kind = _encoder_tensors(state, name, path)
     if ours:
-        return EncoderWeights(report, ours, "ours")
+        return EncoderWeights(report + kind, ours, "ours")
     full = classifier_tensors(name)
     optional = tuple(f"{classifier}." for classifier in _classifiers(name))
     wanted = {key: value for key, value in full.items() if not key.startswith(optional)}
     state = {key: value for key, value in state.items() if not key.startswith(optional)}
     check_tensors(state, wanted, f"{path} as weights of {name}")
     return EncoderWeights(report, state, "timm")
+
+
+def _encoder_tensors(state: State, name: str, path: Path) -> tuple[State, str]:
+    """The encoder's tensors under our names, and of what they are part; none: a file of timm's own names."""
+    if any(key.startswith("backbone.") for key in state):
+        held = released.contents(state).encoder
+        if held not in (name, None):
+            raise UserError(f"{path} holds encoder {held}, not {name}: set model.encoder.name={held}")
+        theirs, kind = state, ", encoder of a released segmentation checkpoint"
+    elif name == xception.NAME and not any(key.startswith("encoder.") for key in state):
+        # A classifier: the encoder's names as they are, and fc.
+        theirs, kind = {f"backbone.{k}": value for k, value in state.items() if not k.startswith("fc.")}, ""
+    else:
+        ours = {k.removeprefix("encoder."): value for k, value in state.items() if k.startswith("encoder.")}
+        return ours, ", encoder of a checkpoint"
+    found = {key: value for key, value in theirs.items() if key.startswith("backbone.")}
+    renamed = released.renamed(found, released.encoder_names(name))
+    return {key.removeprefix("encoder."): value for key, value in renamed.items()}, kind
 
 
 def _from_package(name: str) -> EncoderWeights:
@@ -169,20 +163,22 @@ def read_file(path: Path) -> tuple[State, str]:
     return state, digest
 
 
-def from_released(state: State) -> State:
-    """The tensors of a released UniMatch checkpoint under the names of our `Segmentor`."""
-    renamed: State = {}
-    for key, value in state.items():
-        old = next((prefix for prefix in RELEASED_NAMES if key.startswith(prefix)), None)
-        renamed[key if old is None else RELEASED_NAMES[old] + key.removeprefix(old)] = value
-    return renamed
+def load_segmentor(net: nn.Module, path: Path, encoder: str, head: str) -> str:
+    """Loads a whole network of these encoder and head, ours or a released UniMatch checkpoint.
 
-
-def load_segmentor(net: nn.Module, path: Path) -> str:
-    """Loads a whole network, ours or a released UniMatch checkpoint; returns what to log about it."""
+    Returns what to log about it. UserError: another network, or another number of classes.
+    """
     state, digest = read_file(path)
-    if any(key.startswith("backbone.") for key in state):
-        state = from_released(state)
+    if released.is_released(state):
+        held = released.contents(state)
+        wanted = released.contents(released.to_released(net.state_dict(), encoder, head))
+        wanted = replace(wanted, encoder=encoder, head=head)
+        if any(value not in (None, getattr(wanted, name)) for name, value in vars(held).items()):
+            raise UserError(
+                f"{path} is a released checkpoint with {held}; the configuration describes {wanted}: set "
+                "model.encoder.name, model.head.name, the task and the data's classes to what the file holds"
+            )
+        state = released.from_released(state, encoder, head)
     load_strictly(net, state, str(path))
     return f"{path} (sha256 {digest[:12]}, {len(state)} tensors)"
 

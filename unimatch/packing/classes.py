@@ -55,6 +55,9 @@ def read_classes(recipe: Recipe, source: Path) -> tuple[Taxonomy, Pairs]:
                 "two classes have the same colour, so label files that hold colours cannot be read"
             )
         ignore_color = recipe.ignore_color or ignore_color
+        if ignore_color is not None and packed(ignore_color) in pairs:
+            name = names[pairs[packed(ignore_color)]]
+            raise ConfigError(f"ignore_color {list(ignore_color)} is the class {name!r}; give another colour")
         if ignore_color is not None:
             pairs[packed(ignore_color)] = IGNORE_INDEX
     bad = {value for value in pairs.values() if value != IGNORE_INDEX and not 0 <= value < len(names)}

@@ -20,9 +20,14 @@ from unimatch.packing.labels import Label, LabelRules, Turned, read_label
 from unimatch.packing.layout import Job
 from unimatch.packing.pack import NewSample, Outcome, labeled_sample
 from unimatch.packing.rasters import CLIPPED_NOTE, EMPTY_NOTE, MISSING_NOTE, pack_bands, read_raster_label
+from unimatch.packing.recipe import DrawnOn
 from unimatch.taxonomy import IGNORE_INDEX
 
 DROPPED = "{{files}} files have {}, of which only the first picture in RGB was taken: {{examples}}"
+SECOND_TURNED = (
+    "{files} images of the second date were turned upright (EXIF rotation), those of the first were not, "
+    "and their masks were taken as drawn on the upright pictures: {examples}"
+)
 
 T = TypeVar("T")
 
@@ -75,7 +80,7 @@ def convert(job: Job, rules: Rules) -> Outcome:
         )
         problems += label.problems if label else []
     if image is not None:
-        problems += mismatches(job, image, second, label)
+        problems += mismatches(job, image, second, label, rules.labels.drawn_on)
     if problems or image is None:
         return Outcome(None, tuple(replace(problem, image=job.image) for problem in problems))
     ids = label.ids if label else None
@@ -93,9 +98,18 @@ def convert(job: Job, rules: Rules) -> Outcome:
     )
 
 
-def mismatches(job: Job, image: Encoded, second: Encoded | None, label: Label | None) -> list[Problem]:
+def mismatches(
+    job: Job, image: Encoded, second: Encoded | None, label: Label | None, drawn_on: DrawnOn
+) -> list[Problem]:
     """What does not go together in a sample."""
     found = []
+    if label is not None and second is not None and drawn_on == "stored" and two_ways(image, second):
+        text = (
+            f"{job.second}: has the EXIF rotation {second.turn}, {job.image} {image.turn} (1: none), "
+            "so no mask lies on the stored pixels of both (labels_drawn_on: stored); turn the pair and its "
+            "mask upright"
+        )
+        found.append(Problem("pair turned in two ways", text))
     if second is not None and second.size != image.size:
         found.append(size_mismatch(job.second, second.size, job, image))
     if label is not None and label.ids is not None and label.ids.shape != image.size:
@@ -123,6 +137,16 @@ def facts(job: Job, image: Encoded, second: Encoded | None, label: Label | None)
         if name and one and one.missing is not None:
             yield Note(MISSING_NOTE, name, int(one.missing.sum()))
     yield from label.notes if label else []
+    if label and second and second.turn > 1 and image.turn == 1:
+        yield Note(SECOND_TURNED, job.second or job.image)
+
+
+def two_ways(image: Encoded, second: Encoded) -> bool:
+    """Whether the dates of a pair were turned differently, and no size tells on which of them, before it was
+    turned, a mask was drawn."""
+    turns, (height, width) = {image.turn, second.turn}, image.full_size or image.size
+    sized = height != width and 1 in turns and max(turns) >= 5
+    return len(turns) > 1 and not sized
 
 
 def size_mismatch(name: str | None, size: tuple[int, ...], job: Job, image: Encoded) -> Problem:

@@ -45,6 +45,7 @@ def read_mask(job: Job, name: str, kind: LabelKind, drop_extra: bool) -> Mask:
         return Mask(volumes.ids(volumes.read_slice(job.source, name, job.slice), name))
     data = (job.source / name).read_bytes()
     with opening.open_picture(data, name) as opened:
+        refuse_scaled(opened, data, name)
         notes = []
         extra = opening.more_than_one_picture(opened)
         if extra:
@@ -96,9 +97,6 @@ def read_colors(opened: Image.Image, name: str) -> Mask:
     if mode in ("1", "L", "I", "F", "LA") or mode.startswith("I;16"):
         text = f"{name}: has one channel ({mode}), expected RGB colours; is it label_kind ids?"
         raise WrongKind(Problem("ids instead of colours", text))
-    depth = opening.deep_tiff(opened)
-    if depth:
-        raise DataError(f"{name}: has {depth} bits a channel; the colours of masks have 8")
     # The transparent colour of a palette (mode P) is a colour like any other.
     values = np.asarray(opened.convert("RGBA" if mode in ("RGBA", "PA") else "RGB"))
     refuse_transparent(values, mode, name)
@@ -127,6 +125,21 @@ def grey_step(opened: Image.Image) -> int:
         bits = opened.tag_v2.get(opening.BITS, (8,))  # type: ignore[attr-defined]
         return STEP_OF_BITS.get(bits[0] if isinstance(bits, tuple) else bits, 1) if opened.mode == "L" else 1
     return GREY_STEP.get(str(coding), 1)
+
+
+def refuse_scaled(opened: Image.Image, data: bytes, name: str) -> None:
+    """DataError for a file of whose values Pillow keeps the upper bits, or that it spreads over 0..255."""
+    depth, white = opening.lost_depth(opened, data), opening.pnm_white(opened)
+    if depth:
+        raise DataError(
+            f"{name}: has {opened.mode} pixels of {depth} bits a channel; save ids as grey of 8 or 16 bits, "
+            "colours as RGB of 8"
+        )
+    if white:
+        raise DataError(
+            f"{name}: is a PGM or PPM whose white is {white}, so programs read other ids from it; save it as "
+            "PNG, or with 255"
+        )
 
 
 def refuse_inverted(opened: Image.Image, name: str) -> None:

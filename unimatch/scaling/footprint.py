@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from unimatch.data.training import RawMicro
 from unimatch.engine.trainer import StepModule
@@ -65,16 +66,11 @@ def shape_only(config: ModelConfig, num_classes: int, recompute: bool = False, d
 
     dates: images a sample. recompute: its encoder's blocks keep inputs only (activation_checkpointing).
     """
-    encoder = config.encoder
-    weights, encoder.weights = encoder.weights, "none"  # values do not matter, and need not be there
-    try:
-        with torch.device("meta"):
-            net = build_segmentor(config, num_classes, dates)
-            if recompute:
-                recompute_activations(net.encoder)
-            return net.to(memory_format=torch.channels_last)
-    finally:
-        encoder.weights = weights
+    with torch.device("meta"):
+        net = build_segmentor(config.untrained(), num_classes, dates)  # values need not be there
+        if recompute:
+            recompute_activations(net.encoder)
+        return net.to(memory_format=torch.channels_last)
 
 
 def network_of(net: nn.Module, moments: int, copies: int) -> Network:
@@ -114,8 +110,23 @@ def blank_micro(
     }
 
 
+def step_flops(net: Segmentor, method: Method, task: Task, crop: int, labeled: int, unlabeled: int) -> float:
+    """Floating-point operations of a step over so many samples, of convolutions and matrix products alone.
+
+    net: on the meta device; it is left with parameters that have no values.
+    """
+    counter = FlopCounterMode(display=False)
+    step_bytes(net, method, task, [blank_micro(task, method, crop, crop, labeled, unlabeled)], None, counter)
+    return counter.get_total_flops()
+
+
 def step_bytes(
-    net: Segmentor, method: Method, task: Task, batches: Sequence[RawMicro], dtype: torch.dtype | None
+    net: Segmentor,
+    method: Method,
+    task: Task,
+    batches: Sequence[RawMicro],
+    dtype: torch.dtype | None,
+    counter: contextlib.AbstractContextManager[Any] | None = None,
 ) -> tuple[list[int], Passes]:
     """The most bytes that a forward and backward pass over each micro-batch holds at a time; a step's passes.
 
@@ -145,7 +156,7 @@ def step_bytes(
             if other is not None:
                 other = {name: fake.from_tensor(value) for name, value in other.items()}
             micro: RawMicro = {"labeled": half, "unlabeled": other, "skipped": 0}
-            with LiveBytes(known) as live:
+            with LiveBytes(known) as live, counter or contextlib.nullcontext():
                 batch = task.to_device(micro, torch.device("cpu"), torch.ones(8))
                 with contextlib.nullcontext() if dtype is None else torch.autocast("cpu", dtype=dtype):
                     loss, _ = StepModule(net, method)(batch, LATE)

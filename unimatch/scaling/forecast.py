@@ -12,8 +12,7 @@ from torch import nn
 from unimatch.engine.build import build_method, build_task, task_class
 from unimatch.engine.run_config import BatchConfig, OptimizerConfig, RunConfig
 from unimatch.engine.run_data import open_shards, require_unlabeled, training_samples
-from unimatch.engine.schedule import total_steps
-from unimatch.engine.steps import accumulation_steps, plan_of
+from unimatch.engine.steps import accumulation_steps, plan_of, run_steps
 from unimatch.errors import UserError
 from unimatch.methods.base import Method
 from unimatch.models.segmentor import Segmentor
@@ -80,7 +79,7 @@ def forecast(config: RunConfig, devices: int, device_bytes: float) -> Forecast:
     sizes = (config.batch.labeled, (config.batch.unlabeled or 0) if paired else 0)
     accumulation = accumulation_steps(config.batch, paired, devices)
     steps_per_epoch = plan_of(config, shards, views, labeled, unlabeled).steps_per_epoch
-    steps = total_steps(config.schedule, steps_per_epoch)
+    steps = run_steps(config, views, len(labeled), None if unlabeled is None else len(unlabeled))
 
     copies = sum(other is not net for other in method.eval_nets(net).values())
     network = network_of(net, _moments(config.optimizer), copies)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -108,6 +109,16 @@ def test_the_upper_byte_of_deep_colour_is_not_taken_for_the_picture() -> None:
     deep = tiff_bytes(picture().astype(np.uint16) * 16, 16, photometric=2)
     with pytest.raises(DataError, match="x: has RGB pixels of 16 bits; convert it to 8 bits a channel"):
         pack_image(deep, "x", ImageRules())
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("png", 3), ("png", 4), ("jp2", 3)])
+def test_nor_is_that_of_deep_colour_in_other_files(kind: str, channels: int) -> None:
+    """Of 12 bits in 16, as cameras and microscopes write them, the upper 8 are a dark picture."""
+    deep = np.full((64, 64, channels), 255 << 4, np.uint16)
+    done, data = cv2.imencode(f".{kind}", deep)
+    assert done
+    with pytest.raises(DataError, match=r"x: has RGBA? pixels of 16 bits; convert it to 8 bits a channel"):
+        pack_image(data.tobytes(), "x", ImageRules())
 
 
 def test_large_pictures_are_read_up_to_the_own_limit(monkeypatch: pytest.MonkeyPatch) -> None:

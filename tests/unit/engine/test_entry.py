@@ -72,3 +72,19 @@ def test_wrong_arguments_are_a_users_mistake(monkeypatch, capsys):
 def test_what_the_system_refuses_to_one_process_is_told_without_its_number():
     with pytest.raises(UserError, match="^/x: Read-only file system$"), Runtime().together():
         raise OSError(errno.EROFS, "Read-only file system", "/x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[/x/gloo/transport/tcp/pair.cc:544] Connection closed by peer [10.0.0.2]:4711",
+        "Application timeout caused pair closure",  # of a wait beside the one that timed out
+    ],
+)
+def test_a_process_that_is_gone_is_told_as_such(capsys, text):
+    assert run_entry(fail(RuntimeError(text))) == 1
+    assert (
+        "did not find each other" in capsys.readouterr().err
+    )  # no group here; beside others: see tests/dist
+    with pytest.raises(RuntimeError, match="something else"):
+        run_entry(fail(RuntimeError("something else")))

@@ -17,6 +17,7 @@ from torch import nn
 from tests.support.change_set import CHANGES, sample, write_change_run, write_changes
 from tests.support.tiny_set import damage, image_bytes, write_samples
 from unimatch import config as config_io
+from unimatch.codecs.encode import png
 from unimatch.data.evaluation import eval_loader
 from unimatch.engine.build import build_trainer
 from unimatch.engine.evaluate import Evaluator, report
@@ -122,6 +123,22 @@ def test_every_pair_counts_once_on_any_number_of_ranks(shards, world, batch):
     assert sorted(seen) == sorted(shards.keys(shards.rows("val"))), "no duplicates, none left out"
 
 
+def test_masks_that_were_labelled_anew_are_told_by_their_checksum(tmp_path):
+    """Two classes that changed places, or two masks: the same keys and sizes."""
+
+    def of(name: str, *labels: np.ndarray) -> str:
+        pairs = [replace(sample(f"val/{i}", i, 48, 64), label=png(one), label_ext="png")
+                 for i, one in enumerate(labels)]  # fmt: skip
+        return evaluate(ShardSet.open(write_samples(tmp_path / name, CHANGES, {"val": pairs})), 1, 2, [])[0][
+            "labels"
+        ]
+
+    first, second = np.zeros((2, 48, 64), np.uint8)
+    first[:24] = 1
+    assert of("a", first, second) == of("b", first, second)
+    assert len({of("c", first, second), of("d", second, first), of("e", 1 - first, second)}) == 3
+
+
 def test_the_hash_of_samples_is_of_keys_and_of_what_they_hold(tmp_path):
     def of(name: str, *samples: tuple[str, bytes]) -> str:
         new = [NewSample(key, image, "png", None, 16, 12, None) for key, image in samples]
@@ -172,7 +189,7 @@ def test_a_report_has_classes_single_figures_and_what_is_undefined():
     task.units = {"distance": "px"}
     figures = {"iou_changed": 0.25, "f1": None, "distance": 3.5, "iou": {"unchanged": 0.9, "changed": 0.25},
                "distances": {"unchanged": None, "changed": 0.5}, "images": 3, "seconds": 1.0,
-               "samples": "0f"}  # fmt: skip
+               "samples": "0f", "labels": "0f"}  # fmt: skip
     lines = [line.split() for line in report(figures, task)]
     assert lines == [
         ["iou", "distances"], ["unchanged", "90.00", "undefined"], ["changed", "25.00", "50.00"],

@@ -134,6 +134,27 @@ def test_as_many_classes_of_other_names_are_other_classes(tiny_run, tmp_path):
             ShardSet.open(tmp_path / "shards", old.taxonomy)
 
 
+def test_images_that_were_packed_otherwise_are_other_images(tiny_run, tmp_path):
+    """The same keys, from another recipe; an index or checkpoint of an older version says nothing of it."""
+    config = stopped(tiny_run)
+    write_synthetic(tmp_path / "shards", train=40, val=10, height=48, width=64, seed=0)
+    config.data.shards = str(tmp_path / "shards")
+    recipe(tmp_path / "shards", downscale=2)
+    assert built(config, resume=True).state.step == 1, "the checkpoint does not say it"
+    for state in config.out.glob("checkpoints/*/trainer.json"):
+        state.write_text(json.dumps(json.loads(state.read_text()) | {"prepared": {"downscale": 1}}))
+    with pytest.raises(UserError, match=r"prepared otherwise \(downscale: 1, now 2\)"):
+        built(config, resume=True)
+    recipe(tmp_path / "shards", downscale=1)
+    assert built(config, resume=True).state.step == 1
+
+
+def recipe(folder: Path, **settings: object) -> None:
+    """Says in an index that a recipe packed the set."""
+    info, _ = shard_index.read(folder)
+    (folder / "index.json").write_text(json.dumps({**info, "created": {"recipe": "file", **settings}}))
+
+
 def relabel(folder: Path, taxonomy: Taxonomy) -> None:
     """Gives a set other classes."""
     info, _ = shard_index.read(folder)

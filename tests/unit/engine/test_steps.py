@@ -3,8 +3,10 @@ import re
 import pytest
 
 from unimatch.engine.run_config import BatchConfig
-from unimatch.engine.steps import accumulation_steps
+from unimatch.engine.schedule import ScheduleConfig
+from unimatch.engine.steps import accumulation_steps, run_steps
 from unimatch.errors import UserError
+from unimatch.methods.base import ViewNeeds
 
 
 @pytest.mark.parametrize(
@@ -49,3 +51,27 @@ def test_the_batch_that_is_proposed_works(labeled: int, unlabeled: int | None, w
             assert accumulation_steps(BatchConfig(labeled, unlabeled), paired, int(count)) == 1
     else:
         assert labeled % world == (unlabeled or 0) % world == 0
+
+
+def published_steps(samples: int, devices: int, per_device: int) -> int:
+    """Of an epoch: a sampler that repeats some samples so that all devices have as many; whole batches."""
+    shares = [len(range(rank, samples + -samples % devices, devices)) for rank in range(devices)]
+    assert len(set(shares)) == 1
+    return shares[0] // per_device
+
+
+@pytest.mark.parametrize("samples", [40, 41, 43, 44, 2789, 9118, 10490])
+@pytest.mark.parametrize(("devices", "per_device"), [(1, 8), (4, 2), (2, 4), (8, 1)])
+def test_an_epoch_is_as_long_as_on_so_many_devices(tiny_config, samples, devices, per_device):
+    tiny_config.batch = BatchConfig(8, 8)
+    tiny_config.schedule = ScheduleConfig(epochs=3, epoch_devices=devices)
+    views = ViewNeeds(num_strong=2, partner="same", unlabeled=True)
+    assert run_steps(tiny_config, views, 6, samples) == 3 * published_steps(samples, devices, per_device)
+    alone = ViewNeeds(num_strong=0, partner=None, unlabeled=False)
+    assert run_steps(tiny_config, alone, samples, None) == 3 * published_steps(samples, devices, per_device)
+
+
+def test_a_batch_that_these_devices_cannot_share(tiny_config):
+    tiny_config.schedule = ScheduleConfig(epochs=3, epoch_devices=3)
+    with pytest.raises(UserError, match="schedule.epoch_devices is 3, by which a batch of 4 cannot be"):
+        run_steps(tiny_config, ViewNeeds(num_strong=2, partner="same", unlabeled=True), 6, 34)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -153,6 +154,24 @@ def test_images_with_masks(tmp_path: Path) -> None:
     assert recipe.subsets["val"].labels == "masks/val/{stem}_mask.png"
     assert np.array_equal(packed(recipe, root)[0]["images/train/a"], label)
     assert "255 is taken as 'not labelled'" in guess.unsure
+
+
+def test_the_upper_byte_of_deep_masks_is_not_what_they_hold(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.jpg", jpeg_bytes(picture()))
+    deep = np.full((12, 16, 3), 2, np.uint16)
+    save(tmp_path / "masks/a.png", cv2.imencode(".png", deep)[1].tobytes())
+    guess = guess_recipe(tmp_path)
+    assert "a mask cannot be read: masks/a.png has 16 bits a channel" in guess.unsure[0]
+
+
+def test_masks_of_two_folders_that_fit_alike_are_told(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.jpg", jpeg_bytes(picture()))
+    for folder in ("labels", "masks"):
+        save(tmp_path / folder / "a.png", square(1))
+    guess = guess_recipe(tmp_path)
+    template = str(guess.recipe["subsets"]["train"]["labels"])
+    other = "masks" if template.startswith("labels") else "labels"
+    assert f"masks of the same images lie in {other} too; those by {template} are taken" in guess.unsure
 
 
 def test_two_values_and_colours(tmp_path: Path) -> None:

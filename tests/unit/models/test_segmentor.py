@@ -133,7 +133,7 @@ def test_own_checkpoint_loads_whole_or_as_an_encoder(tmp_path: Path) -> None:
     with torch.no_grad():
         for value in second.parameters():
             value.add_(1)
-    report = weights.load_segmentor(second, path)
+    report = weights.load_segmentor(second, path, ENCODER, "deeplabv3plus")
     assert all(torch.equal(value, first.state_dict()[key]) for key, value in second.state_dict().items())
     assert f"{len(first.state_dict())} tensors" in report
 
@@ -144,7 +144,7 @@ def test_own_checkpoint_loads_whole_or_as_an_encoder(tmp_path: Path) -> None:
     )
     assert "encoder of a checkpoint" in encoder.loaded
     with pytest.raises(UserError, match="of another shape: head.classifier.weight"):
-        weights.load_segmentor(make_net(num_classes=7), path)
+        weights.load_segmentor(make_net(num_classes=7), path, ENCODER, "deeplabv3plus")
     with pytest.raises(UserError, match="missing"):
         build_encoder(EncoderConfig("resnet10t", f"file:{path}", 32))
 

@@ -99,26 +99,6 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         weights.read_file(tmp_path / "none.pth")
 
 
-def test_released_names() -> None:
-    names = {
-        "backbone.conv1.0.weight": "encoder.net.conv1.0.weight",
-        "head.b0.0.weight": "head.aspp.point.0.weight",
-        "head.b2.1.running_var": "head.aspp.atrous.1.1.running_var",
-        "head.b4.gap.1.weight": "head.aspp.pool.0.weight",
-        "head.b4.gap.2.bias": "head.aspp.pool.1.bias",
-        "head.project.1.bias": "head.aspp.project.1.bias",
-        "reduce.0.weight": "head.reduce.0.weight",
-        "fuse.3.weight": "head.fuse.1.0.weight",
-        "fuse.4.weight": "head.fuse.1.1.weight",
-        "classifier.bias": "head.classifier.bias",
-        "unknown.weight": "unknown.weight",
-    }
-    renamed = weights.from_released({name: torch.tensor(index) for index, name in enumerate(names)})
-    assert {key: int(value) for key, value in renamed.items()} == {
-        ours: index for index, ours in enumerate(names.values())
-    }
-
-
 def test_differences_are_listed_together_with_counts() -> None:
     wanted = {f"layer{index}.weight": torch.zeros(1) for index in range(8)}
     found = {"layer0.weight": torch.zeros(2), "other": torch.zeros(1)}

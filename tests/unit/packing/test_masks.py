@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -51,9 +52,18 @@ def with_alpha(*channels: np.ndarray) -> np.ndarray:
     return np.dstack([np.asarray(channel, np.uint8) for channel in channels])
 
 
+def deep_png(*channels: np.ndarray) -> bytes:
+    """Of 16 bits a channel, which Pillow does not write."""
+    done, data = cv2.imencode(".png", np.dstack(channels).astype(np.uint16))
+    assert done
+    return data.tobytes()
+
+
 @pytest.mark.parametrize(
     ("mask", "ext"),
     [
+        (b"P5 16 12 255\n" + IDS.tobytes(), "tif"),
+        (b"P5 16 12 65535\n" + IDS.astype(">u2").tobytes(), "tif"),
         (tiff_bytes(IDS.astype(np.float32), 32, FLOAT), "tif"),
         (tiff_bytes(IDS.astype(np.uint16), 16, big_endian=True), "tif"),
         (tiff_bytes(IDS.astype(np.int32), 32, SIGNED), "tif"),
@@ -91,11 +101,31 @@ def test_two_bits_and_one_bit(tmp_path: Path) -> None:
         (as_file(IDS, "JPEG"), "is a JPEG, which changes the values of pixels; export masks as PNG"),
         (as_file(IDS, "TIFF", compression="jpeg"), "is a TIFF compressed as JPEG"),
         (tiff_bytes(with_alpha(IDS, IDS), 8, extra=(0,)), "is a TIFF of 2 bands"),
+        (deep_png(IDS, IDS, IDS), "has RGB pixels of 16 bits a channel; save ids as grey"),
+        (deep_png(IDS, IDS, IDS, np.full_like(IDS, 255)), "has RGBA pixels of 16 bits a channel"),
+        (tiff_bytes(np.dstack([IDS] * 3).astype(np.uint16), 16, photometric=2), "RGB pixels of 16 bits"),
+        (b"P5 16 12 3\n" + FEW.tobytes(), "is a PGM or PPM whose white is 3"),
+        (b"P5 16 12 1\n" + (FEW > 0).tobytes(), "is a PGM or PPM whose white is 1"),
+        (b"P5 16 12 4095\n" + IDS.astype(">u2").tobytes(), "is a PGM or PPM whose white is 4095"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_the_true_reason(tmp_path: Path, mask: bytes, told: str) -> None:
     text = refused(source_of(tmp_path, mask), tmp_path / "out", subsets=ANY)
     assert "lab/a.tif: " in text and told in text
+
+
+def test_colours_of_more_bits_are_refused(tmp_path: Path) -> None:
+    table = np.asarray(COLORS, np.uint8)[FEW]
+    source = source_of(tmp_path, deep_png(*np.moveaxis(table[..., ::-1], -1, 0)), "png")
+    text = refused(source, tmp_path / "out", label_kind="colors", colors=COLORS, ignore_id=None, subsets=ANY)
+    assert "lab/a.png: has RGB pixels of 16 bits a channel" in text
+
+
+def test_the_colour_of_a_class_cannot_be_that_of_no_label(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "source", ("a",))
+    changes: dict[str, Any] = {"label_kind": "colors", "colors": COLORS, "ignore_id": None}
+    with pytest.raises(ConfigError, match=r"ignore_color \[0, 0, 142\] is the class 'car'"):
+        pack(recipe(ignore_color=COLORS[1], **changes), source, tmp_path / "out")
 
 
 def test_alpha_of_colour_masks(tmp_path: Path) -> None:
@@ -306,3 +336,36 @@ def test_a_mask_with_a_rotation_of_its_own(tmp_path: Path) -> None:
     packed = pack(recipe(), source, tmp_path / "out")
     assert np.array_equal(labels_of(tmp_path / "out")["img/a"], EXPECTED)
     assert packed.told == ("1 masks were turned upright by an EXIF rotation of their own: lab/a.png",)
+
+
+def pair_source(root: Path, turns: tuple[int, int], mask: np.ndarray) -> Path:
+    for name, turn in zip(("img", "later"), turns, strict=True):
+        exif = Image.Exif()
+        exif[ORIENTATION] = turn
+        stored = picture(16, 12) if turn >= 5 else picture()
+        save(root / name / "a.jpg", jpeg_bytes(stored, exif=exif))
+    save(root / "lab" / "a.png", mask)
+    return root
+
+
+PAIRS = {"train": SubsetSource("img/*.jpg", "lab/{stem}.png", "later/{stem}.jpg")}
+
+
+@pytest.mark.parametrize("turns", [(1, 3), (3, 1), (2, 3), (3, 6), (6, 8)])
+def test_no_mask_lies_on_the_stored_pixels_of_a_pair_turned_in_two_ways(
+    tmp_path: Path, turns: tuple[int, int]
+) -> None:
+    source = pair_source(tmp_path / "source", turns, IDS)
+    told = refused(source, tmp_path / "out", subsets=PAIRS, labels_drawn_on="stored")
+    assert f"later/a.jpg: has the EXIF rotation {turns[1]}, img/a.jpg {turns[0]}" in told
+    packed = pack(recipe(subsets=PAIRS), source, tmp_path / "out")
+    assert np.array_equal(labels_of(tmp_path / "out")["img/a"], EXPECTED)
+    assert len(packed.told) == 1 and "were turned upright (EXIF rotation)" in packed.told[0]
+
+
+def test_a_pair_whose_second_date_alone_is_turned(tmp_path: Path) -> None:
+    """Its size tells that the mask lies on the upright pictures."""
+    source = pair_source(tmp_path / "source", (1, 6), IDS)
+    packed = pack(recipe(subsets=PAIRS, labels_drawn_on="stored"), source, tmp_path / "out")
+    assert np.array_equal(labels_of(tmp_path / "out")["img/a"], EXPECTED)
+    assert packed.told[0].startswith("1 images of the second date were turned upright")

@@ -177,6 +177,22 @@ def test_labels_on_another_grid(tmp_path: Path, affine: np.ndarray | None, messa
     assert np.array_equal(labels["images/a/002"], ids[2]) and images["images/a/000"].shape == values.shape[1:]
 
 
+def test_a_label_turned_about_the_diagonal_of_its_image(tmp_path: Path) -> None:
+    """Its first and its last voxel lie where the image's do."""
+    root = source(tmp_path)
+    image: Any = nibabel.load(root / "images/a.nii.gz")
+    ends = image.affine @ np.array([[0, 0, 0, 1], [*(side - 1 for side in image.shape), 1]]).T
+    first, last = ends[:3].min(1), ends[:3].max(1)  # of the slices, which go up, to the front and right
+    x, y, z = (last - first) / np.linalg.norm(last - first)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    turn = np.eye(4)
+    turn[:3, :3] += np.sin(0.4) * cross + (1 - np.cos(0.4)) * cross @ cross
+    turn[:3, 3] = first - turn[:3, :3] @ first
+    affine = turn @ image.affine
+    nibabel.save(nibabel.Nifti1Image(body()[1], affine), root / "labels/a.nii.gz")
+    assert "beside its image images/a.nii.gz" in refused(scans(NIFTI), root)
+
+
 def test_labels_of_another_shape_values_or_kind(tmp_path: Path) -> None:
     root = source(tmp_path)
     save_nifti(root / "labels/a.nii.gz", body(depth=3)[1])

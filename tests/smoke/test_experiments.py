@@ -1,0 +1,196 @@
+"""Tables of runs through the commands: two steps of one run of each on real samples; killed, continued."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import ROOT, tiny_run_text
+from tests.support.folder_source import RECIPES
+from unimatch import config as config_io
+from unimatch import experiment, train
+from unimatch.engine import checkpoint
+from unimatch.experiments.definition import load_experiment
+from unimatch.experiments.progress import claimed
+from unimatch.packing.folder import pack
+from unimatch.packing.recipe import Recipe
+from unimatch.shardset.archive import ShardSet
+from unimatch.shardset.key_list import Published, write_keys
+
+# Of each experiment: recipe, source, changes of the recipe, the run that is tried, what it evaluates on.
+TABLES = {
+    "pascal": ("pascal", "voc2012/VOCdevkit/VOC2012", ["subsets.val.optional=true"], 11, None),
+    "pascal_blended": ("pascal", "voc2012/VOCdevkit/VOC2012", ["subsets.val.optional=true"], 16, None),
+    "cityscapes": ("cityscapes", "cityscapes", ["subsets.val.optional=true"], 11, None),
+    "coco": ("coco", "coco", ["shard_mb=64"], 11, "val"),
+    "levir": ("levir", "levir", [], 21, "test"),
+    "whu": ("whu", "levir", [], 9, "test"),
+    "acdc": ("acdc", "acdc", [], 9, "val+test"),
+    "pascal_v2": ("pascal", "voc2012/VOCdevkit/VOC2012", ["subsets.val.optional=true"], 6, None),
+    "levir_v2": ("levir", "levir", [], 5, "test"),
+}
+SMALL = [
+    "schedule={epochs: null, steps: 2, epoch_devices: 1}",
+    "log={every_steps: 1, pictures_every_steps: 0}",
+    "data.workers=0",
+    "batch={labeled: 2, unlabeled: 2}",
+    "evaluation={every_steps: 2, workers: 0, batch: 4}",
+]
+
+
+def few_slices(source: Path, out: Path) -> Path:
+    """Some of ACDC's slices and two of its volumes, in its layout."""
+    (out / "data" / "slices").mkdir(parents=True)
+    (out / "splits").mkdir()
+    for path in sorted((source / "data" / "slices").glob("*.h5"))[:6]:
+        (out / "data" / "slices" / path.name).symlink_to(path)
+    for subset, path in zip(("val", "test"), sorted((source / "data").glob("*.h5"))[:2], strict=True):
+        (out / "data" / path.name).symlink_to(path)
+        (out / "splits" / f"{subset}.txt").write_text(f"data/{path.name}\n")
+    return out
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_two_steps_of_a_run_of_each_table(
+    name: str, real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, folder, changes, number, val = TABLES[name]
+    source = real_data / folder
+    if name == "acdc":
+        source = few_slices(source, tmp_path / "source")
+    shards = tmp_path / "shards"
+    pack(config_io.load(RECIPES / f"{recipe}.yaml", Recipe, changes), source, shards)
+    opened = ShardSet.open(shards)
+    keys = opened.keys(opened.rows("train"))
+    write_keys(tmp_path / "split.txt", keys[: len(keys) // 2], Published(len(keys), "train", "a test"))
+    few = val
+    if val == "val":
+        few = str(tmp_path / "val.txt")
+        write_keys(Path(few), opened.keys(opened.rows(val)[:3]))
+    settings = [
+        *SMALL,
+        f"data.shards={shards}",
+        f"data.split={tmp_path / 'split.txt'}",
+        f"data.val={few or 'null'}",
+    ]
+    settings.append(f"task.views.crop={32 if name == 'acdc' else 48}")
+    if name.endswith("v2"):
+        settings += ["model.encoder.name=test_vit", "model.encoder.weights=none"]
+        settings += ["model.head={name: dpt, channels: 8}", "task.evaluate.multiple_of=16"]
+    elif name != "acdc":
+        stride = 8 if name == "levir" else 16
+        settings += ["model.encoder.name=test_efficientnet", "model.encoder.weights=none"]
+        settings.append(f"model.encoder.output_stride={stride}")
+    if name == "cityscapes":
+        settings.append("task.loss.ohem_min_kept_per_image=400")
+    options = ["--out", str(tmp_path / "runs"), *(part for one in settings for part in ("--set", one))]
+    experiment.main(["run", name, "--only", str(number), *options])
+    run = load_experiment(name, settings, tmp_path / "runs").runs[number - 1]
+    assert checkpoint.load_state(checkpoint.find(run.config.out, "last")).step == 2
+    assert run.config.method.name == ("unimatch_v2" if name.endswith("v2") else "unimatch")
+    capsys.readouterr()
+    experiment.main(["status", name, "--only", f"{number - 1},{number}", *options])
+    other, own = capsys.readouterr().out.splitlines()
+    assert other.endswith(": not begun") and f"{run.name}: finished" in own
+    experiment.main(["run", name, "--only", str(number), *options])
+    assert f"run {number}, {run.name}: finished" in capsys.readouterr().out
+    experiment.main(["table", name, *options])
+    table = capsys.readouterr().out
+    assert table.count("| 1 of 3 |") == (val is not None)
+
+
+FILE = """
+about: Tiny scenes
+base: run.yaml
+recipe: camvid
+out: {out}
+axes:
+  rate: {{low: [optimizer.lr=0.001], high: [optimizer.lr=0.01]}}
+across: rate
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, tiny_shards: Path) -> Path:
+    """An experiment of two runs of 20 steps, a checkpoint after every second."""
+    text = tiny_run_text(tmp_path / "unused", tiny_shards)
+    (tmp_path / "run.yaml").write_text(
+        text.replace("checkpoint: {every_steps: 10}", "checkpoint: {every_steps: 2}")
+    )
+    path = tmp_path / "tiny.yaml"
+    path.write_text(FILE.format(out=tmp_path / "runs"))
+    return path
+
+
+def started(file: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "unimatch.experiment", "run", str(file), *options],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_killed_in_the_second_run_it_goes_on_there(tiny: Path, tmp_path: Path) -> None:
+    """What is finished stays as it is, and what was interrupted ends as if it had not been."""
+    first, second = (run.config for run in load_experiment(str(tiny)).runs)
+    process = started(tiny)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        done = checkpoint.last_checkpoint(second.out)
+        if done is not None and done.name >= "step_00000006":
+            break
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    left = checkpoint.load_state(checkpoint.find(second.out, "last")).step
+    assert 6 <= left < 20
+    kept = {path: path.stat().st_mtime_ns for path in sorted(first.out.rglob("*")) if path.is_file()}
+    again = started(tiny)
+    said, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, said
+    assert f"run 1, {first.out.name}: finished" in said and f"run 2, {second.out.name}: training" in said
+    assert f"step {left}" in said and "finished after step 20" in said
+    assert {path: path.stat().st_mtime_ns for path in sorted(first.out.rglob("*")) if path.is_file()} == kept
+    settings = ["optimizer.lr=0.01", "seed=0", f"out={tmp_path / 'whole'}"]
+    train.main(
+        ["--config", str(tmp_path / "run.yaml"), *(part for one in settings for part in ("--set", one))]
+    )
+    ends = [load_file(folder / "last" / "model.safetensors") for folder in (tmp_path / "whole", second.out)]
+    assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+
+
+def test_a_run_that_another_program_trains_is_passed_over(
+    tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unimatch.experiments.progress.PAUSE_S", 0.01)
+    first, second = (run.config for run in load_experiment(str(tiny)).runs)
+    with claimed(first) as mine:
+        assert mine
+        experiment.main(["run", str(tiny)])
+    assert "another program is training it" in capsys.readouterr().out
+    assert not first.out.exists() and checkpoint.load_state(checkpoint.find(second.out, "last")).step == 20
+
+
+def test_a_stopped_run_says_how_to_go_on(tiny: Path) -> None:
+    process = started(tiny, "--only", "2")
+    folder = load_experiment(str(tiny)).runs[1].config.out
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and checkpoint.last_checkpoint(folder) is None:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped in run 2; the same command continues the experiment" in said

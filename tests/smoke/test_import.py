@@ -1,0 +1,233 @@
+"""Released checkpoints through the commands: imported, used, exported; and wrong files."""
+
+from __future__ import annotations
+
+import io
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import unimatch
+from tests.conftest import tiny_run_text
+from tests.unit.models.test_released import NETWORKS, build, parts, random_state
+from unimatch import compare, evaluate, export_weights, import_weights, plan, predict, train
+from unimatch.codecs.encode import png
+from unimatch.engine import checkpoint
+from unimatch.errors import UserError
+from unimatch.models import released
+
+# Of each published network: the configuration that describes it, settings, and the recipe of its classes.
+RUNS = {
+    "natural R50": ("base/pascal", ["model.encoder.name=resnet50s"], "pascal"),
+    "natural R101": ("base/cityscapes", ["model.encoder.name=resnet101s"], "cityscapes"),
+    "natural Xception-65": ("base/coco", [], "coco"),
+    "change DeepLabv3+ R50": ("base/levir", [], "levir"),
+    "change DeepLabv3+ R101": ("base/whu", ["model.encoder.name=resnet101s"], "whu"),
+    "change PSPNet R50": (
+        "base/levir",
+        ["model.head={name: pspnet}", "model.encoder.output_stride=8"],
+        "levir",
+    ),
+    "medical UNet": ("base/acdc", [], "acdc"),
+}
+
+
+def save_released(path: Path, network: str) -> dict[str, Tensor]:
+    """A file as the released training script writes it; the same tensors under our names."""
+    state = random_state(build(network))
+    theirs = released.to_released(state, *parts(network))
+    model = {f"module.{key}": value for key, value in theirs.items()}
+    torch.save({"model": model, "epoch": 79, "previous_best": np.float64(75.2)}, path)
+    return state
+
+
+def imported(path: Path, network: str, out: Path, *options: str) -> None:
+    config, settings, recipe = RUNS[network]
+    changes = [part for one in settings for part in ("--set", one)]
+    import_weights.main(
+        [str(path), "--config", config, *changes, "--out", str(out), "--classes", recipe, *options]
+    )
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_round_trip_and_predictions(network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bits in, bits out; and the run predicts what the network does that was built from the same tensors."""
+    state = save_released(tmp_path / "w.pth", network)
+    imported(tmp_path / "w.pth", network, tmp_path / "run")
+    assert "w.pth (sha256 " in capsys.readouterr().out
+    saved = load_file(tmp_path / "run" / "last" / "model.safetensors")
+    assert saved.keys() == state.keys() and all(torch.equal(saved[key], state[key]) for key in state)
+
+    export_weights.main([str(tmp_path / "run"), "--out", str(tmp_path / "back.pth")])
+    first, second = (
+        torch.load(tmp_path / name, weights_only=name == "back.pth")["model"]
+        for name in ("w.pth", "back.pth")
+    )
+    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+    export_weights.main([str(tmp_path / "run"), "--format", "ours", "--out", str(tmp_path / "o.safetensors")])
+    assert load_file(tmp_path / "o.safetensors").keys() == state.keys()
+
+    run = unimatch.load(tmp_path / "run")
+    dates, grey = NETWORKS[network][2], "in_channels: 1" in NETWORKS[network][0]
+    shape = (48, 64) if grey else (48, 64, 3) if dates == 1 else (2, 48, 64, 3)
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    net = build(network)
+    net.load_state_dict(state)
+    values = torch.from_numpy(image).float()
+    if grey:
+        expected_input = torch.nn.functional.interpolate(
+            values[None, None] / 255, (256, 256), mode="bilinear"
+        )
+    else:
+        mean, std = (torch.tensor(one) for one in (net.encoder.mean, net.encoder.std))
+        expected_input = ((values / 255 - mean) / std).movedim(-1, -3)[None]
+    with torch.no_grad():
+        logits = net.eval()(expected_input)["logits"]
+        if grey:
+            logits = torch.nn.functional.interpolate(logits, (48, 64), mode="bilinear")
+    assert (run.predict(image) == logits.argmax(1)[0].numpy()).mean() > 0.999
+
+
+def test_all_commands_take_an_imported_run(
+    tmp_path: Path, tiny_shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run's own weights imported: the same figures; and a training that starts from them."""
+    (tmp_path / "run.yaml").write_text(tiny_run_text(tmp_path / "trained", tiny_shards))
+    config = ["--config", str(tmp_path / "run.yaml")]
+    train.main([*config, "--set", "schedule.steps=4"])
+    weights = tmp_path / "trained" / "last" / "model.safetensors"
+    import_weights.main([str(weights), *config, "--out", str(tmp_path / "run"), "--evaluate"])
+    assert "miou" in capsys.readouterr().out
+    evaluate.main([str(tmp_path / "run"), "--workers", "0"])
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(png(np.zeros((48, 64, 3), np.uint8)))
+    predict.main(
+        [str(tmp_path / "run"), "--images", str(tmp_path / "images"), "--out", str(tmp_path / "predicted")]
+    )
+    assert (tmp_path / "predicted" / "ids" / "a.png.png").exists()
+    compare.main([str(tmp_path / "run"), str(tmp_path / "trained"), "--out", str(tmp_path / "compared")])
+    rows = (tmp_path / "compared" / "summary.md").read_text().splitlines()
+    figures = [row.split("|")[3] for row in rows if row.startswith(("| run |", "| trained |"))][-2:]
+    assert figures[0] == figures[1]
+    own = str(tmp_path / "run" / "config.yaml")
+    plan.main(["--config", own, "--devices", "1", "--device-memory", "8GB"])
+    further = [f"out={tmp_path / 'on'}", f"model.weights=file:{weights}", "schedule.steps=1"]
+    train.main([*config, *(part for one in further for part in ("--set", one))])
+    assert "whole network: " in capsys.readouterr().out
+    with pytest.raises(UserError, match="holds weights only: training cannot resume from it"):
+        train.main(["--config", own, "--resume"])
+
+
+def broken(path: Path, kind: str) -> None:
+    """A file that is no network."""
+    good = released.to_released(random_state(build("natural R50")), "resnet50s", "deeplabv3plus")
+    file = io.BytesIO()
+    torch.save(good, file)
+    data = file.getvalue()
+    if kind == "half":
+        path.write_bytes(data[: len(data) // 2])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("<html>404</html>")
+    elif kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.txt", "a")
+    elif kind == "code":
+        torch.save({"model": good, "args": sys.exit}, path)
+    else:
+        contents: dict[str, Any] = {
+            "half of the tensors": dict(list(good.items())[: len(good) // 2]),
+            "no tensors": {"epoch": 3},
+            "a list": [1, 2],
+            "an optimizer": {"optimizer": {"state": {}, "param_groups": []}},
+            "an encoder": {key: value for key, value in good.items() if key.startswith("backbone.")},
+            "another shape": {**good, "reduce.0.weight": torch.zeros(24, 256, 1, 1)},
+            "a tensor more": {**good, "extra.weight": torch.zeros(1)},
+            "another head": {key.replace("head.b0", "head.b9"): value for key, value in good.items()},
+        }
+        torch.save(contents[kind], path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("half", "is damaged"),
+        ("empty", "is damaged"),
+        ("text", "is damaged"),
+        ("zip", "is damaged"),
+        ("code", "holds more than tensors, which is not opened for safety"),
+        ("half of the tensors", "wrong tensors \\(.* missing"),
+        ("no tensors", "found 0 tensors and 1 other entries"),
+        ("a list", "expected named tensors, found list"),
+        ("an optimizer", "found 0 tensors"),
+        ("an encoder", "wrong tensors \\(.* missing: head.aspp"),
+        ("another shape", r"1 of another shape: head.reduce.0.weight \(24, 256, 1, 1\) instead of \(48,"),
+        ("a tensor more", "1 unexpected: extra.weight"),
+        ("another head", "missing: head.aspp.point"),
+    ],
+)
+def test_a_file_that_is_no_network_says_what_it_is(kind: str, told: str, tmp_path: Path) -> None:
+    broken(tmp_path / "w.pth", kind)
+    with pytest.raises(UserError, match=rf"w\.pth.*{told}"):
+        imported(tmp_path / "w.pth", "natural R50", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_networks_and_places(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    save_released(path, "natural R50")
+    with pytest.raises(
+        UserError, match="released checkpoint with encoder resnet50s.*describes encoder resnet101s"
+    ):
+        imported(path, "natural R101", tmp_path / "run")
+    with pytest.raises(UserError, match="21 classes.*describes .*2 classes"):
+        imported(path, "change DeepLabv3+ R50", tmp_path / "run")
+    with pytest.raises(UserError, match="head deeplabv3plus, 21 classes.*head pspnet, 2 classes"):
+        imported(path, "change PSPNet R50", tmp_path / "run")
+    with pytest.raises(UserError, match="images of 3 channel.*images of 1 channel"):
+        imported(path, "medical UNet", tmp_path / "run")
+    options = [
+        "--config",
+        "base/pascal",
+        "--set",
+        "model.encoder.name=resnet50s",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    with pytest.raises(UserError, match="none.pth is not a file"):
+        import_weights.main([str(tmp_path / "none.pth"), *options])
+    with pytest.raises(UserError, match="set data.shards, or, only to predict, name a recipe"):
+        import_weights.main([str(path), *options, "--set", f"data.shards={tmp_path / 'none'}"])
+    with pytest.raises(UserError, match="--classes pascl: no such file, nor a recipe"):
+        import_weights.main([str(path), *options, "--classes", "pascl"])
+    with pytest.raises(UserError, match="--evaluate needs the shards"):
+        import_weights.main([str(path), *options, "--classes", "pascal", "--evaluate"])
+    assert not (tmp_path / "run").exists()
+    import_weights.main([str(path), *options, "--classes", "pascal"])
+    with pytest.raises(UserError, match="already holds a run"):
+        import_weights.main([str(path), *options, "--classes", "pascal"])
+    run = str(tmp_path / "run")
+    for out, told in (("w.pth", "exists"), ("w.bin", "must end on .pth or"), ("no/w.pth", "is not a folder")):
+        with pytest.raises(UserError, match=told):
+            export_weights.main([run, "--out", str(tmp_path / out)])
+    with pytest.raises(UserError, match="is not a run folder"):
+        export_weights.main([str(tmp_path), "--out", str(tmp_path / "x.pth")])
+    with pytest.raises(UserError, match="has no checkpoint 'best'"):
+        export_weights.main([run, "--checkpoint", "best", "--out", str(tmp_path / "x.pth")])
+
+
+def test_a_network_that_was_not_published_has_no_released_names(tmp_path: Path, tiny_shards: Path) -> None:
+    (tmp_path / "run.yaml").write_text(tiny_run_text(tmp_path / "run", tiny_shards))
+    train.main(["--config", str(tmp_path / "run.yaml"), "--set", "schedule.steps=1"])
+    with pytest.raises(UserError, match="no released network with encoder test_efficientnet and head"):
+        export_weights.main([str(tmp_path / "run"), "--out", str(tmp_path / "x.pth")])
+    assert not (tmp_path / "x.pth").exists()
+    assert checkpoint.load_state(checkpoint.find(tmp_path / "run", "last")).total == 1

@@ -1,0 +1,1 @@
+"""Tables of runs: definition (an experiment file becomes runs), size (steps, hours), progress, table."""

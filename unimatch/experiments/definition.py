@@ -1,0 +1,142 @@
+"""An experiment: a table's runs as one configuration and the axes along which they differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+
+from unimatch import config as config_io
+from unimatch import shipped
+from unimatch.engine.run_config import RunConfig
+from unimatch.errors import ConfigError
+from unimatch.registry import nearest
+
+KIND = "configs"
+FOLDER = f"{KIND}/experiments"
+WORD = re.compile(r"[\w.]+")  # names of values become names of folders
+GIVEN = ("out", "seed")  # settings of a run that the experiment gives
+
+
+@dataclass
+class Published:
+    """Figures of a paper, by the value of the axis `across`; null where it has none."""
+
+    figures: dict[str, float | None]
+    source: str
+    at: dict[str, str] = field(default_factory=dict)  # values of the other axes
+    name: str | None = None  # of a method that is none of the runs
+
+
+@dataclass
+class ExperimentConfig:
+    """What a table of runs is made of."""
+
+    about: str  # one line
+    base: str  # the configuration that each run starts from: a file beside this one, or a shipped one's name
+    recipe: str  # of the data, which names the classes where there are no shards yet
+    out: Path  # holds the run folders
+    axes: dict[str, dict[str, list[str]]]  # of each axis: its values, each some settings KEY=VALUE
+    across: str  # the axis over which published figures are listed
+    seeds: list[int] = field(default_factory=lambda: [0])
+    published: list[Published] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        words = [*self.axes, *(value for values in self.axes.values() for value in values)]
+        wrong = [word for word in words if not WORD.fullmatch(word)]
+        if wrong or "seed" in self.axes:
+            raise ValueError(f"axes: names hold letters, digits, '_' and '.', found {[*wrong, 'seed'][0]!r}")
+        if self.across not in self.axes:
+            raise ValueError(f"across must be one of the axes {', '.join(self.axes)}, found {self.across!r}")
+        empty = [axis for axis, values in self.axes.items() if not values]
+        if empty:
+            raise ValueError(f"axes: {empty[0]} has no values")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be at least one number, each once, found {self.seeds}")
+        for one in self.published:
+            self._check(one)
+
+    def _check(self, one: Published) -> None:
+        for axis, value in [*one.at.items(), *((self.across, value) for value in one.figures)]:
+            if value not in self.axes.get(axis, {}):
+                raise ValueError(f"published: {one.source}: {axis} {value!r} is no value of an axis")
+        missing = set(self.axes) - {self.across} - set(one.at)
+        if one.name is None and missing:
+            raise ValueError(f"published: {one.source}: `at` must also say {', '.join(sorted(missing))}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of an experiment."""
+
+    number: int  # from 1
+    values: dict[str, str]  # of each axis
+    changes: list[str]  # the settings of these values
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        return self.config.out.name
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment file and the runs that it stands for: all of one seed before those of the next."""
+
+    name: str
+    config: ExperimentConfig
+    base: Path
+    runs: list[Run]
+
+    def chosen(self, only: str | None) -> list[Run]:
+        """The runs of numbers such as 3 or 1-4,9; all without them. ConfigError: there is no such run."""
+        if only is None:
+            return self.runs
+        numbers: set[int] = set()
+        for part in only.split(","):
+            found = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+            ends = [int(number) for number in found.groups() if number] if found else []
+            if not ends or not 1 <= ends[0] <= ends[-1] <= len(self.runs):
+                raise ConfigError(
+                    f"--only {only}: expected numbers from 1 to {len(self.runs)} such as 3 or 1-4,9; "
+                    "`unimatch experiment list` shows them"
+                )
+            numbers.update(range(ends[0], ends[-1] + 1))
+        return [run for run in self.runs if run.number in numbers]
+
+
+def load_experiment(file: str, overrides: Sequence[str] = (), out: Path | None = None) -> Experiment:
+    """The experiment of a file, or of a shipped one's name. `overrides` go to every run, `out` holds them.
+
+    ConfigError: a mistake in the file, or in the settings of a run, which is named.
+    """
+    path = shipped.found(file, FOLDER)
+    if not path.is_file():
+        known = [
+            name.removeprefix("experiments/") for name in shipped.of_kind(KIND) if "experiments/" in name
+        ]
+        raise ConfigError(f"{file}: no such file, nor an experiment of unimatch; {nearest(file, known)}")
+    config = config_io.load(path, ExperimentConfig)
+    given = [text for text in overrides if text.partition("=")[0].strip() in GIVEN]
+    if given:
+        raise ConfigError(
+            f"--set {given[0]}: the experiment gives {' and '.join(GIVEN)}; the folder is --out"
+        )
+    base = shipped.found(config.base, KIND, path.parent)
+    place = out or config.out
+    runs: list[Run] = []
+    for seed in config.seeds:
+        for values in product(*config.axes.values()):
+            mine = dict(zip(config.axes, values, strict=True))
+            changes = [text for axis, value in mine.items() for text in config.axes[axis][value]]
+            folder = place / "-".join([*values, f"seed{seed}"])
+            own = [f"out={folder}", f"seed={seed}"]
+            try:
+                settings = config_io.load(base, RunConfig, [*changes, *overrides, *own])
+            except ConfigError as error:
+                raise ConfigError(f"{path}: run {len(runs) + 1} ({folder.name}): {error}") from None
+            runs.append(Run(len(runs) + 1, mine, changes, settings))
+    return Experiment(path.stem, config, base, runs)

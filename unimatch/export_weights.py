@@ -1,0 +1,82 @@
+"""Writes a run's network for other programs: with the released names, or with ours as one plain file.
+
+unimatch export-weights runs/NAME --out NAME.pth     # {"model": ...}, as the released code saves and reads
+unimatch export-weights runs/NAME --format ours --out NAME.safetensors
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from unimatch.durable import replace_file
+from unimatch.engine.entry import Parser, run_entry
+from unimatch.engine.restore import restore
+from unimatch.engine.runtime import Runtime
+from unimatch.errors import UserError
+from unimatch.models import released
+from unimatch.models.segmentor import ModelConfig
+
+
+def main(args: list[str]) -> None:
+    parser = Parser(
+        prog="unimatch export-weights",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument(
+        "--format", choices=("released", "ours"), default="released", help="names of the tensors"
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help=".pth or .safetensors")
+    parser.add_argument(
+        "--checkpoint", default="last", metavar="WHICH", help="last, best or a step (default: last)"
+    )
+    parser.add_argument(
+        "--network", metavar="NAME", help="which network of the checkpoint (default: the headline one)"
+    )
+    options = parser.parse_args(args)
+    if options.out.suffix not in (".pth", ".pt", ".safetensors"):
+        parser.error(f"--out {options.out}: the file's name must end on .pth or .safetensors")
+    if options.out.exists():
+        raise UserError(f"{options.out} exists: name another file, or remove it")
+    if not options.out.parent.is_dir():
+        raise UserError(f"--out {options.out}: {options.out.parent} is not a folder")
+    restored = restore(options.run, options.checkpoint, options.network, Runtime())
+    state = {key: value.cpu().contiguous() for key, value in restored.net.state_dict().items()}
+    if options.format == "released":
+        state = released_state(state, restored.config.model)
+    if options.out.suffix == ".safetensors":
+        data = save(state)
+    else:
+        # The released code saves the network wrapped for several devices, whose names begin so.
+        named = {f"module.{key}": value for key, value in state.items()}
+        file = io.BytesIO()
+        torch.save({"model": named if options.format == "released" else state}, file)
+        data = file.getvalue()
+    replace_file(options.out, data)
+    print(f"{options.out}: {len(state)} tensors of {restored.folder}")
+
+
+def released_state(state: released.State, config: ModelConfig) -> released.State:
+    """The tensors under the released names. UserError: a network that was not published."""
+    encoder, head = config.encoder.name, config.head.name
+    renamed = released.to_released(state, encoder, head)
+    held = released.contents(renamed)
+    left = [key for key in renamed if key in state and not key.startswith(("backbone.", "encoder.in_conv."))]
+    if held.encoder != encoder or held.head != head or left:
+        raise UserError(
+            f"there is no released network with encoder {encoder} and head {head} as configured; those that "
+            "there are: resnet50s, resnet101s and xception65_released with deeplabv3plus, resnet50s and "
+            "resnet101s with pspnet, unet with unet. --format ours writes any network"
+        )
+    return renamed
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry(main))
