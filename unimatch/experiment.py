@@ -88,7 +88,7 @@ def listing(experiment: Experiment, runs: list[Run], flops_s: float) -> str:
         ]
     lines += ["", f"| run | {' | '.join(config.axes)} | seed | steps | device hours | folder |"]
     lines.append(f"| ---: |{' --- |' * len(config.axes)} ---: | ---: | ---: | --- |")
-    operations, total = Operations(classes_of(config.recipe)), 0.0
+    operations, total = Operations(classes_of(runs[0].config, config.recipe)), 0.0
     for one in runs:
         steps = steps_of(one.config)
         hours = (steps or 0) * operations.of(one.config) / flops_s / 3600

@@ -122,6 +122,11 @@ def _known(config: RunConfig, recipe: str | None) -> tuple[Taxonomy, dict[str, A
     if not path.is_file():
         raise UserError(f"--classes {recipe}: no such file, nor a recipe of unimatch")
     settings = config_io.load(path, Recipe)
+    if settings.classes_file is not None:
+        raise UserError(
+            f"--classes {recipe}: this recipe reads the classes from {settings.classes_file}, a file of the "
+            "data: pack the data, and leave --classes out"
+        )
     return read_classes(settings, path.parent)[0], config_io.plain(settings), None
 
 

@@ -208,6 +208,8 @@ def test_wrong_networks_and_places(tmp_path: Path) -> None:
         import_weights.main([str(path), *options, "--set", f"data.shards={tmp_path / 'none'}"])
     with pytest.raises(UserError, match="--classes pascl: no such file, nor a recipe"):
         import_weights.main([str(path), *options, "--classes", "pascl"])
+    with pytest.raises(UserError, match="--classes camvid: this recipe reads the classes from classes.txt"):
+        import_weights.main([str(path), *options, "--classes", "camvid"])
     with pytest.raises(UserError, match="--evaluate needs the shards"):
         import_weights.main([str(path), *options, "--classes", "pascal", "--evaluate"])
     assert not (tmp_path / "run").exists()

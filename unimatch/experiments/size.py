@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import gcd
+from pathlib import Path
 
 from unimatch import config as config_io
 from unimatch import shipped
@@ -19,10 +20,18 @@ from unimatch.shardset.key_list import read_list
 from unimatch.taxonomy import Taxonomy
 
 
-def classes_of(recipe: str) -> Taxonomy:
-    """The classes that a recipe names."""
-    path = shipped.found(recipe, "recipes")
-    return read_classes(config_io.load(path, Recipe), path.parent)[0]
+def classes_of(config: RunConfig, recipe: str) -> Taxonomy:
+    """The classes of the run's shards; where there are none, those that the recipe of the data names."""
+    try:
+        return open_shards(config.data.shards, config.data.cache).taxonomy
+    except (UserError, OSError) as error:
+        settings = config_io.load(shipped.found(recipe, "recipes"), Recipe)
+        if settings.classes_file is not None:
+            raise UserError(
+                f"recipe {recipe} reads the classes from {settings.classes_file}, a file of the data, and "
+                f"there are no shards yet ({error}): pack the data first"
+            ) from None
+    return read_classes(settings, Path())[0]
 
 
 def samples(config: RunConfig) -> tuple[int, int | None] | None:

@@ -239,7 +239,10 @@ def test_operations_of_a_step_are_those_of_the_convolutions(experiment: Experime
     from unimatch.models.segmentor import build_segmentor
 
     config = experiment.runs[0].config
-    taxonomy = classes_of("cityscapes")
+    config.data.shards = "none"  # the classes are the recipe's then
+    taxonomy = classes_of(config, "cityscapes")
+    with pytest.raises(UserError, match="recipe camvid reads the classes from classes.txt.*pack the data"):
+        classes_of(config, "camvid")
     counted = Operations(taxonomy).of(config)
     net = build_segmentor(config.model, taxonomy.num_classes)
     with FlopCounterMode(display=False) as counter:
