@@ -157,9 +157,12 @@ def _predict_image(run: Run, files: list[Path], options: argparse.Namespace, nam
 
 
 def _predict_scene(run: Run, files: list[Path], options: argparse.Namespace, name: Path) -> list[str]:
-    """Writes ids/NAME.tif on the grid of the file, and overlays/NAME.png, which is smaller if need be."""
-    target = options.out / "ids" / name
-    found = predict_scene(run.network, run.task, files, target.with_name(f"{target.stem}.tif"))
+    """Writes ids/NAME on the grid of the file, with .tif behind if it is another kind, and overlays/NAME.png,
+    which is smaller if need be.
+    """
+    is_tiff = name.suffix.lower() in (".tif", ".tiff")
+    target = options.out / "ids" / (name if is_tiff else name.with_name(f"{name.name}.tif"))
+    found = predict_scene(run.network, run.task, files, target)
     picture = run.task.paint(found.picture, found.ids, options.alpha)
     write_picture(options.out / "overlays" / name, found.ids.shape, lambda rows: picture[rows])
     return found.told

@@ -108,17 +108,18 @@ def test_a_large_scene_goes_window_by_window(
 def test_files_of_another_kind_are_refused_and_the_others_predicted(walk: Path, tmp_path: Path) -> None:
     values, _ = scene(80, 100, 2)
     write(tmp_path / "in" / "good.tif", values)
+    write(tmp_path / "in" / "good.img", values)  # a TIFF whatever its name; GDAL looks at the content
     write(tmp_path / "in" / "float.tif", (values / 1e4).astype(np.float32))
     write(tmp_path / "in" / "rgb.tif", values[:3])
     write(tmp_path / "in" / "names.tif", values, names=("a", "b", "c", "d"))
     with pytest.raises(UserError) as error:
         predict.main([str(walk / "run"), "--images", str(tmp_path / "in"), "--out", str(tmp_path / "out")])
     text = str(error.value)
-    assert "3 of 4 images" in text
+    assert "3 of 5 images" in text
     assert "float.tif: has other numbers than the images that were packed (float32 against uint16)" in text
     assert "rgb.tif: has other bands than the images that were packed (3 against 4)" in text
     assert "names.tif: has other band names" in text
-    assert sorted(path.name for path in (tmp_path / "out" / "ids").iterdir()) == ["good.tif"]
+    assert sorted(path.name for path in (tmp_path / "out" / "ids").iterdir()) == ["good.img.tif", "good.tif"]
 
 
 def test_a_set_that_was_scaled_otherwise_is_not_evaluated_on(walk: Path, tmp_path: Path) -> None:

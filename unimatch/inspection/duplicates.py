@@ -5,7 +5,6 @@ perceptual hash. An image in training and in validation makes a result look bett
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement
@@ -15,9 +14,9 @@ import cv2
 import numpy as np
 
 from unimatch.errors import DataError, summary
+from unimatch.packing.rasters import HELD_OUT
 from unimatch.shardset.archive import ShardSet
 
-HELD_OUT = re.compile(r"(val|test)")  # how the names of subsets and lists start that are not trained on
 FLAT = 8  # grey levels: a thumbnail of a smaller range holds noise, and all of them would look alike
 EXAMPLES = 5  # pairs of keys named
 MAX_DISTANCE = 8

@@ -18,7 +18,7 @@ from unimatch.packing.layout import Job, Layout
 from unimatch.packing.mask_files import Mask, packed_colors
 from unimatch.taxonomy import IGNORE_INDEX
 
-HELD_OUT = re.compile(r"(val|test)")  # subsets whose values are not looked at
+HELD_OUT = re.compile(r"(val|test)")  # how the names of subsets and lists start that are not trained on
 PLACES, SIDE = 200, 256  # squares of pixels that percentiles are taken over
 WHOLE_TYPES = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
 MISSING_NOTE = (
