@@ -76,6 +76,8 @@ class EncoderConfig:
                     f"encoder output_stride is {self.output_stride}, but the stride of {self.name} is its "
                     "patch; leave it out"
                 )
+        elif self.positions != "released":
+            raise ConfigError(f"encoder positions is {self.positions!r}, but {self.name} has no positions")
         elif self.output_stride is None:
             self.output_stride = DEFAULT_STRIDE
         if self.output_stride not in (*OUTPUT_STRIDES, None):

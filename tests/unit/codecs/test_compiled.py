@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-numba = pytest.importorskip("numba")
+numba = pytest.importorskip("numba", reason="compiled code is the extra `fast`: pip install unimatch[fast]")
 
 from unimatch.codecs import compiled, numba_cache  # noqa: E402
 

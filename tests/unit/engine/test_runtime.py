@@ -68,6 +68,6 @@ def test_an_all_reduce_that_counts_wrong_is_an_error(monkeypatch: pytest.MonkeyP
 
 def test_half_precision_needs_a_gpu():
     if torch.cuda.is_available():
-        pytest.skip("this machine has one")
+        pytest.skip("this machine has a GPU, where fp16 is allowed")
     with pytest.raises(UserError, match="precision: fp16 needs a GPU"):
         Runtime("fp16")

@@ -235,7 +235,8 @@ def test_an_imagenet_file_gives_the_encoder_and_fc_is_left(
 
 
 def test_files_of_torchvision_fit_the_plain_stem(tmp_path: Path) -> None:
-    models = pytest.importorskip("torchvision.models")
+    from torchvision import models
+
     state = models.resnet50(weights=None).state_dict()
     torch.save(state, tmp_path / "w.pth")
     found = build_encoder(EncoderConfig("resnet50", f"file:{tmp_path / 'w.pth'}")).state_dict()

@@ -263,6 +263,11 @@ def test_settings_without_meaning_are_refused(options: dict[str, object], told: 
         EncoderConfig(SMALL, "none", **options)  # type: ignore[arg-type]
 
 
+def test_a_cnn_has_no_positions_to_resample():
+    with pytest.raises(ConfigError, match="positions is 'timm', but resnet18 has no positions"):
+        EncoderConfig("resnet18", "none", positions="timm")
+
+
 def test_a_head_for_cnns_says_what_a_transformer_takes(narrow: None):
     with pytest.raises(ConfigError, match="found stride 14: a vision transformer takes head dpt or linear"):
         build_segmentor(ModelConfig(EncoderConfig(SMALL, "none"), section("deeplabv3plus")), 3)
