@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import ClassVar
+
+from torch import Tensor, nn
 
 from unimatch.errors import UserError
 
@@ -28,8 +30,21 @@ class Encoder(nn.Module):
     def train(self, mode: bool = True) -> Encoder:
         return super().train(mode and not self.frozen)
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """What `compile` compiles, each by itself."""
+        return [self]
+
     def layers(self) -> list[list[nn.Parameter]]:
         """All parameters by depth, from the image on: what layer-wise rates are given to."""
         raise UserError(
             "optimizer.layer_decay is for vision transformers: this encoder has no layers of one kind"
         )
+
+
+class Head(nn.Module):
+    """Maps features, finest first, to logits [B, K, h, w], which whoever holds it resizes."""
+
+    levels: ClassVar[int] = 2  # features of a pyramid that it reads; of 2 the first has stride 4
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        raise NotImplementedError

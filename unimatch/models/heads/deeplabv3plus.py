@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unimatch.errors import ConfigError
+from unimatch.models.base import Head
 from unimatch.models.heads.layers import conv_norm_relu, refuse_one_image
 
 MIN_ASPP_CHANNELS = 32
@@ -51,7 +52,7 @@ class ASPP(nn.Module):
         return self.project(torch.cat(branches, dim=1))
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(Head):
     """Logits at stride 4 from the stride-4 feature and the deepest one.
 
     The pyramid has C / 8 channels (256 for ResNets), but at least 32, so that small encoders are not choked.
