@@ -83,6 +83,7 @@ def network_of(net: nn.Module, moments: int, copies: int) -> Network:
         buffer_bytes=sum(b.numel() * b.element_size() for b in net.buffers()),
         moments=moments,
         copies=copies,
+        frozen=sum(p.numel() for p in net.parameters() if not p.requires_grad),
     )
 
 
@@ -148,8 +149,9 @@ def step_bytes(
         for one in {net: None, **dict.fromkeys(method.eval_nets(net).values())}:  # a teacher too, once each
             known += _on_cpu(one)
         for parameter in net.parameters():
-            parameter.grad = torch.empty_like(parameter)
-            known.append(parameter.grad)
+            if parameter.requires_grad:
+                parameter.grad = torch.empty_like(parameter)
+                known.append(parameter.grad)
         for raw in batches:
             half: dict[str, Tensor] = {k: fake.from_tensor(value) for k, value in raw["labeled"].items()}
             other = raw["unlabeled"]
