@@ -26,7 +26,11 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, image: Tensor) -> Tensor:
-        """[B, K, H, W], in eval mode and without a graph."""
+        """[B, K, H, W], in eval mode and without a graph, in the precision of the run.
+
+        Not in torch's inference mode: its results could not be kept for the backward pass of the losses that
+        they are the targets of, but would have to be copied.
+        """
         logits: Tensor = self.net.eval()(image)["logits"]
         return logits
 
