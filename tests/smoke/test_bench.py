@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.support.processes import run
+from unimatch import bench
 
 BENCH = str(ROOT / "tools" / "bench.py")
 
@@ -35,3 +36,15 @@ def test_a_folder_without_images_is_told(tmp_path):
     ended = run(1, BENCH, "shards", "--images", str(tmp_path))[0]
     assert ended.code == 1
     assert ended.err.strip() == f"error: {tmp_path}: no *.jpg below this folder"
+
+
+def test_steps_of_methods_take_turns(tiny_run, capsys):
+    """In this process: the rows, and what is no case."""
+    cases = ["unimatch:", "two:method={name: unimatch_v2}", "alone:method={name: supervised};batch.labeled=2"]
+    options = ["--config", str(tiny_run), "--set", "task.views.crop=32", "--steps", "1", "--rounds", "1"]
+    assert bench.main(["steps", *options, *(part for one in cases for part in ("--case", one))]) == 0
+    told = capsys.readouterr().out
+    for name in ("unimatch", "two", "alone"):
+        assert re.search(rf"^\| {name} \| [\d.,]+ \|", told, re.MULTILINE), told
+    assert bench.main(["steps", *options, "--case", "method.name=unimatch"]) == 1
+    assert "--case method.name=unimatch: write NAME:KEY=VALUE" in capsys.readouterr().err

@@ -177,7 +177,7 @@ def adapt(net: Segmentor, config: RunConfig, runtime: Runtime) -> None:
     if config.sync_batchnorm == "global" and runtime.world > 1:
         synchronize_batchnorm(net, runtime.device)
     if config.activation_checkpointing:
-        recompute_activations(net.encoder)
+        recompute_activations(net.encoder.blocks())
     if config.compile != "off":
         if runtime.zero_stage == 3:
             raise UserError(

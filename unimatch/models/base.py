@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from unimatch.errors import UserError
+from unimatch.models.recompute import repeated_parts
 
 
 class Encoder(nn.Module):
@@ -29,6 +30,10 @@ class Encoder(nn.Module):
 
     def train(self, mode: bool = True) -> Encoder:
         return super().train(mode and not self.frozen)
+
+    def blocks(self) -> list[nn.Module]:
+        """The repeated parts that it is made of: what activation checkpointing computes again."""
+        return repeated_parts(self)
 
     def compiled_parts(self) -> list[nn.Module]:
         """What `compile` compiles, each by itself."""
