@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.change_set import write_change_run
 from tests.conftest import ROOT, tiny_run_text
+from tests.support.change_set import write_change_run
 from tests.support.medical_set import write_medical_run
 from tests.support.processes import succeed
 from unimatch import evaluate
 from unimatch.config import dump, load
-from unimatch.shardset.archive import ShardSet
-from unimatch.packing.splits import draw_splits, write_split
-from unimatch.packing.synthetic import write_synthetic
 from unimatch.engine import checkpoint
 from unimatch.engine.log import read_metrics
 from unimatch.engine.run_config import RunConfig
 from unimatch.methods import METHODS
+from unimatch.packing.splits import draw_splits, write_split
+from unimatch.packing.synthetic import write_synthetic
+from unimatch.shardset.archive import ShardSet
 from unimatch.tasks import TASKS
 
 PROGRAM = Path(__file__).with_name("task_process.py")

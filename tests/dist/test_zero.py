@@ -29,7 +29,7 @@ def zero(stage: int, name: str = "") -> dict[str, str]:
 def config(
     request: pytest.FixtureRequest, tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Twelve steps of UniMatch with momentum or with Adam's two moments, at a rate that amplifies no rounding."""
+    """Twelve steps of UniMatch with momentum or Adam's two moments, at a rate that amplifies no rounding."""
     folder = tmp_path_factory.mktemp(request.param)
     text = tiny_run_text(folder / "run", tiny_shards)
     text = text.replace(", channels: 32", "")  # the narrow head of the other tests amplifies rounding
@@ -71,7 +71,7 @@ def assert_same_weights(ours: Run, theirs: Run, config: Path, name: str = "model
         torch.cat([(one[key] - another[key]).flatten().double() for key in trained]).norm()
         for one, another in ((mine, other), (other, start))
     )
-    assert 0 < moved and apart < 0.02 * moved
+    assert moved > 0 and apart < 0.02 * moved
     for key in start.keys() - set(trained):
         torch.testing.assert_close(mine[key], other[key], rtol=1e-3, atol=1e-4)
         assert not torch.equal(other[key], start[key]), key
@@ -107,7 +107,7 @@ SHORT = ("schedule.steps=5", "data.val=null")
 
 @pytest.mark.parametrize("config", ["adamw"], indirect=True)
 def test_a_teacher_follows_gathered_parameters(config: Path):
-    """Five steps under DDP; under ZeRO-3 to a kill, resumed under ZeRO-2: the same losses, the same teacher."""
+    """Five steps under DDP; under ZeRO-3 to a kill, resumed under ZeRO-2: the same losses and teacher."""
     settings = (*SHORT, "method={name: mean_teacher, threshold: 0.3}")
     ddp = Run(config, "teacher_ddp", *settings).train(2)
     moved = Run(config, "teacher_moved", *settings)

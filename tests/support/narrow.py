@@ -1,4 +1,4 @@
-"""The published networks with an eighth of their channels: the same blocks, layers and names, much quicker."""
+"""The published networks with an eighth of their channels: the same blocks and names, much quicker."""
 
 from __future__ import annotations
 
