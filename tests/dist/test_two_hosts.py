@@ -20,7 +20,7 @@ from tests.dist.hosts import ADDRESSES, INTERFACE, Hosts, why_not
 from tests.dist.test_training import Run
 from unimatch.engine.entry import LAUNCHER_S
 
-TIMEOUT_S = 15
+TIMEOUT_S = 10
 SLACK_S = 20
 DELAY_S = 0.05
 
