@@ -53,6 +53,16 @@ RUN = {
 FIXMATCH = {"threshold": 0.95, "mix_partner": "same", "unsupervised_weight": 0.5, "burn_in": 0}
 METHOD = {
     "supervised": {},
+    "cutmix_mt": {
+        "burn_in": 0,
+        "ema_decay": 0.99,
+        "threshold": 0.97,
+        "weight": 1.0,
+        "mix_partner": "shuffled",
+    },
+    "cps": {"burn_in": 0, "cutmix": True, "weight": 1.0, "mix_partner": "shuffled"},
+    "augseg": {"burn_in": 0, "ema_decay": 0.999, "threshold": 0.95, "weight": 1.0},
+    "imas": {"burn_in": 0, "ema_decay": 0.996, "threshold": 0.95, "weight": 3.0, "left_out": 0},
     "fixmatch": FIXMATCH,
     "mean_teacher": {**FIXMATCH, "ema_decay": 0.996},
     "unimatch": {**FIXMATCH, "feature_dropout": 0.5},

@@ -9,18 +9,22 @@ from torch import Tensor, nn
 
 from unimatch import keyed
 from unimatch.data.sample import Unlabeled
+from unimatch.methods.base import ConsistencyLoss
 from unimatch.mixing import paste, swap_pairs
 
 __all__ = [
     "channel_dropout",
     "complementary_dropout",
     "keyed_uniform",
+    "logged",
     "mixed_pseudo_label",
     "mixed_strong",
+    "partner_logits",
     "partner_pseudo_label",
     "paste",
     "pseudo_label",
     "pseudo_stats",
+    "strong_losses",
     "swap_pairs",
     "twin_dropout",
 ]
@@ -68,6 +72,41 @@ def mixed_strong(unlabeled: Unlabeled) -> Tensor:
     assert unlabeled.partner is not None, "mixing needs a partner"
     views = zip(unlabeled.strong, unlabeled.partner.strong, unlabeled.boxes, strict=True)
     return torch.cat([paste(strong, partner, box) for strong, partner, box in views])
+
+
+def partner_logits(predict: Callable[[Tensor], Tensor], logits: Tensor, unlabeled: Unlabeled) -> Tensor:
+    """The logits of what is pasted: of a pass of its own, or those of the neighbours in the batch."""
+    if unlabeled.partner_in_batch:
+        return swap_pairs(logits)
+    assert unlabeled.partner is not None, "mixing needs a partner"
+    return predict(unlabeled.partner.weak)
+
+
+def logged(**terms: Tensor) -> dict[str, Tensor]:
+    """Log entries of loss terms."""
+    return {name: term.detach() for name, term in terms.items()}
+
+
+def strong_losses(
+    loss: ConsistencyLoss,
+    logits: Tensor,
+    conf: Tensor,
+    labels: Tensor,
+    partner: tuple[Tensor, Tensor] | None,
+    unlabeled: Unlabeled,
+    threshold: float,
+) -> list[Tensor]:
+    """The loss of each mixed strong view against the pseudo-labels, mixed alike, times the view's share.
+
+    logits: [V * B, K, H, W] of `mixed_strong`; conf, labels: of the weak views; partner: as for
+    `mixed_pseudo_label`.
+    """
+    found = []
+    for view, each in enumerate(logits.chunk(len(unlabeled.boxes))):
+        mixed_conf, mixed_labels = mixed_pseudo_label(conf, labels, partner, unlabeled.boxes[view])
+        term = loss(each, mixed_labels, mixed_conf, unlabeled.mixed_valid[view], threshold)
+        found.append(term * unlabeled.mixed_share[view])
+    return found
 
 
 def pseudo_stats(

@@ -14,11 +14,11 @@ from unimatch.errors import ConfigError
 from unimatch.methods.base import METHODS, Logs, Method, Progress, ViewNeeds
 from unimatch.methods.fixmatch import FixMatchConfig
 from unimatch.methods.ops import (
-    mixed_pseudo_label,
     mixed_strong,
     partner_pseudo_label,
     pseudo_label,
     pseudo_stats,
+    strong_losses,
     twin_dropout,
 )
 
@@ -63,19 +63,13 @@ class UniMatch(Method):
         logits, perturbed = net(torch.cat([x.image, u.weak]), perturb=perturb)["logits"].chunk(2)
         logits_x, logits_w = logits.split([len(x.image), len(u.weak)])
         logits_fp = perturbed[len(x.image) :]
-        logits_s = net(mixed_strong(u))["logits"].chunk(2)
+        logits_s = net(mixed_strong(u))["logits"]
 
         conf, labels = pseudo_label(logits_w)
 
         loss_x = self.supervised_loss(logits_x, x.label) * x.share
         loss_fp = self.consistency_loss(logits_fp, labels, conf, u.valid, threshold) * u.share
-        loss_s = []
-        for view in range(2):
-            mixed_conf, mixed_labels = mixed_pseudo_label(conf, labels, partner, u.boxes[view])
-            term = self.consistency_loss(
-                logits_s[view], mixed_labels, mixed_conf, u.mixed_valid[view], threshold
-            )
-            loss_s.append(term * u.mixed_share[view])
+        loss_s = strong_losses(self.consistency_loss, logits_s, conf, labels, partner, u, threshold)
         loss = (1.0 - weight) * loss_x + weight * (0.25 * loss_s[0] + 0.25 * loss_s[1] + 0.5 * loss_fp)
 
         terms = {

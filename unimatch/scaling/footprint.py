@@ -145,9 +145,11 @@ def step_bytes(
     # The task's constants are real tensors.
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         known: list[Tensor] = []
-        for one in {net: None, **dict.fromkeys(method.eval_nets(net).values())}:  # a teacher too, once each
+        modules = (net, *method.eval_nets(net).values(), *method.companions().values())
+        for one in dict.fromkeys(modules):  # a teacher and the method's parts too, once each
             known += _on_cpu(one)
-        for parameter in net.parameters():
+        trained = [*net.parameters(), *method.parts.parameters()]
+        for parameter in trained:
             parameter.grad = torch.empty_like(parameter)
             known.append(parameter.grad)
         for raw in batches:
@@ -163,7 +165,7 @@ def step_bytes(
                 loss.backward()
             peaks.append(live.peak)
     hook.remove()
-    for parameter in net.parameters():
+    for parameter in trained:
         parameter.grad = None
     return peaks, Passes(counts["forward"] // len(batches), counts["trained"] // len(batches))
 
