@@ -157,7 +157,7 @@ def _check_patches(config: RunConfig, patch: int) -> None:
 
 
 def build_method(config: RunConfig, task: Task, net: Segmentor, group: Group | None = None) -> Method:
-    """The method, begun on the network, its parts on the same device."""
+    """The method, begun on the network."""
     entry = METHODS[config.method.name]
     method: Method = entry.cls(
         config.method.config,
@@ -167,8 +167,6 @@ def build_method(config: RunConfig, task: Task, net: Segmentor, group: Group | N
         group,
     )
     method.begin(net)
-    device = next(net.parameters()).device
-    method.parts.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return method
 
 

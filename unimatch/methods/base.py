@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from unimatch.data.sample import Batch, Labeled
@@ -146,6 +147,19 @@ class Method:
         net.train()
         loss = self.supervised_loss(net(x.image)["logits"], x.label) * x.share + self.idle()
         return loss, {"loss": loss.detach(), "loss_x": loss.detach()}
+
+    def add_part(self, name: str, part: nn.Module, net: nn.Module) -> None:
+        """Keeps a part, on the network's device."""
+        device = next(net.parameters()).device
+        part.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.parts[name] = part
+
+    def share_of(self, mask: Tensor) -> Tensor:
+        """The share, as of `Batch`, of a mean over the pixels of a mask that no view has told of: their
+        number over the mean number of the micro-batches that all processes compute together.
+        """
+        count = mask.sum().float()
+        return count / self.group.mean(count).clamp(min=1)
 
     def idle(self) -> Tensor | float:
         """0, with a graph to every parameter of the parts: for a step that does not use them."""

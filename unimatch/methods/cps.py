@@ -7,17 +7,24 @@ threshold. The first network is the one that is evaluated.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from unimatch.data.sample import Batch, Labeled, Unlabeled
 from unimatch.methods.base import METHODS, Logs, Method, MixPartner, Progress, SemiConfig, ViewNeeds
-from unimatch.methods.ops import logged, paste, pseudo_label, pseudo_stats, swap_pairs
+from unimatch.methods.ops import (
+    Pseudo,
+    blind_logits,
+    logged,
+    partner_logits,
+    paste,
+    pseudo_label,
+    pseudo_stats,
+)
 from unimatch.methods.parts import second_network
 from unimatch.methods.soft import over_all
-
-Pseudo = tuple[Tensor, Tensor]  # (conf, labels) [B, H, W]
 
 
 @dataclass
@@ -40,7 +47,7 @@ class CPS(Method):
     """L = L_x1 + L_x2 + w * (CE(f1, argmax f2) + CE(f2, argmax f1))."""
 
     def begin(self, net: nn.Module) -> None:
-        self.parts["second"] = second_network(net)
+        self.add_part("second", second_network(net), net)
 
     @property
     def views(self) -> ViewNeeds:
@@ -82,12 +89,10 @@ class CPS(Method):
         """The same of mixtures alone. The images' own labels come of passes in train mode, as published."""
         assert u.partner is not None
         box, pseudo = u.areas["mix"], []
-        with torch.no_grad():
-            for each in nets:
-                own = each(u.weak)["logits"]
-                other = swap_pairs(own) if u.partner_in_batch else each(u.partner.weak)["logits"]
-                pseudo.append(pseudo_label(paste(own, other, box)))
-        torch.clear_autocast_cache()  # of weights that were cast without a graph
+        for each in nets:
+            predict = partial(blind_logits, each, train=True)
+            own = predict(u.weak)
+            pseudo.append(pseudo_label(paste(own, partner_logits(predict, own, u), box)))
         image = paste(u.weak, u.partner.weak, box)
         logits = [each(image)["logits"] for each in nets]
         return logits, pseudo, paste(u.valid, u.partner.valid, box)

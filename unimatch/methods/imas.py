@@ -16,7 +16,7 @@ from unimatch.data.sample import Batch, Unlabeled
 from unimatch.methods.agreement import confusions, weighted_iou
 from unimatch.methods.base import METHODS, Logs, Progress, ViewNeeds
 from unimatch.methods.mean_teacher import MeanTeacher
-from unimatch.methods.ops import logged, paste, pseudo_label, pseudo_stats
+from unimatch.methods.ops import blind_logits, logged, paste, pseudo_label, pseudo_stats
 from unimatch.methods.soft import over_all, pixel_means
 from unimatch.methods.teacher import TeacherConfig
 
@@ -55,10 +55,7 @@ class IMAS(MeanTeacher):
             return self.supervised_step(net, x)
         threshold = self.config.threshold
         conf, labels = pseudo_label(self.teacher.logits(u.weak))
-        net.eval()
-        with torch.no_grad():
-            own = pseudo_label(net(u.weak)["logits"])
-        torch.clear_autocast_cache()  # of weights that were cast without a graph
+        own = pseudo_label(blind_logits(net, u.weak))
         easy = self._easiness((conf, labels), own, u)
 
         # Opposite ranks; with probability mean(h), which all processes draw from the step's own key.

@@ -13,8 +13,11 @@ from unimatch.methods.base import ConsistencyLoss
 from unimatch.mixing import paste, swap_pairs
 
 __all__ = [
+    "Pseudo",
+    "blind_logits",
     "channel_dropout",
     "complementary_dropout",
+    "keyed_normal",
     "keyed_uniform",
     "logged",
     "mixed_pseudo_label",
@@ -28,6 +31,10 @@ __all__ = [
     "swap_pairs",
     "twin_dropout",
 ]
+
+
+Pseudo = tuple[Tensor, Tensor]
+"""(conf float32, labels int64) [B, H, W]"""
 
 
 def pseudo_label(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,6 +79,16 @@ def mixed_strong(unlabeled: Unlabeled) -> Tensor:
     assert unlabeled.partner is not None, "mixing needs a partner"
     views = zip(unlabeled.strong, unlabeled.partner.strong, unlabeled.boxes, strict=True)
     return torch.cat([paste(strong, partner, box) for strong, partner, box in views])
+
+
+def blind_logits(net: nn.Module, image: Tensor, train: bool = False) -> Tensor:
+    """[B, K, H, W] without a graph, in eval mode or in train mode, in which `net` is left."""
+    net.train(train)
+    with torch.no_grad():
+        logits: Tensor = net(image)["logits"]
+    # Autocast may keep the weights that it cast here, without a graph, for the passes that need one.
+    torch.clear_autocast_cache()
+    return logits
 
 
 def partner_logits(predict: Callable[[Tensor], Tensor], logits: Tensor, unlabeled: Unlabeled) -> Tensor:
@@ -139,6 +156,12 @@ def keyed_uniform(key: Tensor, count: int) -> Tensor:
     bits = (bits ^ _shift_right(bits, 27)) * keyed.signed(keyed.MIX_2)
     bits = bits ^ _shift_right(bits, 31)
     return _shift_right(bits, 11).double() * 2.0**-53
+
+
+def keyed_normal(key: Tensor, count: int) -> Tensor:
+    """float32 [B, count] of the standard normal law, row b by key[b] alone (Box and Muller, 1958)."""
+    one, other = keyed_uniform(key, 2 * count).float().chunk(2, dim=1)
+    return (-2.0 * torch.log1p(-one.clamp(max=1.0 - 2.0**-24))).sqrt() * torch.cos(2.0 * torch.pi * other)
 
 
 def channel_dropout(features: list[Tensor], key: Tensor, p: float) -> list[Tensor]:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unimatch.methods.ops import channel_dropout
 
-def features_of(net: nn.Module, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """(logits [B, K, H, W], features [B, c, h, w] finest first) of one pass."""
+HEAD_DROPOUT = 0.1
+
+
+def features_of(
+    net: nn.Module, image: Tensor, perturb: Callable[[list[Tensor]], list[Tensor]] | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """(logits [B', K, H, W], features [B, c, h, w] finest first, before `perturb`) of one pass."""
     found: list[Tensor] = []
 
     def keep(features: list[Tensor]) -> list[Tensor]:
         found.extend(features)
-        return features
+        return features if perturb is None else perturb(features)
 
     logits: Tensor = net(image, perturb=keep)["logits"]
     return logits, found
@@ -34,14 +41,20 @@ def second_network(net: nn.Module) -> nn.Module:
     return second
 
 
-def conv_norm_relu(channels: int, width: int, dropout: float) -> nn.Sequential:
-    """A 3x3 convolution, batch-norm, ReLU, and dropout of channels."""
-    return nn.Sequential(
-        nn.Conv2d(channels, width, 3, padding=1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        nn.Dropout2d(dropout),
-    )
+class ConvNormReLU(nn.Sequential):
+    """A 3x3 convolution, batch-norm, ReLU, and in train mode dropout of channels, by keys: what is dropped
+    does not depend on which process holds an image.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+
+    def forward(self, image: Tensor, key: Tensor) -> Tensor:  # type: ignore[override]
+        """image [B, channels, h, w], key int64 [B] -> [B, width, h, w]."""
+        made: Tensor = super().forward(image)
+        return channel_dropout([made], key, HEAD_DROPOUT)[0] if self.training else made
 
 
 class ProjectionHead(nn.Module):
@@ -51,15 +64,18 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, channels: list[int], width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            conv_norm_relu(channels[0] + channels[-1], width, 0.1),
-            conv_norm_relu(width, width, 0.1),
-            nn.Conv2d(width, width, 1),
-        )
+        self.first = ConvNormReLU(channels[0] + channels[-1], width)
+        self.second = ConvNormReLU(width, width)
+        self.project = nn.Conv2d(width, width, 1)
 
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """features, finest first -> [B, width, h, w] of the first one's size."""
-        size = features[0].shape[-2:]
-        deep = F.interpolate(features[-1], size=size, mode="bilinear", align_corners=True)
-        projected: Tensor = self.layers(torch.cat([features[0], deep], dim=1))
+    def forward(self, features: list[Tensor], key: Tensor) -> Tensor:
+        """features, finest first, key int64 [B] -> [B, width, h, w] of the first one's size."""
+        deep = resized(features[-1], features[0].shape[-2:])
+        joined = torch.cat([features[0], deep], dim=1)
+        projected: Tensor = self.project(self.second(self.first(joined, key), key + 1))
         return projected
+
+
+def resized(values: Tensor, size: Sequence[int]) -> Tensor:
+    """[B, C, *size], bilinear with the corners of both grids in the same places."""
+    return F.interpolate(values, size=tuple(size), mode="bilinear", align_corners=True)

@@ -54,6 +54,10 @@ class Teacher:
         logits: Tensor = self.net.train(train)(image)["logits"]
         return logits
 
+    def copy(self, student: nn.Module) -> None:
+        """Everything becomes the student's."""
+        self.net.load_state_dict(student.state_dict())
+
     @torch.no_grad()
     def update(self, student: nn.Module, decay: float) -> None:
         """Float parameters and buffers: decay * own + (1 - decay) * student's; integer ones are copied."""

@@ -23,7 +23,7 @@ from unimatch.models.segmentor import ModelConfig, Segmentor, build_segmentor
 from unimatch.scaling.cost import PERSISTENT, Network, Passes
 from unimatch.tasks.base import Task
 
-LATE = Progress(10**9, 10**9 + 1, 0)  # after any burn-in: a step of the main part
+LATE = Progress(10**9, 10**9 + 1, 10**6)  # after any burn-in and warm-up: a step of the main part
 
 
 class LiveBytes(TorchDispatchMode):

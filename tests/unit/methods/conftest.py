@@ -17,6 +17,18 @@ SIDE = 8
 CLASSES = 3
 
 
+class TinyHead(nn.Module):
+    """Logits of the first feature's size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(10, CLASSES, 1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        high = F.interpolate(features[1], size=features[0].shape[-2:], mode="bilinear", align_corners=True)
+        return self.classifier(torch.cat([features[0], high], dim=1))
+
+
 class TinyNet(nn.Module):
     """Records the mode, the batch size and the logits of each pass; `norm` adds a batch-norm."""
 
@@ -25,7 +37,7 @@ class TinyNet(nn.Module):
         self.low = nn.Conv2d(3, 4, 3, padding=1)
         self.norm = nn.BatchNorm2d(4) if norm else nn.Identity()
         self.high = nn.Conv2d(4, 6, 3, stride=2, padding=1)
-        self.head = nn.Conv2d(10, CLASSES, 1)
+        self.head = TinyHead()
         self.encoder = SimpleNamespace(channels=[4, 6])
         self.passes: list[tuple[bool, bool, int]] = []
         self.outputs: list[Tensor] = []
@@ -36,8 +48,7 @@ class TinyNet(nn.Module):
         features = [low, torch.relu(self.high(low))]
         if perturb is not None:
             features = perturb(features)
-        high = F.interpolate(features[1], size=image.shape[-2:], mode="bilinear", align_corners=True)
-        logits = self.head(torch.cat([features[0], high], dim=1))
+        logits = self.head(features)
         self.outputs.append(logits.detach())
         return {"logits": logits}
 
