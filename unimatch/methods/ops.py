@@ -53,12 +53,7 @@ def partner_pseudo_label(net: nn.Module, unlabeled: Unlabeled) -> tuple[Tensor, 
     if unlabeled.partner_in_batch:
         return None
     assert unlabeled.partner is not None, "mixing needs a partner"
-    net.eval()
-    with torch.no_grad():
-        logits = net(unlabeled.partner.weak)["logits"]
-    # Autocast may keep the weights that it cast here, without a graph, for the passes that need one.
-    torch.clear_autocast_cache()
-    return pseudo_label(logits)
+    return pseudo_label(blind_logits(net, unlabeled.partner.weak))
 
 
 def mixed_pseudo_label(

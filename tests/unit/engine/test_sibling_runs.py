@@ -14,6 +14,7 @@ from tests.support.change_set import write_change_run
 from tests.support.medical_set import write_medical_run
 from tests.support.siblings import SIBLINGS, setting
 from tests.support.training import BARE, built, trained
+from tools import method_pictures
 from unimatch.config import load
 from unimatch.engine import checkpoint
 from unimatch.engine.restore import restore
@@ -59,7 +60,9 @@ def test_a_method_trains_on_a_task(bases, task, case, tmp_path):
 
 @pytest.mark.parametrize("case", ["cps", "corrmatch", "prevmatch", "u2pl", "ps_mt"])
 def test_stopped_and_resumed_equals_never_stopped_to_the_last_bit(bases, case, tmp_path, monkeypatch):
-    """The methods that keep more than a teacher (tests/unit/methods holds all to it); photographs, four steps over two epochs; the one that stops does so behind the checkpoint at 2."""
+    """The methods that keep more than a teacher; tests/unit/methods holds all to it. Photographs, four steps
+    over two epochs; the one that stops does so behind the checkpoint at 2.
+    """
     whole = config_of(bases["natural"], "natural", setting(case), tmp_path / "whole", 4)
     expected = trained(built(whole))
     stopped = config_of(bases["natural"], "natural", setting(case), tmp_path / "stopped", 4)
@@ -84,6 +87,8 @@ def test_stopped_and_resumed_equals_never_stopped_to_the_last_bit(bases, case, t
         ours, theirs = load_file(stopped.out / "last" / name), load_file(whole.out / "last" / name)
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
     check_that_evaluation_needs_the_network_alone(whole)
+    if case == "cps":  # any network shows what any method does
+        assert method_pictures.picture(whole.out, "imas").shape[1] > 3 * method_pictures.SIDE
 
 
 def check_that_evaluation_needs_the_network_alone(config: RunConfig) -> None:

@@ -30,7 +30,7 @@ class TinyHead(nn.Module):
 
 
 class TinyNet(nn.Module):
-    """Records the mode, the batch size and the logits of each pass; `norm` adds a batch-norm."""
+    """Records the mode, the images and the logits of each pass; `norm` adds a batch-norm."""
 
     def __init__(self, norm: bool) -> None:
         super().__init__()
@@ -40,9 +40,11 @@ class TinyNet(nn.Module):
         self.head = TinyHead()
         self.encoder = SimpleNamespace(channels=[4, 6])
         self.passes: list[tuple[bool, bool, int]] = []
+        self.images: list[Tensor] = []
         self.outputs: list[Tensor] = []
 
     def forward(self, image: Tensor, perturb: Callable[[list[Tensor]], list[Tensor]] | None = None):
+        self.images.append(image.detach())
         self.passes.append((self.training, torch.is_grad_enabled(), len(image)))
         low = torch.relu(self.norm(self.low(image)))
         features = [low, torch.relu(self.high(low))]

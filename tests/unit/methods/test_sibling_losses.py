@@ -47,6 +47,7 @@ def start(case: str, make_net, make_batch, **settings):
     for module in (net, *method.eval_nets(net).values(), *method.parts.values()):
         if hasattr(module, "outputs"):
             module.outputs.clear()
+            module.images.clear()
     loss, logs = method.step(net, batch, LATE)
     values = {name: float(value) for name, value in logs.items() if value.ndim == 0}
     return values, net, method, batch
@@ -62,6 +63,7 @@ def test_cutmix_mt(make_net, make_batch):
     u = batch.unlabeled
     weak, other = method.teacher.net.outputs
     target = pasted(softmax(weak), softmax(other), u.boxes[0])
+    assert np.array_equal(net.images[1], pasted(u.strong[0], u.partner.strong[0], u.boxes[0]))
     valid = u.mixed_valid[0].numpy()
     share = ((target.max(1) >= 0.4) & valid).sum() / valid.sum()
     error = ((softmax(net.outputs[1]) - target) ** 2).sum(1)
@@ -78,6 +80,7 @@ def test_cps_with_cutmix(make_net, make_batch):
     box = u.areas["mix"]
     valid = pasted(u.valid, u.partner.valid, box)
     labels = [pasted(each.outputs[1].argmax(1), each.outputs[2].argmax(1), box) for each in (net, second)]
+    assert np.array_equal(net.images[3], pasted(u.weak, u.partner.weak, box))
     terms = [
         (cross_entropies(each.outputs[3], theirs) * valid).sum() / valid.size
         for each, theirs in zip((net, second), labels[::-1], strict=True)
@@ -139,7 +142,7 @@ def test_augseg(make_net, make_batch):
             for theirs, own in zip(other[:3], (labels[i], conf[i], valid[i]), strict=True)
         )
         image = np.where(box, other[3], u.strong[0][i].numpy())
-        assert image.shape == (3, 8, 8)
+        assert np.array_equal(net.images[0][4 + i], image)
         kept = v & (c >= 0.4)
         total += (cross_entropies(net.outputs[0][4 + i][None], label[None])[0] * kept).sum()
     assert logs["loss_s"] == pytest.approx(total / valid.size, rel=1e-5)
@@ -166,6 +169,8 @@ def test_imas(make_net, make_batch):
     assert logs["easy"] == pytest.approx(np.mean(easy), rel=1e-5) and np.std(easy) > 0
     conf, labels = teacher.max(1), teacher.argmax(1)
     cut, intensity = net.outputs[1][8:12], net.outputs[1][12:]
+    blend = [h * s + (1 - h) * w for h, s, w in zip(easy, u.strong[0].numpy(), u.weak.numpy(), strict=True)]
+    assert net.images[1][12:].numpy() == pytest.approx(np.stack(blend), abs=1e-5)
 
     def weighed(logits, labels, conf, valid) -> float:
         kept = valid & (conf >= 0.4)
@@ -180,6 +185,7 @@ def test_imas(make_net, make_batch):
     box = u.areas["mix"].numpy() & mixes
     loss_cm = weighed(cut, *(pasted(each, each[partner], box) for each in (labels, conf, valid)))
     assert logs["loss_cm"] == pytest.approx(loss_cm, rel=1e-5)
+    assert np.array_equal(net.images[1][8:12], pasted(u.weak, u.weak[partner], box))
     unsupervised = (logs["loss_int"] + logs["loss_cm"]) / 2 if mixes else logs["loss_int"]
     assert logs["loss"] == pytest.approx(logs["loss_x"] + 3.0 * unsupervised, rel=1e-5)
 
@@ -306,6 +312,8 @@ def test_pseudoseg(make_net, make_batch):
     parts = logs["loss_x"] + logs["loss_cam"] + logs["loss_class"]
     assert logs["loss"] == pytest.approx(parts + 2.0 * logs["loss_s"], rel=1e-5)
     assert valid.sum() < u.valid.numpy().sum() and cam.training
+    hole = np.broadcast_to(u.areas["cutout"].numpy()[:, None], u.weak.shape)
+    assert np.array_equal(net.images[2], np.where(hole, 0, u.strong[0]))
 
 
 def test_ua_mt(make_net, make_batch):
@@ -333,6 +341,8 @@ def test_bcp(make_net, make_batch):
         return supervised(logits, np.where(mask, labels, IGNORE))
 
     inside, outside = net.outputs
+    assert np.array_equal(net.images[0], pasted(x.image, u.weak, box))
+    assert np.array_equal(net.images[1], pasted(u.weak, x.image, box))
     loss_x = within(inside, label, ~box) + within(outside, label, box)
     loss_u = within(inside, pseudo, box) + within(outside, pseudo, ~box)
     assert logs["loss_x"] == pytest.approx(loss_x, rel=1e-5)
