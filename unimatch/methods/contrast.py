@@ -24,17 +24,24 @@ def sample(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def contrast(
-    anchors: Tensor, positive: Tensor, negatives: Tensor, temperature: float, apart: Tensor | None = None
+    anchors: Tensor,
+    positive: Tensor,
+    negatives: Tensor,
+    temperature: float,
+    apart: Tensor | None = None,
+    places: Tensor | None = None,
 ) -> Tensor:
     """[A]: -log of the positive's share among exp(cosine / temperature) of it and the negatives.
 
-    anchors: [A, D]; positive: [A, D] or [1, D]; negatives: [A, N, D]; apart: bool [A, N], which ones count.
+    anchors: [A, D]; positive: [A, D] or [1, D]; negatives: [M, D]; apart: bool [A, M], which of them are one
+    to an anchor; places: int64 [A, N], which of them are, some perhaps more than once. Neither: all.
     """
     one, other, rest = (F.normalize(each.float(), dim=-1) for each in (anchors, positive, negatives))
-    near = (one * other).sum(-1, keepdim=True)
-    far = (rest @ one[..., None])[..., 0]
+    near, far = (one * other).sum(-1, keepdim=True), one @ rest.T
     if apart is not None:
         far = far.masked_fill(~apart, -math.inf)
+    if places is not None:
+        far = far.gather(1, places)
     return -(torch.cat([near, far], dim=1) / temperature).log_softmax(1)[:, 0]
 
 
@@ -58,24 +65,23 @@ class Queues:
             self.pushed = kept.new_zeros(self.num_classes)
         place = (self.pushed[:, None] + kept.cumsum(1) - 1) % self.size
         place = torch.where(kept > 0, place, self.size)
-        self.features = self.features.scatter(1, place[..., None].expand_as(features), features)
+        self.features.scatter_(1, place[..., None].expand_as(features), features)
         self.pushed = self.pushed + kept.sum(1)
 
-    def draw(self, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """([K, *shape, D], bool [K]): features of each class with replacement, by torch's generator, and
-        whether it has any.
+    def draw(self, anchors: int, count: int) -> tuple[Tensor, Tensor]:
+        """(int64 [K, anchors, count], bool [K]): places in each class's ring, drawn with replacement by
+        torch's generator, and whether there is anything in it.
         """
-        assert self.features is not None and self.pushed is not None, "nothing was pushed yet"
-        count = self.pushed.clamp(max=self.size)
-        random = torch.rand(self.num_classes, shape[0] * shape[1], device=count.device)
-        place = (random * count[:, None]).long().clamp(max=self.size - 1)
-        drawn = self.features.gather(1, place[..., None].expand(-1, -1, self.features.shape[2]))
-        return drawn.unflatten(1, shape), count > 0
+        assert self.pushed is not None, "nothing was pushed yet"
+        filled = self.pushed.clamp(max=self.size)
+        random = torch.rand(self.num_classes, anchors, count, device=filled.device)
+        return (random * filled[:, None, None]).long().clamp(max=self.size - 1), filled > 0
 
     def state_dict(self) -> dict[str, Any]:
         return {"features": self.features, "pushed": self.pushed}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         self.features, self.pushed = (
-            None if state[name] is None else state[name].to(device) for name in ("features", "pushed")
+            None if state[name] is None else state[name].to(device, copy=True)
+            for name in ("features", "pushed")
         )

@@ -85,7 +85,6 @@ class PC2Seg(Method):
         places, taken = sample(valid, self.config.anchors)
         others, used = sample(valid, self.config.negatives)
         apart = (image[places][:, None] != image[others]) & (labels[places][:, None] != labels[others]) & used
-        negatives = theirs[others].expand(len(places), -1, -1)
-        losses = contrast(own[places], theirs[places], negatives, self.config.temperature, apart)
+        losses = contrast(own[places], theirs[places], theirs[others], self.config.temperature, apart)
         counts = taken & apart.any(1)
         return (losses * counts).sum() / counts.sum().clamp(min=1)

@@ -97,10 +97,17 @@ def class_contrast(
         taken.append(used)
     every = group.gather(torch.stack(keys, 1)), group.gather(torch.stack(kept, 1).float())
     queues.push(every[0].movedim(1, 0), every[1].movedim(1, 0) > 0.5)
-    negatives, filled = queues.draw((anchors[0].shape[0], NEGATIVES))
+    drawn, filled = queues.draw(len(anchors[0]), NEGATIVES)
+    assert queues.features is not None
     total, present = vectors.sum() * 0.0, torch.zeros((), device=vectors.device)
     for number, used in enumerate(taken):
-        losses = contrast(anchors[number], positive[number][None], negatives[number], TEMPERATURE)
+        losses = contrast(
+            anchors[number],
+            positive[number][None],
+            queues.features[number],
+            TEMPERATURE,
+            places=drawn[number],
+        )
         counts = used.any() & filled[number]
         total = total + (losses * used).sum() / used.sum().clamp(min=1) * counts
         present = present + counts

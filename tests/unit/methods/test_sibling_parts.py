@@ -79,9 +79,9 @@ def test_queues_keep_the_newest_and_only_what_is_kept():
     for number in range(5):
         features = torch.full((2, 2, 1), float(number))
         queues.push(features, torch.tensor([[True, False], [False, False]]))
-    drawn, filled = queues.draw((50, 2))
-    assert drawn.shape == (2, 50, 2, 1) and filled.tolist() == [True, False]
-    assert set(drawn[0].flatten().tolist()) == {2.0, 3.0, 4.0}
+    places, filled = queues.draw(50, 2)
+    assert places.shape == (2, 50, 2) and filled.tolist() == [True, False]
+    assert set(queues.features[0, places[0].flatten(), 0].tolist()) == {2.0, 3.0, 4.0}
     again = Queues(2, 3)
     again.load_state_dict(queues.state_dict(), torch.device("cpu"))
     assert torch.equal(again.features, queues.features) and torch.equal(again.pushed, queues.pushed)
@@ -98,15 +98,19 @@ def test_a_sample_is_of_the_mask_and_says_what_is_not():
 
 def test_contrast_written_out():
     torch.manual_seed(0)
-    anchors, positive, negatives = torch.randn(3, 4), torch.randn(3, 4), torch.randn(3, 5, 4)
-    apart = torch.rand(3, 5) > 0.3
+    anchors, positive, negatives = torch.randn(3, 4), torch.randn(3, 4), torch.randn(5, 4)
+    apart, places = torch.rand(3, 5) > 0.3, torch.tensor([[0, 0, 4], [1, 2, 3], [2, 2, 2]])
 
     def cosine(a, b) -> float:
         return float(a @ b / a.norm() / b.norm())
 
     for i, value in enumerate(contrast(anchors, positive, negatives, 0.5, apart).tolist()):
         near = math.exp(cosine(anchors[i], positive[i]) / 0.5)
-        far = sum(math.exp(cosine(anchors[i], each) / 0.5) for each in negatives[i][apart[i]])
+        far = sum(math.exp(cosine(anchors[i], each) / 0.5) for each in negatives[apart[i]])
+        assert value == pytest.approx(-math.log(near / (near + far)), rel=1e-5)
+    for i, value in enumerate(contrast(anchors, positive, negatives, 0.5, places=places).tolist()):
+        near = math.exp(cosine(anchors[i], positive[i]) / 0.5)
+        far = sum(math.exp(cosine(anchors[i], negatives[place]) / 0.5) for place in places[i])
         assert value == pytest.approx(-math.log(near / (near + far)), rel=1e-5)
 
 
@@ -139,10 +143,8 @@ def test_u2pls_contrast_by_search():
                     anchors.append(vectors[b, :, y, x])
         if anchors and hard:
             positive = torch.stack(positives).mean(0)
-            negative = queues.features[c, 0]
-            each = contrast(
-                torch.stack(anchors), positive[None], negative.expand(len(anchors), 50, -1), 0.5
-            )
+            negatives = queues.features[c, :1].expand(50, -1)  # 50 times the same one
+            each = contrast(torch.stack(anchors), positive[None], negatives, 0.5)
             terms.append(float(each.mean()))
         assert int(queues.pushed[c]) == hard
     assert len(terms) > 1 and loss == pytest.approx(np.mean(terms), rel=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import pytest
@@ -185,7 +186,7 @@ class Together:
         self.rank = 0
 
     def losses(self) -> list[Tensor]:
-        state = self.method.state_dict()
+        state = copy.deepcopy(self.method.state_dict())
         for _ in range(4):
             self.known, self.asked = self.asked, [[], []]
             found = []
