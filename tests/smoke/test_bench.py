@@ -22,8 +22,11 @@ BENCH = str(ROOT / "tools" / "bench.py")
             ["literal, torch DataLoader", "cpu, --fast-decode", "labelled, kept decoded", "decode"],
         ),
         (
-            ["methods", "--encoder", "test_efficientnet", "--crop", "32", "--size", "2", "--rounds", "1"],
-            ["unimatch", "u2pl", "corrmatch", "ps_mt", "bcp"],
+            [
+                *("methods", "--encoder", "test_efficientnet", "--crop", "32", "--size", "2"),
+                *("--rounds", "1", "--methods", "cps"),
+            ],
+            ["unimatch", "cps"],
         ),
         (["shards", "--count", "6", "--rounds", "1"], ["tar", "by index, in order", "webdataset reader"]),
     ],
