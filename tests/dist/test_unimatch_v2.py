@@ -1,5 +1,5 @@
-"""UniMatch V2 with a vision transformer, the DPT head and unlabelled images of two shard sets, in shares: any number
-of processes, any layout, after any kill.
+"""UniMatch V2 with a vision transformer, the DPT head and unlabelled images of two shard sets: any processes,
+any layout, after any kill.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from tests.dist.test_training import Run
 from tests.dist.test_zero import assert_same_weights, beginning, end, zero
 from unimatch.packing.synthetic import write_synthetic
 
+MORE = "{{samples: train, shards: {}/more, weight: 0.9}}"
 HEAD = "head: {name: dpt, channels: 8, levels_channels: [8, 8, 8, 8]}"
 
 
@@ -22,19 +23,22 @@ def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight steps in which every pixel's pseudo-label counts, at a rate that amplifies no rounding."""
     folder = tmp_path_factory.mktemp("v2")
     text = tiny_run_text(folder / "run", tiny_shards)
-    write_synthetic(folder / "more", train=7, val=1, height=56, width=52, seed=9)  # more than a pass in eight steps
+    write_synthetic(
+        folder / "more", train=7, val=1, height=56, width=52, seed=9
+    )  # more than a pass in eight steps
     split = f"{tiny_shards.parent}/split/unlabeled.txt"
     for old, new in (
-        (f"unlabeled: {split}", f"unlabeled: [{{samples: {split}, weight: 0.6}}, {{samples: train, shards: {folder}/more, weight: 0.9}}]"),
-        ("encoder: {name: test_efficientnet, weights: none, output_stride: 16}", "encoder: {name: test_vit, weights: none}"),
+        (f"unlabeled: {split}", f"unlabeled: [{{samples: {split}, weight: 0.6}}, {MORE.format(folder)}]"),
+        ("name: test_efficientnet, weights: none, output_stride: 16}", "name: test_vit, weights: none}"),
         ("head: {name: deeplabv3plus, channels: 32}", HEAD),
         ("method: {name: unimatch}", "method: {name: unimatch_v2, threshold: 0, ema_decay: 0.7}"),
         ("views: {crop: 48}", "views: {crop: 48}\n  evaluate: {multiple_of: 16}"),
-        ("lr: 0.01", "name: adamw, lr: 1e-5, head_lr_multiplier: 40, layer_decay: 0.9, decay: matrices, clip_norm: 5.0"),
+        ("lr: 0.01", "name: adamw, lr: 1e-5, head_lr_multiplier: 40, clip_norm: 5.0"),
+        ("clip_norm: 5.0", "clip_norm: 5.0, layer_decay: 0.9, decay: matrices"),
         ("steps: 20", "steps: 8"),
         ("evaluation: {every_steps: 10", "evaluation: {every_steps: 4"),
         ("checkpoint: {every_steps: 10", "checkpoint: {every_steps: 3"),
-    ):  # fmt: skip
+    ):
         assert old in text, old
         text = text.replace(old, new)
     path = folder / "run.yaml"
@@ -94,5 +98,5 @@ def test_a_frozen_encoder_stays_as_it_was(config: Path, stage: int):
 
 
 def test_blocks_that_are_computed_again_and_compiled_train_the_same(config: Path, double: Run):
-    run = Run(config, "again", "activation_checkpointing=true", "compile=eager").train(2)
+    run = Run(config, "again", "activation_checkpointing=true", "compile=eager").train(1)
     assert_same_run(run, double, config)

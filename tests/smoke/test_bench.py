@@ -8,7 +8,6 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.support.processes import run
-from unimatch import bench
 
 BENCH = str(ROOT / "tools" / "bench.py")
 
@@ -21,6 +20,13 @@ BENCH = str(ROOT / "tools" / "bench.py")
         (
             ["input", "--settings", "voc-321", "--count", "1", "--rounds", "1", "--crop", "64"],
             ["literal, torch DataLoader", "cpu, --fast-decode", "labelled, kept decoded", "decode"],
+        ),
+        (
+            [
+                *("methods", "--encoder", "test_efficientnet", "--crop", "32", "--size", "2"),
+                *("--rounds", "1", "--methods", "cps"),
+            ],
+            ["unimatch", "cps"],
         ),
         (["shards", "--count", "6", "--rounds", "1"], ["tar", "by index, in order", "webdataset reader"]),
     ],
@@ -36,15 +42,3 @@ def test_a_folder_without_images_is_told(tmp_path):
     ended = run(1, BENCH, "shards", "--images", str(tmp_path))[0]
     assert ended.code == 1
     assert ended.err.strip() == f"error: {tmp_path}: no *.jpg below this folder"
-
-
-def test_steps_of_methods_take_turns(tiny_run, capsys):
-    """In this process: the rows, and what is no case."""
-    cases = ["unimatch:", "two:method={name: unimatch_v2}", "alone:method={name: supervised};batch.labeled=2"]
-    options = ["--config", str(tiny_run), "--set", "task.views.crop=32", "--steps", "1", "--rounds", "1"]
-    assert bench.main(["steps", *options, *(part for one in cases for part in ("--case", one))]) == 0
-    told = capsys.readouterr().out
-    for name in ("unimatch", "two", "alone"):
-        assert re.search(rf"^\| {name} \| [\d.,]+ \|", told, re.MULTILINE), told
-    assert bench.main(["steps", *options, "--case", "method.name=unimatch"]) == 1
-    assert "--case method.name=unimatch: write NAME:KEY=VALUE" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from unimatch.models.segmentor import ModelConfig, Segmentor, build_segmentor
 from unimatch.scaling.cost import PERSISTENT, Network, Passes
 from unimatch.tasks.base import Task
 
-LATE = Progress(10**9, 10**9 + 1, 0)  # after any burn-in: a step of the main part
+LATE = Progress(10**9, 10**9 + 1, 10**6)  # after any burn-in and warm-up: a step of the main part
 
 
 class LiveBytes(TorchDispatchMode):
@@ -146,12 +146,13 @@ def step_bytes(
     # The task's constants are real tensors.
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         known: list[Tensor] = []
-        for one in {net: None, **dict.fromkeys(method.eval_nets(net).values())}:  # a teacher too, once each
+        modules = (net, *method.eval_nets(net).values(), *method.companions().values())
+        for one in dict.fromkeys(modules):  # a teacher and the method's parts too, once each
             known += _on_cpu(one)
-        for parameter in net.parameters():
-            if parameter.requires_grad:
-                parameter.grad = torch.empty_like(parameter)
-                known.append(parameter.grad)
+        trained = [p for p in (*net.parameters(), *method.parts.parameters()) if p.requires_grad]
+        for parameter in trained:
+            parameter.grad = torch.empty_like(parameter)
+            known.append(parameter.grad)
         for raw in batches:
             half: dict[str, Tensor] = {k: fake.from_tensor(value) for k, value in raw["labeled"].items()}
             other = raw["unlabeled"]
@@ -165,7 +166,7 @@ def step_bytes(
                 loss.backward()
             peaks.append(live.peak)
     hook.remove()
-    for parameter in net.parameters():
+    for parameter in trained:
         parameter.grad = None
     return peaks, Passes(counts["forward"] // len(batches), counts["trained"] // len(batches))
 
