@@ -187,7 +187,7 @@ def _adapt(net: Segmentor, method: Method, config: RunConfig, runtime: Runtime) 
             synchronize_batchnorm(module, runtime.device)
     if config.activation_checkpointing:
         for each in trained:
-            recompute_activations(each.encoder.blocks())
+            recompute_activations(each.encoder.recomputed_parts())
     if config.compile != "off":
         if runtime.zero_stage == 3:
             raise UserError(

@@ -31,8 +31,8 @@ class Encoder(nn.Module):
     def train(self, mode: bool = True) -> Encoder:
         return super().train(mode and not self.frozen)
 
-    def blocks(self) -> list[nn.Module]:
-        """The repeated parts that it is made of: what activation checkpointing computes again."""
+    def recomputed_parts(self) -> list[nn.Module]:
+        """What activation checkpointing computes again in backward, each by itself: its blocks."""
         return repeated_parts(self)
 
     def compiled_parts(self) -> list[nn.Module]:

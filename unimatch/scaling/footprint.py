@@ -69,7 +69,7 @@ def shape_only(config: ModelConfig, num_classes: int, recompute: bool = False, d
     with torch.device("meta"):
         net = build_segmentor(config.untrained(), num_classes, dates)  # values need not be there
         if recompute:
-            recompute_activations(net.encoder.blocks())
+            recompute_activations(net.encoder.recomputed_parts())
         return net.to(memory_format=torch.channels_last)
 
 
