@@ -57,11 +57,11 @@ def _computes(module: nn.Module) -> bool:
     return any(True for _ in module.parameters(recurse=False)) or not any(True for _ in module.parameters())
 
 
-def _recomputed(block: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any:
+def _recomputed(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
     if not (block.training and torch.is_grad_enabled()):
-        return forward(*inputs)
+        return forward(*inputs, **options)
     contexts = partial(_contexts, block)
-    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
+    return checkpoint(partial(forward, **options), *inputs, use_reentrant=False, context_fn=contexts)
 
 
 def _contexts(block: nn.Module) -> tuple[Any, Any]:
