@@ -22,6 +22,7 @@ from unimatch.engine.restore import restore
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import open_data
 from unimatch.engine.runtime import Runtime
+from unimatch.errors import UserError
 from unimatch.packing.splits import draw_splits, write_split
 from unimatch.packing.synthetic import write_synthetic
 from unimatch.shardset.archive import ShardSet
@@ -91,6 +92,17 @@ def test_stopped_and_resumed_equals_never_stopped_to_the_last_bit(bases, case, t
     check_that_evaluation_needs_the_network_alone(whole)
     if case == "cps":  # any network shows what any method does
         assert method_pictures.picture(whole.out, "imas").shape[1] > 3 * method_pictures.SIDE
+
+
+def test_two_networks_are_compiled_or_computed_again_and_not_both(bases, tmp_path):
+    config = config_of(bases["natural"], "natural", setting("cps"), tmp_path / "run", 1)
+    config.activation_checkpointing = True
+    expected = trained(built(config))[0]["loss"]
+    config.out, config.compile = tmp_path / "other", "eager"
+    with pytest.raises(UserError, match="cps trains two networks"):
+        built(config)
+    config.activation_checkpointing = False
+    assert trained(built(config))[0]["loss"] == expected
 
 
 def test_a_run_says_that_its_curve_depends_on_micro_batches(bases, tmp_path):
