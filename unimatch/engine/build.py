@@ -198,8 +198,8 @@ def _adapt(net: Segmentor, method: Method, config: RunConfig, runtime: Runtime) 
     if config.compile != "off":
         if config.activation_checkpointing and len(trained) > 1:
             raise UserError(
-                f"compile: {config.method.name} trains two networks, whose compiled blocks cannot be computed "
-                "again in backward; set compile: off, or activation_checkpointing: false"
+                f"compile: {config.method.name} trains two networks, whose compiled blocks cannot be "
+                "computed again in backward; set compile: off, or activation_checkpointing: false"
             )
         if runtime.zero_stage == 3:
             raise UserError(
