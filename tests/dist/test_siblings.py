@@ -1,4 +1,4 @@
-"""The methods that the field compares with, on two real processes and in every layout: one start serves all."""
+"""The methods that the field compares with, on two real processes, in every layout: one start serves all."""
 
 from __future__ import annotations
 
