@@ -58,6 +58,11 @@ def start_banner(
         "run folder": str(config.out),
     }
     warnings = trainer.task.without_effect()
+    if trainer.method.divided and world * accumulation > 1:
+        warnings.append(
+            f"{config.method.name}: {trainer.method.divided}; so its curve depends on the number of "
+            "processes and on batch.max_per_device"
+        )
     if trainer.runtime.is_main:
         warnings += class_warnings(data.shards, data.selections)
     if net.encoder.licence:
