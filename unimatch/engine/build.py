@@ -196,7 +196,7 @@ def _adapt(net: Segmentor, method: Method, config: RunConfig, runtime: Runtime) 
         for each in trained:
             recompute_activations(each.encoder)
     if config.compile != "off":
-        if config.activation_checkpointing and len(trained) > 1:
+        if len(trained) > 1 and config.activation_checkpointing:
             raise UserError(
                 f"compile: {config.method.name} trains two networks, whose compiled blocks cannot be "
                 "computed again in backward; set compile: off, or activation_checkpointing: false"
