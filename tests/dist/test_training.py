@@ -181,13 +181,15 @@ def test_a_signal_to_one_process_saves_and_ends_all(config: Path, number: signal
     assert stopped.saved_step == stopped.lines()[-1]["step"] >= 5
 
 
-def test_the_launch_file_starts_two_processes(config: Path, tmp_path: Path):
+def test_a_launch_file_starts_processes_and_one_tells_once_that_it_is_for_gpus(config: Path):
     """The documented command, launcher and all."""
-    launch = Path(__file__).parents[2] / "launch" / "accelerate" / "cpu2.yaml"
+    launch = Path(__file__).parents[2] / "launch" / "accelerate" / "gpu8.yaml"
     arguments = Run(config, "launched", "schedule.steps=2", "data.val=null").args[1:]
-    command = ("-m", "accelerate.commands.launch", "--config_file", str(launch), "-m", *arguments)
+    command = ("-m", "accelerate.commands.launch", "--config_file", str(launch))
+    command += ("--num_processes", "2", "-m", *arguments)
     # The launcher itself is one process and must not see the variables of a group.
     none = dict.fromkeys(("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"), "")
     ended = run(1, *command, fresh=True, **none)
     assert ended[0].code == 0, ended[0].err
     assert "2 on cpu" in ended[0].out
+    assert ended[0].err.count("warning: gpu8.yaml is for GPUs, and PyTorch finds none here") == 1

@@ -55,9 +55,7 @@ def start_banner(
         "weights": net.encoder.loaded if last is None else str(last),
         "run folder": str(config.out),
     }
-    warnings = trainer.task.without_effect()
-    if trainer.runtime.is_main:
-        warnings += class_warnings(data.selections)
+    warnings = _warnings(trainer, data, world * accumulation)
     if net.encoder.licence:
         rows["licence"] = f"{net.encoder.licence}, of the weights' family"
     if decoded is not None:
@@ -87,3 +85,16 @@ def _samples(data: RunData) -> list[str]:
             told[f"unlabeled[{number}]"] += f" of {one.shards.root}, {share:.3g} of a batch"
         told["unlabeled"] = f"{len(data.unlabeled)} unlabeled in all, an epoch (hash {data.unlabeled.hash})"
     return list(told.values())
+
+
+def _warnings(trainer: Trainer, data: RunData, parts: int) -> list[str]:
+    """A sentence each; parts: into how many micro-batches a step's batch is cut."""
+    method, found = trainer.method, trainer.task.without_effect()
+    if method.divided and parts > 1:
+        found.append(
+            f"{trainer.config.method.name}: {method.divided}; so its curve depends on the number of "
+            "processes and on batch.max_per_device"
+        )
+    if trainer.runtime.is_main:
+        found += class_warnings(data.selections)
+    return found
