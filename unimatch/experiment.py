@@ -1,6 +1,6 @@
 """Trains the runs of a table, one after the other, and shows its figures beside the published ones.
 
-unimatch experiment list pascal                    # its runs: settings, folders, steps, predicted hours
+unimatch experiment list pascal                    # its runs: settings, folders, steps, hours as of `plan`
 unimatch experiment run pascal --launch gpu8       # those that are not finished; started again, it goes on
 unimatch experiment run pascal --only 3            # one of them, for a queue or an array of jobs
 unimatch experiment status pascal
@@ -23,12 +23,15 @@ from unimatch.engine.signals import Stopped
 from unimatch.errors import UserError
 from unimatch.experiments.definition import Experiment, Run, load_experiment
 from unimatch.experiments.progress import claimed, progress_of
-from unimatch.experiments.size import Operations, classes_of, steps_of
-from unimatch.experiments.table import table
+from unimatch.experiments.size import Paces, classes_of, steps_of
+from unimatch.experiments.table import MISSING, table
+from unimatch.scaling.cost import parse_tflops
+from unimatch.scaling.pace import Pace, add_rate_option, assumed, shown
+from unimatch.scaling.step_time import Cluster
 from unimatch.tasks import TASKS
 from unimatch.train import TIMEOUT_S, runtime_of, train_one
 
-TFLOP_S = 25.0
+DEVICES = [1, 4, 8]
 
 
 def main(args: list[str]) -> None:
@@ -50,17 +53,19 @@ def main(args: list[str]) -> None:
         "--out", type=Path, metavar="FOLDER", help="of the run folders, in place of the file's"
     )
     parser.add_argument(
-        "--tflops",
-        type=float,
-        default=TFLOP_S,
+        "--devices",
+        type=int,
+        nargs="+",
+        default=DEVICES,
         metavar="N",
-        help="list: 10^12 operations a second that a device sustains, for the hours (default: %(default)g)",
+        help="list: hours on so many (default: 1 4 8)",
     )
+    add_rate_option(parser)
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS", help="as of train")
     add_launch_options(parser)
     options = parser.parse_args(args)
-    if options.tflops <= 0:
-        parser.error(f"--tflops must be above 0, found {options.tflops:g}")
+    if min(options.devices) < 1:
+        parser.error(f"--devices must be at least 1, found {min(options.devices)}")
     if options.launch is not None and options.action != "run":
         parser.error(f"--launch is for run; {options.action} trains nothing")
     experiment = load_experiment(options.file, options.overrides, options.out)
@@ -69,7 +74,7 @@ def main(args: list[str]) -> None:
         if not launched("unimatch.experiment", options, args):
             run(chosen, options.timeout)
     elif options.action == "list":
-        print(listing(experiment, chosen, 1e12 * options.tflops))
+        print(listing(experiment, chosen, options.devices, parse_tflops(options.tflops)))
     elif options.action == "status":
         print(status(chosen))
     else:
@@ -78,7 +83,7 @@ def main(args: list[str]) -> None:
         print(table(experiment, states, headline), end="")
 
 
-def listing(experiment: Experiment, runs: list[Run], flops_s: float) -> str:
+def listing(experiment: Experiment, runs: list[Run], devices: list[int], operations_s: float) -> str:
     """What there is to run."""
     config = experiment.config
     lines = [f"{experiment.name}: {config.about}", f"{len(experiment.runs)} runs from {experiment.base}", ""]
@@ -86,23 +91,39 @@ def listing(experiment: Experiment, runs: list[Run], flops_s: float) -> str:
         lines += [
             f"{axis}  {value}: {' '.join(changes) or 'as in the base'}" for value, changes in values.items()
         ]
-    lines += ["", f"| run | {' | '.join(config.axes)} | seed | steps | device hours | folder |"]
-    lines.append(f"| ---: |{' --- |' * len(config.axes)} ---: | ---: | ---: | --- |")
-    operations, total = Operations(classes_of(runs[0].config, config.recipe)), 0.0
+    head = [*config.axes, "seed", "steps", *(f"hours on {count}" for count in devices), "folder"]
+    rule = ["---"] * len(config.axes) + ["---:"] * (2 + len(devices)) + ["---"]
+    lines += ["", f"| run | {' | '.join(head)} |", f"| ---: | {' | '.join(rule)} |"]
+    paces = Paces(classes_of(runs[0].config, config.recipe), operations_s)
+    columns: dict[int, list[float | None]] = {count: [] for count in devices}
     for one in runs:
         steps = steps_of(one.config)
-        hours = (steps or 0) * operations.of(one.config) / flops_s / 3600
-        total += hours
         cells = [str(one.number), *one.values.values(), str(one.config.seed)]
-        cells += ["unknown", "-"] if steps is None else [str(steps), f"{hours:.3g}"]
+        cells.append(MISSING if steps is None else str(steps))
+        for count, column in columns.items():
+            column.append(_hours(paces.of(one.config), steps, count))
+            cells.append(MISSING if column[-1] is None else shown(column[-1]))
         lines.append(f"| {' | '.join([*cells, str(one.config.out)])} |")
-    lines += [
-        "",
-        f"{total:.4g} device hours in all. Predicted, not measured: the convolutions and matrix products of "
-        f"the steps at {flops_s / 1e12:g} TFLOP/s a device (--tflops), without evaluation, messages and "
-        "waiting.",
-    ]
-    return "\n".join(lines)
+    lines.append("")
+    for count, column in columns.items():
+        known = [hours for hours in column if hours is not None]
+        part = "" if len(known) == len(column) else f" for {len(known)} of them"
+        lines.append(f"{len(column)} runs on {count} device(s): {shown(sum(known))} hours{part}")
+    if any(None in column for column in columns.values()):
+        lines.append(
+            f"{MISSING}: nothing says how many samples there are, or so many devices cannot share a batch"
+        )
+    return "\n".join([*lines, *assumed(operations_s)])
+
+
+def _hours(pace: Pace, steps: int | None, devices: int) -> float | None:
+    """Of a run; None: the steps are not known, or so many devices cannot share its batch."""
+    if steps is None:
+        return None
+    try:
+        return pace.hours(steps, devices, Cluster())
+    except UserError:
+        return None
 
 
 def status(runs: list[Run]) -> str:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from unimatch.data.training import RawMicro
 from unimatch.engine.trainer import StepModule
@@ -108,16 +107,6 @@ def blank_micro(
         "unlabeled": stacked(transform.unlabeled(image, 1, image), unlabeled) if unlabeled else None,
         "skipped": 0,
     }
-
-
-def step_flops(net: Segmentor, method: Method, task: Task, crop: int, labeled: int, unlabeled: int) -> float:
-    """Floating-point operations of a step over so many samples, of convolutions and matrix products alone.
-
-    net: on the meta device; it is left with parameters that have no values.
-    """
-    counter = FlopCounterMode(display=False)
-    step_bytes(net, method, task, [blank_micro(task, method, crop, crop, labeled, unlabeled)], None, counter)
-    return counter.get_total_flops()
 
 
 def step_bytes(

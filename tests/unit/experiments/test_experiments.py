@@ -11,12 +11,14 @@ import torch
 from tests.conftest import tiny_run_text
 from unimatch import config as config_io
 from unimatch import experiment as command
+from unimatch import plan
 from unimatch.engine import checkpoint
 from unimatch.errors import ConfigError, UserError
 from unimatch.experiments.definition import Experiment, load_experiment
 from unimatch.experiments.progress import claimed, progress_of
-from unimatch.experiments.size import Operations, classes_of, samples, steps_of
+from unimatch.experiments.size import Paces, classes_of, samples, steps_of
 from unimatch.experiments.table import table
+from unimatch.scaling.cost import Activations, Passes
 from unimatch.shardset.key_list import Published, write_keys
 
 TEXT = """
@@ -142,8 +144,11 @@ def test_other_mistakes_of_the_caller_are_named(file: Path) -> None:
         load_experiment("pasccal")
     with pytest.raises(UserError, match="--launch is for run; list trains nothing"):
         command.main(["list", str(file), "--launch", "cpu2"])
-    with pytest.raises(UserError, match="--tflops must be above 0"):
-        command.main(["list", str(file), "--tflops", "0"])
+    for rate in ("0", "-1", "nan", "inf", "fast"):
+        with pytest.raises(UserError, match=f"'{rate}' is no rate in 10.12 operations a second"):
+            command.main(["list", str(file), "--tflops", rate])
+    with pytest.raises(UserError, match="--devices must be at least 1, found 0"):
+        command.main(["list", str(file), "--devices", "4", "0"])
     with pytest.raises(UserError, match="invalid choice: 'train'"):
         command.main(["train", str(file)])
 
@@ -232,20 +237,49 @@ def test_lengths_without_shards_are_those_with_them(
     assert samples(config) is None and steps_of(config) is None
 
 
-def test_operations_of_a_step_are_those_of_the_convolutions(experiment: Experiment) -> None:
-    """The baseline by hand: torch counts two operations a multiplication, three passes of the network."""
-    from torch.utils.flop_counter import FlopCounterMode
+def column(text: str, name: str) -> dict[int, str]:
+    """Of the table of `experiment list`: by the number of the run."""
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("| ")]
+    return {int(row[1]): row[rows[0].index(name)] for row in rows if row[1].isdigit()}
 
-    from unimatch.models.segmentor import build_segmentor
 
+def test_hours_are_those_of_plan(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same run on as many devices has the same hours in both commands, and neither knows them for more
+    devices than can share its batch.
+    """
+    memory = Activations(0.0, 1.0), Passes(1, 1), ((1, 1.0), (2, 2.0))
+    monkeypatch.setattr("unimatch.scaling.forecast._activations", lambda *_: memory)  # seconds, not compared
+    command.main(["list", str(file), "--only", "3,7", "--tflops", "0.001", "--devices", "1", "4", "8"])
+    listed = capsys.readouterr().out
+    changes = [part for one in load_experiment(str(file)).runs[2].changes for part in ("--set", one)]
+    given = ["--config", str(file.parent / "run.yaml"), *changes, "--device-memory", "80GB"]
+    plan.main([*given, "--devices", "4", "--tflops", "0.001"])
+    alone, shared, too_many = (column(listed, f"hours on {count}") for count in (1, 4, 8))
+    assert float(alone[3]) > float(shared[3]) > 0 and shared[3] == shared[7]
+    assert f", {shared[3]} hours under DDP as configured" in capsys.readouterr().out
+    with pytest.raises(UserError, match="is 4, which 8 processes cannot share evenly"):
+        plan.main([*given, "--devices", "8"])
+    assert too_many == {3: "-", 7: "-"} and "2 runs on 8 device(s): 0 hours for 0 of them" in listed
+    assert f"2 runs on 1 device(s): {2 * float(alone[3]):.3g}"[:-1] in listed
+    assert listed.count("at 0.001 TFLOP/s a device") == 1
+
+
+def test_runs_that_differ_in_their_steps_have_paces_of_their_own(experiment: Experiment) -> None:
+    """Lists and length apart, nothing may differ between runs whose pace is found once."""
+    low, high = experiment.runs[2].config, experiment.runs[3].config
+    paces = Paces(classes_of(low, "cityscapes"), 1e9)
+    assert paces.of(low) is paces.of(high) is paces.of(experiment.runs[6].config)
+    high.activation_checkpointing, high.sync_batchnorm = True, "off"
+    assert paces.of(high).work.image_s > paces.of(low).work.image_s
+    assert paces.of(high).work.norms == 0 < paces.of(low).work.norms
+
+
+def test_classes_where_there_are_no_shards(experiment: Experiment) -> None:
+    """They are the recipe's then, if it names them."""
     config = experiment.runs[0].config
-    config.data.shards = "none"  # the classes are the recipe's then
-    taxonomy = classes_of(config, "cityscapes")
+    config.data.shards = "none"
+    assert classes_of(config, "cityscapes").num_classes == 19
     with pytest.raises(UserError, match="recipe camvid reads the classes from classes.txt.*pack the data"):
         classes_of(config, "camvid")
-    counted = Operations(taxonomy).of(config)
-    net = build_segmentor(config.model, taxonomy.num_classes)
-    with FlopCounterMode(display=False) as counter:
-        net(torch.zeros(4, 3, 48, 48))["logits"].sum().backward()
-    assert counted == counter.get_total_flops()
-    assert Operations(taxonomy).of(experiment.runs[2].config) > 2 * counted
