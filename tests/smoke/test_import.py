@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import io
+import shlex
 import sys
 import zipfile
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import unimatch
@@ -20,10 +22,13 @@ from tests.conftest import tiny_run_text
 from tests.unit.models.test_released import NETWORKS, hollow, parts, random_state
 from unimatch import compare, evaluate, export_weights, import_weights, plan, predict, train
 from unimatch.codecs.encode import png
+from unimatch.config import load as load_config
 from unimatch.engine import checkpoint
+from unimatch.engine.run_config import RunConfig
 from unimatch.errors import UserError
 from unimatch.models import released
-from unimatch.models.segmentor import Segmentor
+from unimatch.models.segmentor import Segmentor, build_segmentor
+from unimatch.shardset.archive import ShardSet
 
 # Of each published network: the configuration that describes it, settings, and the recipe of its classes.
 RUNS = {
@@ -163,6 +168,53 @@ def test_all_commands_take_an_imported_run(
         train.main(["--config", own, "--resume"])
 
 
+def test_an_imported_run_that_was_never_evaluated(
+    tmp_path: Path, tiny_shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It can be evaluated; to compare it, the command is told that does what is missing."""
+    (tmp_path / "run.yaml").write_text(tiny_run_text(tmp_path / "unused", tiny_shards))
+    config = load_config(tmp_path / "run.yaml", RunConfig)
+    weights = tmp_path / "my weights.safetensors"
+    save_file(
+        build_segmentor(config.model, ShardSet.open(tiny_shards).taxonomy.num_classes).state_dict(), weights
+    )
+    import_weights.main(
+        [str(weights), "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")]
+    )
+    with pytest.raises(UserError) as caught:
+        compare.main([str(tmp_path / "run"), "--out", str(tmp_path / "compared")])
+    told = str(caught.value)
+    assert "was imported and never evaluated, so there are no figures to compare; import it again:" in told
+    capsys.readouterr()
+    evaluate.main([str(tmp_path / "run"), "--workers", "0"])
+    figures = capsys.readouterr().out.splitlines()[1:]
+    command = shlex.split(told.splitlines()[-1])
+    assert command[:2] == ["unimatch", "import"] and command[-1] == "FOLDER"
+    import_weights.main([*command[2:-1], str(tmp_path / "again")])
+    assert capsys.readouterr().out.splitlines()[-len(figures) :] == figures
+    compare.main([str(tmp_path / "again"), "--out", str(tmp_path / "compared"), "--images", "1"])
+    assert "| again | 0 |" in (tmp_path / "compared" / "summary.md").read_text()
+
+
+def test_an_imported_run_without_its_data(tmp_path: Path) -> None:
+    """It predicts; what needs samples says that they are missing."""
+    save_released(tmp_path / "w.pth", "medical UNet")
+    imported(
+        tmp_path / "w.pth", "medical UNet", tmp_path / "run", "--set", f"data.shards={tmp_path / 'none'}"
+    )
+    assert unimatch.load(tmp_path / "run").predict(np.zeros((48, 64), np.uint8)).shape == (48, 64)
+    own = str(tmp_path / "run" / "config.yaml")
+    for command, arguments in (
+        (evaluate.main, [str(tmp_path / "run")]),
+        (plan.main, ["--config", own, "--devices", "1", "--device-memory", "8GB"]),
+        (import_weights.main, [str(tmp_path / "w.pth"), "--config", own, "--out", str(tmp_path / "x")]),
+    ):
+        with pytest.raises(UserError, match="none: no such folder; make the shards first"):
+            command(arguments)
+    with pytest.raises(UserError, match="was imported and never evaluated"):
+        compare.main([str(tmp_path / "run"), "--out", str(tmp_path / "compared")])
+
+
 def broken(path: Path, kind: str) -> None:
     """A file that is no network."""
     good = released.to_released(random_state(hollow("natural R50")), "resnet50s", "deeplabv3plus")
@@ -174,7 +226,15 @@ def broken(path: Path, kind: str) -> None:
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "text":
+        path.write_text("404: not found")
+    elif kind == "page":
         path.write_text("<html>404</html>")
+    elif kind == "pointer":
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    elif kind == "safetensors":
+        path.write_bytes(data)  # a PyTorch file of that name
+    elif kind == "settings":
+        torch.save({"model": good, "args": argparse.Namespace(lr=0.1)}, path)
     elif kind == "zip":
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("a.txt", "a")
@@ -199,9 +259,13 @@ def broken(path: Path, kind: str) -> None:
     [
         ("half", "is damaged"),
         ("empty", "is damaged"),
-        ("text", "is damaged"),
+        ("text", "is damaged .no whole PyTorch file.; fetch or save it again"),
+        ("page", "is a web page, as a download that failed leaves one"),
+        ("pointer", "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"),
+        ("safetensors", "is damaged .*header too large"),
         ("zip", "is damaged"),
-        ("code", "holds more than tensors, which is not opened for safety"),
+        ("code", r"holds more than tensors .sys.exit., which is not opened for safety. Save the state_dict"),
+        ("settings", r"holds more than tensors .argparse.Namespace., which is not opened for safety"),
         ("half of the tensors", "wrong tensors \\(.* missing"),
         ("no tensors", "found 0 tensors and 1 other entries"),
         ("a list", "expected named tensors, found list"),
@@ -213,9 +277,10 @@ def broken(path: Path, kind: str) -> None:
     ],
 )
 def test_a_file_that_is_no_network_says_what_it_is(kind: str, told: str, tmp_path: Path) -> None:
-    broken(tmp_path / "w.pth", kind)
-    with pytest.raises(UserError, match=rf"w\.pth.*{told}"):
-        imported(tmp_path / "w.pth", "natural R50", tmp_path / "run")
+    path = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pth")
+    broken(path, kind)
+    with pytest.raises(UserError, match=rf"{path.name}.*{told}"):
+        imported(path, "natural R50", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 from unimatch import config as config_io
-from unimatch import shipped
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import open_shards, split_file, training_samples
 from unimatch.engine.steps import run_steps
@@ -21,18 +20,18 @@ from unimatch.taxonomy import Taxonomy
 NOT_OF_A_STEP = ("out", "seed", "data", "schedule", "optimizer", "evaluation", "checkpoint", "log")
 
 
-def classes_of(config: RunConfig, recipe: str) -> Taxonomy:
-    """The classes of the run's shards; where there are none, those that the recipe of the data names."""
+def classes_of(config: RunConfig, recipe: Path) -> Taxonomy:
+    """The classes of the run's shards; where there are none, those that the recipe's file names."""
     try:
         return open_shards(config.data.shards, config.data.cache).taxonomy
     except (UserError, OSError) as error:
-        settings = config_io.load(shipped.found(recipe, "recipes"), Recipe)
+        settings = config_io.load(recipe, Recipe)
         if settings.classes_file is not None:
             raise UserError(
-                f"recipe {recipe} reads the classes from {settings.classes_file}, a file of the data, and "
-                f"there are no shards yet ({error}): pack the data first"
+                f"recipe {recipe.stem} reads the classes from {settings.classes_file}, a file of the data, "
+                f"and there are no shards yet ({error}): pack the data first"
             ) from None
-    return read_classes(settings, Path())[0]
+    return read_classes(settings, recipe.parent)[0]
 
 
 def samples(config: RunConfig) -> tuple[int, int | None] | None:
