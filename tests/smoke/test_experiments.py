@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import ROOT, tiny_run_text
 from tests.support.folder_source import RECIPES
+from tests.support.processes import Processes
 from unimatch import config as config_io
 from unimatch import experiment, train
 from unimatch.engine import checkpoint
@@ -125,8 +123,8 @@ across: rate
 
 @pytest.fixture
 def tiny(tmp_path: Path, tiny_shards: Path) -> Path:
-    """An experiment of two runs of 20 steps, a checkpoint after every second."""
-    text = tiny_run_text(tmp_path / "unused", tiny_shards)
+    """An experiment of two runs of 16 steps, a checkpoint after every second."""
+    text = tiny_run_text(tmp_path / "unused", tiny_shards).replace("steps: 20", "steps: 16")
     (tmp_path / "run.yaml").write_text(
         text.replace("checkpoint: {every_steps: 10}", "checkpoint: {every_steps: 2}")
     )
@@ -135,41 +133,35 @@ def tiny(tmp_path: Path, tiny_shards: Path) -> Path:
     return path
 
 
-def started(file: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "unimatch.experiment", "run", str(file), *options],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def started(file: Path, *options: str) -> Processes:
+    return Processes(1, ["-m", "unimatch.experiment", "run", str(file), *options], cwd=ROOT)
 
 
 def test_killed_in_the_second_run_it_goes_on_there(tiny: Path, tmp_path: Path) -> None:
     """What is finished stays as it is, and what was interrupted ends as if it had not been."""
     first, second = (run.config for run in load_experiment(str(tiny)).runs)
-    process = started(tiny)
     deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        done = checkpoint.last_checkpoint(second.out)
-        if done is not None and done.name >= "step_00000006":
-            break
-        assert process.poll() is None, process.stdout.read() if process.stdout else ""
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with started(tiny) as processes:
+        while time.monotonic() < deadline:
+            done = checkpoint.last_checkpoint(second.out)
+            if done is not None and done.name >= "step_00000002":
+                break
+            assert processes.processes[0].poll() is None, processes.wait()[0]
+            time.sleep(0.02)
+        processes.kill()
+        assert processes.wait()[0].code == -signal.SIGKILL
     left = checkpoint.load_state(checkpoint.find(second.out, "last")).step
-    assert 6 <= left < 20
+    assert 2 <= left < 16
     kept = {path: path.stat().st_mtime_ns for path in sorted(first.out.rglob("*")) if path.is_file()}
-    again = started(tiny)
-    said, _ = again.communicate(timeout=300)
-    assert again.returncode == 0, said
+    with started(tiny) as processes:
+        ended = processes.wait()[0]
+    assert ended.code == 0, ended.err
+    said = ended.out
     assert f"run 1, {first.out.name}: finished" in said and f"run 2, {second.out.name}: training" in said
-    assert f"step {left}" in said and "finished after step 20" in said
+    assert f"step {left}" in said and "finished after step 16" in said
     assert {path: path.stat().st_mtime_ns for path in sorted(first.out.rglob("*")) if path.is_file()} == kept
     # What came after the last checkpoint was lost with it; every step stands in the log once.
-    assert [line["step"] for line in read_metrics(second.out, "train")] == list(range(1, 21))
+    assert [line["step"] for line in read_metrics(second.out, "train")] == list(range(1, 17))
     settings = ["optimizer.lr=0.01", "seed=0", f"out={tmp_path / 'whole'}"]
     train.main(
         ["--config", str(tmp_path / "run.yaml"), *(part for one in settings for part in ("--set", one))]
@@ -256,17 +248,17 @@ def test_a_run_that_another_program_trains_is_passed_over(
         assert mine
         experiment.main(["run", str(tiny)])
     assert "another program is training it" in capsys.readouterr().out
-    assert not first.out.exists() and checkpoint.load_state(checkpoint.find(second.out, "last")).step == 20
+    assert not first.out.exists() and checkpoint.load_state(checkpoint.find(second.out, "last")).step == 16
 
 
 def test_a_stopped_run_says_how_to_go_on(tiny: Path) -> None:
-    process = started(tiny, "--only", "2")
     folder = load_experiment(str(tiny)).runs[1].config.out
     deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and checkpoint.last_checkpoint(folder) is None:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "stopped in run 2; the same command continues the experiment" in said
+    with started(tiny, "--only", "2", "--set", "schedule.steps=9999") as processes:
+        while time.monotonic() < deadline and checkpoint.last_checkpoint(folder) is None:
+            assert processes.processes[0].poll() is None
+            time.sleep(0.02)
+        processes.kill(signal.SIGTERM)
+        ended = processes.wait()[0]
+    assert ended.code == 128 + signal.SIGTERM
+    assert "stopped in run 2; the same command continues the experiment" in ended.out + ended.err

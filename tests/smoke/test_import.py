@@ -19,6 +19,7 @@ from torch import Tensor
 
 import unimatch
 from tests.conftest import tiny_run_text
+from tests.support.narrow import narrow_networks
 from tests.unit.models.test_released import NETWORKS, hollow, parts, random_state
 from unimatch import compare, evaluate, export_weights, import_weights, plan, predict, train
 from unimatch.codecs.encode import png
@@ -44,6 +45,11 @@ RUNS = {
     ),
     "medical UNet": ("base/acdc", [], "acdc"),
 }
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow_networks(monkeypatch)
 
 
 def save_released(path: Path, network: str, state: dict[str, Tensor] | None = None) -> None:
@@ -247,7 +253,7 @@ def broken(path: Path, kind: str) -> None:
             "a list": [1, 2],
             "an optimizer": {"optimizer": {"state": {}, "param_groups": []}},
             "an encoder": {key: value for key, value in good.items() if key.startswith("backbone.")},
-            "another shape": {**good, "reduce.0.weight": torch.zeros(24, 256, 1, 1)},
+            "another shape": {**good, "reduce.0.weight": torch.zeros(24, 32, 1, 1)},
             "a tensor more": {**good, "extra.weight": torch.zeros(1)},
             "another head": {key.replace("head.b0", "head.b9"): value for key, value in good.items()},
         }
@@ -271,7 +277,7 @@ def broken(path: Path, kind: str) -> None:
         ("a list", "expected named tensors, found list"),
         ("an optimizer", "found 0 tensors"),
         ("an encoder", "wrong tensors \\(.* missing: head.aspp"),
-        ("another shape", r"1 of another shape: head.reduce.0.weight \(24, 256, 1, 1\) instead of \(48,"),
+        ("another shape", r"1 of another shape: head.reduce.0.weight \(24, 32, 1, 1\) instead of \(48,"),
         ("a tensor more", "1 unexpected: extra.weight"),
         ("another head", "missing: head.aspp.point"),
     ],

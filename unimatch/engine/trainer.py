@@ -37,6 +37,7 @@ class StepModule(nn.Module):
     def __init__(self, net: nn.Module, method: Method) -> None:
         super().__init__()
         self.net = net
+        self.parts = method.parts
         self.method = method
 
     def forward(self, batch: Batch, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
@@ -65,8 +66,9 @@ class Trainer:
         batch, uses_unlabeled = self.config.batch, self.method.views.unlabeled
         self._images_per_step = batch.labeled + (batch.unlabeled or 0 if uses_unlabeled else 0)
         self.num_parameters = sum(p.numel() for p in self.net.parameters())
+        self._module = StepModule(self.net, self.method)
         self._layout: Layout | Timed = self.runtime.prepare(
-            StepModule(self.net, self.method), self.optimizer, self.config.optimizer.clip_norm
+            self._module, self.optimizer, self.config.optimizer.clip_norm
         )
         if self.config.log.timing:
             self._layout = Timed(self._layout, self.runtime.device)
@@ -166,7 +168,7 @@ class Trainer:
         if norm is not None:
             totals["grad_norm"] = norm
         if self._follows:
-            with self._layout.readable(self.net):
+            with self._layout.readable(self._module):
                 self.method.after_update(self.net, progress)
         return totals, batch
 
@@ -230,7 +232,7 @@ class Trainer:
                     checkpoint.save_best(self.config.out, self.state, networks)
 
     def _networks(self) -> dict[str, Mapping[str, Tensor]]:
-        nets = {checkpoint.NETWORK: self.net, **self.method.eval_nets(self.net)}
+        nets = checkpoint.modules(self.net, self.method)
         return {name: self._layout.network_state(net) for name, net in nets.items()}
 
     def _save(self) -> None:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from math import gcd
 
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from unimatch.codecs.bands import Bands
 from unimatch.engine.build import build_method, build_task, task_class
 from unimatch.engine.run_config import BatchConfig, RunConfig
 from unimatch.engine.steps import accumulation_steps
 from unimatch.scaling.cost import FP32
-from unimatch.scaling.footprint import blank_micro, shape_only, step_bytes
+from unimatch.scaling.footprint import shape_only, step_flops
 from unimatch.scaling.step_time import Cluster, Work, step_time
 from unimatch.taxonomy import Taxonomy
 
@@ -81,11 +80,9 @@ def pace_of(
     parameters = sum(p.numel() for p in net.parameters())
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
     counts = smallest_mixture(config.batch.labeled, (config.batch.unlabeled or 0) if paired else 0)
-    crop = config.task.config.views.crop
-    counter = FlopCounterMode(display=False)
-    _, passes = step_bytes(net, method, task, [blank_micro(task, method, crop, crop, *counts)], None, counter)
+    flops, passes = step_flops(net, method, task, config.task.config.views.crop, *counts)
     work = Work(
-        image_s=counter.get_total_flops() / sum(counts) / operations_s,
+        image_s=flops / sum(counts) / operations_s,
         fixed_s=0.0,
         parameter_mb=1e-6 * FP32 * parameters,
         norms=norms if config.sync_batchnorm == "global" else 0,

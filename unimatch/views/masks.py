@@ -9,6 +9,8 @@ from torch import Tensor
 
 from unimatch.mixing import paste, swap_pairs
 
+AREA = "area_"  # how the names of the arrays of Extra.areas begin
+
 
 @dataclass
 class Masks:
@@ -18,6 +20,7 @@ class Masks:
     boxes: tuple[Tensor, ...]
     partner_valid: Tensor
     mixed_valid: tuple[Tensor, ...]
+    areas: dict[str, Tensor]
 
 
 def rectangle_mask(rectangle: Tensor, height: int, width: int) -> Tensor:
@@ -35,10 +38,17 @@ def draw_masks(arrays: dict[str, Tensor], device: torch.device) -> Masks:
     def mask(name: str) -> Tensor:
         return rectangle_mask(arrays[name].to(device, non_blocking=True), height, width)
 
-    valid, boxes = mask("content"), mask("boxes").unbind(1)
+    valid, boxes = mask("content"), _joined(mask("boxes")).unbind(1)
     # No partner among the arrays: it is the neighbour in the batch.
     partner_valid = mask("partner_content") if "partner_content" in arrays else swap_pairs(valid)
-    return Masks(valid, boxes, partner_valid, tuple(paste(valid, partner_valid, box) for box in boxes))
+    mixed_valid = tuple(paste(valid, partner_valid, box) for box in boxes)
+    areas = {name.removeprefix(AREA): mask(name).any(1) for name in arrays if name.startswith(AREA)}
+    return Masks(valid, boxes, partner_valid, mixed_valid, areas)
+
+
+def _joined(boxes: Tensor) -> Tensor:
+    """[B, V, H, W]: the box of each view, of more than one [B, V, n, H, W] all of them."""
+    return boxes.any(2) if boxes.ndim == 5 else boxes
 
 
 def valid_pixels(arrays: dict[str, Tensor]) -> list[Tensor]:
@@ -50,6 +60,11 @@ def valid_pixels(arrays: dict[str, Tensor]) -> list[Tensor]:
     valid = arrays["content"]
     partner = arrays["partner_content"] if "partner_content" in arrays else swap_pairs(valid)
     counts = [_area(valid).sum()]
+    if arrays["boxes"].ndim == 4:  # several to a view, which may overlap
+        size = arrays["weak"].shape[-3:-1]
+        own, other = rectangle_mask(valid, *size), rectangle_mask(partner, *size)
+        boxes = _joined(rectangle_mask(arrays["boxes"], *size)).unbind(1)
+        return [*counts, *(paste(own, other, box).sum() for box in boxes)]
     for box in arrays["boxes"].unbind(1):
         outside = _area(valid) - _area(_overlap(valid, box))
         counts.append((outside + _area(_overlap(partner, box))).sum())

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.support.narrow import narrow_networks
 from unimatch.config import from_text
 from unimatch.errors import ConfigError, UserError
 from unimatch.models import released
@@ -34,6 +35,13 @@ NETWORKS = {
     ),
     "medical UNet": ("encoder: {name: unet, weights: none, in_channels: 1}\nhead: {name: unet}", 4, 1),
 }
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow_networks(monkeypatch)
+
+
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
@@ -218,7 +226,7 @@ def published_classifier(name: str, path: Path) -> dict[str, Tensor]:
         ours = {f"encoder.{key}": value for key, value in state.items()}
         theirs = released.to_released(ours, name, "deeplabv3plus")
         state = {key.removeprefix("backbone."): value for key, value in theirs.items()}
-        state |= {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
+        state |= {"fc.weight": torch.zeros(1000, 256), "fc.bias": torch.zeros(1000)}
     else:
         state = timm.create_model(name).state_dict()
     torch.save(state, path)
@@ -247,9 +255,10 @@ def test_an_imagenet_file_gives_the_encoder_and_fc_is_left(
         build_encoder(EncoderConfig(name, f"file:{path.with_suffix('.pth')}"))
 
 
-def test_files_of_torchvision_fit_the_plain_stem(tmp_path: Path) -> None:
+def test_files_of_torchvision_fit_the_plain_stem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision import models
 
+    monkeypatch.undo()  # at full width
     state = models.resnet50(weights=None).state_dict()
     torch.save(state, tmp_path / "w.pth")
     found = build_encoder(EncoderConfig("resnet50", f"file:{tmp_path / 'w.pth'}")).state_dict()
