@@ -27,7 +27,7 @@ from unimatch.engine.evaluate import report
 from unimatch.engine.log import RunLog
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import open_shards, training_samples
-from unimatch.engine.run_folder import start_run_folder
+from unimatch.engine.run_folder import IMPORTED, start_run_folder
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.selection import select
 from unimatch.errors import UserError
@@ -89,11 +89,10 @@ def import_weights(config: RunConfig, file: str, recipe: str | None, evaluate: b
     state = checkpoint.TrainerState(STEP, task.headline, None, None, taxonomy.to_json(), {}, 1)
     state.bands = None if bands is None else bands.to_json()
     state.prepared = None if packed is None else Preparation.of(packed).to_json()
-    folder = checkpoint.save_weights(
-        config.out, state, {name: one.state_dict() for name, one in nets.items()}
-    )
+    networks = {name: one.state_dict() for name, one in nets.items()}
+    folder = checkpoint.save_weights(config.out, state, networks)
     told = {"file": str(split_source(file)[0].resolve()), "loaded": loaded}
-    (config.out / "imported.json").write_text(json.dumps(told, indent=1) + "\n")
+    (config.out / IMPORTED).write_text(json.dumps(told, indent=1) + "\n")
     lines = [f"{folder}: {name} is {source}" for name, source in loaded.items()]
     if evaluate:
         assert config.data.val is not None

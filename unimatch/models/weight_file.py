@@ -6,6 +6,7 @@ A source is `file:PATH`; of a file that holds two networks, `file:PATH#model` or
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,6 +24,11 @@ State = dict[str, Tensor]
 
 STUDENT, TEACHER = "model", "model_ema"  # as the released code of UniMatch V2 calls its two networks
 WRAPPERS = (STUDENT, "state_dict", "model_state_dict")
+# What lies in place of a file that was not fetched, by its first bytes.
+NO_WEIGHTS = {
+    b"version https://git-lfs": "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
+    b"<": "is a web page, as a download that failed leaves one; fetch the file again",
+}
 # Training scripts keep a best score as a numpy scalar beside the tensors. These names only rebuild numbers.
 NUMPY_SCALARS: list[Any] = [
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
@@ -90,6 +96,9 @@ def _content(path: Path) -> tuple[Mapping[Any, Any], str]:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"weights file {path}: {error.strerror or error}") from error
+    for beginning, what in NO_WEIGHTS.items():
+        if data.startswith(beginning):
+            raise UserError(f"weights file {path} {what}")
     try:
         if path.suffix == ".safetensors":
             content: Any = load_safetensors(data)
@@ -97,11 +106,19 @@ def _content(path: Path) -> tuple[Mapping[Any, Any], str]:
             with torch.serialization.safe_globals(NUMPY_SCALARS):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"weights file {path} is damaged, or holds more than tensors, which is not opened for safety: "
-            f"{reason}. Save the state_dict alone, best as .safetensors"
-        ) from error
+        raise UserError(f"weights file {path} {_unread(error)}") from error
     if not isinstance(content, Mapping):
         raise UserError(f"weights file {path}: expected named tensors, found {type(content).__name__}")
     return content, hashlib.sha256(data).hexdigest()
+
+
+def _unread(error: Exception) -> str:
+    """Why a file cannot be read, and what to do. Torch's text says how its check is switched off."""
+    held = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if held is not None:
+        return (
+            f"holds more than tensors ({held[1]}), which is not opened for safety. Save the state_dict "
+            "alone, best as .safetensors"
+        )
+    reason = "no whole PyTorch file" if isinstance(error, UnpicklingError) else str(error).partition("\n")[0]
+    return f"is damaged ({reason or type(error).__name__}); fetch or save it again"

@@ -115,6 +115,12 @@ def build(network: str, *changes: str) -> Segmentor:
     return build_segmentor(from_text(text, ModelConfig, changes), classes, dates)
 
 
+def hollow(network: str) -> Segmentor:
+    """The network without values, which are seconds of work."""
+    with torch.device("meta"):
+        return build(network)
+
+
 def parts(network: str) -> tuple[str, str]:
     """The names of its encoder and head."""
     encoder, head = re.findall(r"name: (\w+)", NETWORKS[network][0])
@@ -122,21 +128,28 @@ def parts(network: str) -> tuple[str, str]:
 
 
 def random_state(net: Segmentor) -> dict[str, Tensor]:
-    """Tensors of the network's shapes of which no two are alike."""
+    """Tensors of the network's shapes, also of one without values, of which no two are alike.
+
+    They are as large as training makes them: what the network computes is finite and depends on the image.
+    """
     generator = torch.Generator().manual_seed(3)
     state = {}
     for number, (key, value) in enumerate(net.state_dict().items()):
-        if value.is_floating_point():
-            state[key] = 0.5 + torch.rand(value.shape, generator=generator) / (1 + value[0].numel())
-        else:
+        normal = torch.randn(value.shape, generator=generator)
+        if not value.is_floating_point():
             state[key] = torch.tensor(number)
+        elif value.ndim > 1:
+            state[key] = normal * (2 / value[0].numel()) ** 0.5
+        elif key.endswith(("weight", "running_var")):
+            state[key] = 0.5 * torch.exp(normal / 4)
+        else:
+            state[key] = normal / 10
     return state
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_names_are_the_published_ones_and_the_round_trip_is_equal(network: str) -> None:
-    net = build(network)
-    state = random_state(net)
+    state = random_state(hollow(network))
     theirs = released.to_released(state, *parts(network))
     assert sorted(theirs) == sorted(released_names(network)) and released.is_released(theirs)
     back = released.from_released(theirs, *parts(network))
@@ -146,14 +159,14 @@ def test_names_are_the_published_ones_and_the_round_trip_is_equal(network: str) 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_file_says_what_it_holds(network: str) -> None:
     text, classes, _ = NETWORKS[network]
-    theirs = released.to_released(build(network).state_dict(), *parts(network))
+    theirs = released.to_released(hollow(network).state_dict(), *parts(network))
     channels = 1 if "in_channels: 1" in text else 3
     assert released.contents(theirs) == released.Contents(*parts(network), classes, channels)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_whole_released_network_is_loaded_from_every_layout(network: str, tmp_path: Path) -> None:
-    state = random_state(build(network))
+    state = random_state(hollow(network))
     theirs = released.to_released(state, *parts(network))
     wrapped = {f"module.{key}": value for key, value in theirs.items()}
     path = tmp_path / "w.pth"
@@ -166,7 +179,7 @@ def test_a_whole_released_network_is_loaded_from_every_layout(network: str, tmp_
 
 def test_a_pspnet_without_dropout_is_read_too() -> None:
     network = "change PSPNet R50"
-    state = build(network).state_dict()
+    state = hollow(network).state_dict()
     theirs = released.to_released(state, *parts(network))
     theirs = {key.replace("conv5.5.", "conv5.4."): value for key, value in theirs.items()}
     assert released.contents(theirs).classes == 2
@@ -258,7 +271,7 @@ def test_files_of_torchvision_fit_the_plain_stem(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("network", ["natural R50", "natural Xception-65"])
 def test_the_encoder_of_a_released_network(network: str, tmp_path: Path) -> None:
-    state = random_state(build(network))
+    state = random_state(hollow(network))
     name = parts(network)[0]
     torch.save(released.to_released(state, *parts(network)), tmp_path / "w.pth")
     encoder = build_encoder(EncoderConfig(name, f"file:{tmp_path / 'w.pth'}"))
