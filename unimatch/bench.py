@@ -4,6 +4,7 @@ unimatch bench shards --count 1000
 unimatch bench index --samples 1000000
 unimatch bench input --settings voc-321
 unimatch bench endurance --samples 200000
+unimatch bench step --processes 1 2
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from unimatch.benchmarks import endurance, index, input, shards
+from unimatch.benchmarks import endurance, index, input, shards, step
 from unimatch.errors import UserError
 
-BENCHMARKS = {"shards": shards, "index": index, "input": input, "endurance": endurance}
+BENCHMARKS = {"shards": shards, "index": index, "input": input, "endurance": endurance, "step": step}
 
 
 def main(argv: list[str] | None = None) -> int:

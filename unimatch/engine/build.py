@@ -62,7 +62,7 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
     last = checkpoint.last_checkpoint(config.out) if resume else None
     if last is not None:
         state, engine = resume_from(last, config, net, method, state, steps.total)
-    _adapt(net, config, runtime)
+    adapt(net, config, runtime)
 
     decoded = None
     if memory is not None:
@@ -179,7 +179,7 @@ def _first_state(data: RunData, task: Task, runtime: Runtime, total: int) -> che
     )
 
 
-def _adapt(net: Segmentor, config: RunConfig, runtime: Runtime) -> None:
+def adapt(net: Segmentor, config: RunConfig, runtime: Runtime) -> None:
     """Gives a network with its weights what processes, memory and compiler ask of it."""
     if config.sync_batchnorm == "global" and runtime.world > 1:
         synchronize_batchnorm(net, runtime.device)

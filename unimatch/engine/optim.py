@@ -60,9 +60,19 @@ def build_optimizer(net: Segmentor, config: OptimizerConfig) -> torch.optim.Opti
                 groups.append(
                     {"params": chosen, "lr": lr, "base_lr": lr, "name": name, "weight_decay": decay}
                 )
+    # One call for all parameters: a loop over those of a ResNet-101 takes 3 to 10 ms of Python a step.
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+
+
+def continued(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The saved state of an optimiser in torch's layout, to be computed with as `optimizer` does it.
+
+    How an update is computed (fused or in a loop) belongs to the program that runs, not to the checkpoint.
+    """
+    how = {name: optimizer.defaults[name] for name in ("foreach", "fused")}
+    return {**saved, "param_groups": [{**group, **how} for group in saved["param_groups"]]}
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:

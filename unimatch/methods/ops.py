@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from unimatch import keyed
 from unimatch.data.sample import Unlabeled
-from unimatch.mixing import paste, swap_pairs
+from unimatch.mixing import joined, paste, swap_pairs
 
 __all__ = [
     "channel_dropout",
     "complementary_dropout",
+    "joined",
     "keyed_uniform",
     "mixed_pseudo_label",
     "mixed_strong",
@@ -67,7 +68,7 @@ def mixed_strong(unlabeled: Unlabeled) -> Tensor:
     """[V * B, ..., C, H, W]: the strong views one after another, each mixed inside its own box."""
     assert unlabeled.partner is not None, "mixing needs a partner"
     views = zip(unlabeled.strong, unlabeled.partner.strong, unlabeled.boxes, strict=True)
-    return torch.cat([paste(strong, partner, box) for strong, partner, box in views])
+    return joined([paste(strong, partner, box) for strong, partner, box in views])
 
 
 def pseudo_stats(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from unimatch.mixing import paste, swap_pairs
+from unimatch.mixing import swap_pairs
 
 
 @dataclass
@@ -31,37 +32,38 @@ def rectangle_mask(rectangle: Tensor, height: int, width: int) -> Tensor:
 def draw_masks(arrays: dict[str, Tensor], device: torch.device) -> Masks:
     """The masks of the unlabelled arrays of a raw micro-batch, on the device."""
     height, width = arrays["weak"].shape[-3:-1]
-
-    def mask(name: str) -> Tensor:
-        return rectangle_mask(arrays[name].to(device, non_blocking=True), height, width)
-
-    valid, boxes = mask("content"), mask("boxes").unbind(1)
+    content, boxes = arrays["content"], arrays["boxes"]
     # No partner among the arrays: it is the neighbour in the batch.
-    partner_valid = mask("partner_content") if "partner_content" in arrays else swap_pairs(valid)
-    return Masks(valid, boxes, partner_valid, tuple(paste(valid, partner_valid, box) for box in boxes))
+    partner = arrays["partner_content"] if "partner_content" in arrays else swap_pairs(content)
+    # All at once: a rectangle is a dozen launches, whatever the number of them.
+    rectangles = torch.cat([content[None], partner[None], boxes.transpose(0, 1)])
+    drawn = rectangle_mask(rectangles.to(device, non_blocking=True), height, width)
+    valid, partner_valid, boxed = drawn[0], drawn[1], drawn[2:]
+    mixed_valid = torch.where(boxed, partner_valid, valid)
+    return Masks(valid, boxed.unbind(0), partner_valid, mixed_valid.unbind(0))
 
 
-def valid_pixels(arrays: dict[str, Tensor]) -> list[Tensor]:
-    """int64 scalars: valid pixels of the weak and of each mixed strong view of a raw micro-batch.
+def valid_pixels(arrays: dict[str, Tensor]) -> list[int]:
+    """Valid pixels of the weak and of each mixed strong view of a raw micro-batch, on the CPU.
 
     From the rectangles alone: a mixed view is valid outside its box where the image is, and inside where the
     partner is.
     """
-    valid = arrays["content"]
-    partner = arrays["partner_content"] if "partner_content" in arrays else swap_pairs(valid)
-    counts = [_area(valid).sum()]
-    for box in arrays["boxes"].unbind(1):
-        outside = _area(valid) - _area(_overlap(valid, box))
-        counts.append((outside + _area(_overlap(partner, box))).sum())
-    return counts
+    content = arrays["content"]
+    partner = arrays["partner_content"] if "partner_content" in arrays else swap_pairs(content)
+    own, other = content.numpy()[:, None], partner.numpy()[:, None]  # [B, 1, 4]
+    boxes = arrays["boxes"].numpy()  # [B, V, 4]
+    whole = _area(own)
+    mixed = whole - _area(_overlap(own, boxes)) + _area(_overlap(other, boxes))
+    return [int(whole.sum()), *mixed.sum(0).tolist()]
 
 
-def _area(rectangle: Tensor) -> Tensor:
-    """int64 [B]: pixels inside rectangles [B, 4]; 0 where an end does not lie behind its start."""
-    x0, y0, x1, y1 = rectangle.long().unbind(-1)
-    return (x1 - x0).clamp(min=0) * (y1 - y0).clamp(min=0)
+def _area(rectangle: np.ndarray) -> np.ndarray:
+    """int64 [...]: pixels inside rectangles [..., 4]; 0 where an end does not lie behind its start."""
+    sides = rectangle[..., 2:].astype(np.int64) - rectangle[..., :2]
+    return np.maximum(sides, 0).prod(-1)
 
 
-def _overlap(a: Tensor, b: Tensor) -> Tensor:
-    """Rectangles [B, 4] of the pixels inside both."""
-    return torch.cat([torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])], dim=1)
+def _overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Rectangles [..., 4] of the pixels inside both."""
+    return np.concatenate([np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])], -1)

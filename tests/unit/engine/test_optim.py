@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.support.training import SUPERVISED, bare, built, trained
 from unimatch.config import Section
-from unimatch.engine.optim import OptimizerConfig, build_optimizer, set_lr
+from unimatch.engine.optim import OptimizerConfig, build_optimizer, continued, set_lr
 from unimatch.engine.schedule import ScheduleConfig
 from unimatch.engine.trainer import Trainer
 from unimatch.models.encoders import EncoderConfig
@@ -236,3 +236,21 @@ def test_a_frozen_encoder_has_no_group(tiny_run: Path):
     assert [group["name"] for group in trainer.optimizer.param_groups] == ["head"]
     (line,) = trained(trainer)
     assert line["lr_head"] == 0.1 and "lr_encoder" not in line
+
+
+@pytest.mark.parametrize("fused", [None, True])
+def test_a_resumed_optimiser_computes_as_this_program_does(fused: bool | None):
+    """A checkpoint of an optimiser that looped over its parameters, or of one that ran elsewhere."""
+    weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    saved, now = (
+        torch.optim.AdamW([weight], lr=0.1, fused=how)
+        for weight, how in zip(weights, (fused, True), strict=True)
+    )
+    weights[0].grad = torch.ones(3)
+    saved.step()
+    now.load_state_dict(continued(saved.state_dict(), now))
+    assert now.param_groups[0]["fused"] is True and now.param_groups[0]["lr"] == 0.1
+    assert torch.equal(now.state[weights[1]]["exp_avg"], saved.state[weights[0]]["exp_avg"])
+    weights[1].grad = torch.ones(3)
+    now.step()
+    assert now.state[weights[1]]["step"].item() == 2
