@@ -5,6 +5,7 @@ unimatch bench index --samples 1000000
 unimatch bench input --settings voc-321
 unimatch bench endurance --samples 200000
 unimatch bench step --processes 1 2
+unimatch bench methods --crop 128
 """
 
 from __future__ import annotations
@@ -12,10 +13,17 @@ from __future__ import annotations
 import argparse
 import sys
 
-from unimatch.benchmarks import endurance, index, input, shards, step
+from unimatch.benchmarks import endurance, index, input, methods, shards, step
 from unimatch.errors import UserError
 
-BENCHMARKS = {"shards": shards, "index": index, "input": input, "endurance": endurance, "step": step}
+BENCHMARKS = {
+    "shards": shards,
+    "index": index,
+    "input": input,
+    "endurance": endurance,
+    "step": step,
+    "methods": methods,
+}
 
 
 def main(argv: list[str] | None = None) -> int:

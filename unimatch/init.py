@@ -112,7 +112,8 @@ SLICES = """\
 PSEUDO = """\
 # Pixels count whose pseudo-label is at least so sure. mix_partner: whose pixels fill the CutMix boxes: same
 # (another crop of the image), shuffled (another image), batch (the neighbour: cheapest, needs even batches).
-method: {{name: {method}, threshold: 0.95, mix_partner: {partner}}}"""
+method: {{name: {method}, {settings}}}"""
+OTHER = "# What the settings mean: docs/methods.md.\nmethod: {{name: {method}, {settings}}}"
 BASELINE = """\
 # The baseline learns from labelled images alone, from twice as many in a step as the other methods take.
 method: {name: supervised}"""
@@ -202,10 +203,13 @@ def run_text(
     """The configuration, to be written to `file`, of a run on the shards at `place`, as YAML for people."""
     defaults = V2_TASKS.get(task, TASKS[task]) if method == "unimatch_v2" else TASKS[task]
     supervised = method == "supervised"
+    known = vars(METHODS[method].config())
+    names = {"threshold", "mix_partner"} & known.keys()
+    section = BASELINE if supervised else PSEUDO if len(names) == 2 else OTHER
+    shown = (f"{n}: {json.dumps(v)}" for n, v in known.items() if n in names or section is OTHER)
     side = int(np.median(np.minimum(shards.index["width"], shards.index["height"])))
     val = _val(shards)
     crop = max(defaults.multiple, min(defaults.crop, side // defaults.multiple * defaults.multiple))
-    partner = getattr(METHODS[method].config(), "mix_partner", "same")
     return TEXT.format(
         file=shlex.quote(str(file)),
         method=method,
@@ -213,15 +217,13 @@ def run_text(
         out=_scalar(out),
         shards=_scalar(place),
         labeled=_scalar(labeled),
-        unlabeled="# unlabeled: no list was given"
-        if unlabeled is None
-        else f"unlabeled: {_scalar(unlabeled)}",
+        unlabeled=f"unlabeled: {_scalar(unlabeled)}" if unlabeled else "# unlabeled: no list was given",
         val="# val: NAME of a subset or list to evaluate on"
         if val is None
         else f"val: {val}    # evaluated on",
         batch="{labeled: 16}" if supervised else "{labeled: 8, unlabeled: 8}",
         model=_model(defaults.model, shards.bands()),
-        method_section=BASELINE if supervised else PSEUDO.format(method=method, partner=partner),
+        method_section=section if supervised else section.format(method=method, settings=", ".join(shown)),
         task=defaults.task.format(crop=crop, evaluate=defaults.evaluate),
         optimizer=defaults.optimizer,
         steps=STEPS,

@@ -87,21 +87,29 @@ def supervised_loss(config: LossConfig, logits: Tensor, labels: Tensor) -> Tenso
 
 
 def masked_consistency(
-    logits: Tensor, labels: Tensor, conf: Tensor, valid: Tensor, threshold: float
+    logits: Tensor,
+    labels: Tensor,
+    conf: Tensor,
+    valid: Tensor,
+    threshold: float,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """sum(CE * [conf >= threshold] * valid) / sum(valid), a scalar; 0 if no pixel is valid (FixMatch, eq. 3).
 
     The denominator counts valid pixels, not kept ones, so the loss is small while few pixels are confident.
     logits: [B, K, H, W]; labels: int64 [B, H, W], pseudo-labels; conf: float [B, H, W]; valid: bool
-    [B, H, W].
+    [B, H, W]; weight: float [B, H, W], by which a pixel's term is multiplied.
     """
     kept = valid & (conf >= threshold)
     labels = torch.where(kept, labels, IGNORE_INDEX)
-    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction="sum")
+    how = "sum" if weight is None else "none"
+    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction=how)
+    if weight is not None:
+        total = (total * weight).sum()
     return total / valid.sum().clamp(min=1)
 
 
-def dice_loss(logits: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
+def dice_loss(logits: Tensor, labels: Tensor, kept: Tensor, weight: Tensor | None = None) -> Tensor:
     """The mean over all classes of 1 - (2 * sum(p t) + e) / (sum(p^2) + sum(t^2) + e), a scalar.
 
     p is the softmax, t the one-hot label, e = 1e-5; sums run over the kept pixels of the whole micro-batch,
@@ -109,15 +117,19 @@ def dice_loss(logits: Tensor, labels: Tensor, kept: Tensor) -> Tensor:
     over pixels: unlike cross-entropy it depends on how a global batch is divided over processes and
     micro-batches, and the figures of parts are averaged (V-Net, Milletari et al., 3DV 2016, in the form that
     published semi-supervised work on ACDC uses, background included).
-    logits: [B, K, H, W]; labels: int64 [B, H, W], any value where `kept` (bool [B, H, W]) is False.
+    logits: [B, K, H, W]; labels: int64 [B, H, W], any value where `kept` (bool [B, H, W]) is False; weight:
+    float [B, H, W], by which a pixel counts in every sum.
     """
     kept = kept[:, None]
     probability = logits.float().softmax(dim=1) * kept
     classes = torch.arange(logits.shape[1], device=logits.device).view(-1, 1, 1)
     target = ((labels[:, None] == classes) & kept).float()
+    square = probability.square()
+    if weight is not None:
+        target, square = target * weight[:, None], square * weight[:, None]
     axes = (0, 2, 3)
     overlap = (probability * target).sum(axes)
-    total = probability.square().sum(axes) + target.sum(axes)
+    total = square.sum(axes) + target.sum(axes)
     return 1.0 - ((2.0 * overlap + DICE_SMOOTH) / (total + DICE_SMOOTH)).mean()
 
 
@@ -126,9 +138,16 @@ def cross_entropy_and_dice(logits: Tensor, labels: Tensor) -> Tensor:
     return (cross_entropy(logits, labels) + dice_loss(logits, labels, labels != IGNORE_INDEX)) / 2.0
 
 
-def masked_dice(logits: Tensor, labels: Tensor, conf: Tensor, valid: Tensor, threshold: float) -> Tensor:
+def masked_dice(
+    logits: Tensor,
+    labels: Tensor,
+    conf: Tensor,
+    valid: Tensor,
+    threshold: float,
+    weight: Tensor | None = None,
+) -> Tensor:
     """The Dice loss against pseudo-labels over valid pixels with conf >= threshold, a scalar.
 
     Arguments as for masked_consistency. Unlike there, pixels below the threshold are in no denominator.
     """
-    return dice_loss(logits, labels, valid & (conf >= threshold))
+    return dice_loss(logits, labels, valid & (conf >= threshold), weight)

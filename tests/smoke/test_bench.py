@@ -21,6 +21,13 @@ BENCH = str(ROOT / "tools" / "bench.py")
             ["input", "--settings", "voc-321", "--count", "1", "--rounds", "1", "--crop", "64"],
             ["literal, torch DataLoader", "cpu, --fast-decode", "labelled, kept decoded", "decode"],
         ),
+        (
+            [
+                *("methods", "--encoder", "test_efficientnet", "--crop", "32", "--size", "2"),
+                *("--rounds", "1", "--methods", "cps"),
+            ],
+            ["unimatch", "cps"],
+        ),
         (["shards", "--count", "6", "--rounds", "1"], ["tar", "by index, in order", "webdataset reader"]),
     ],
 )

@@ -72,8 +72,10 @@ def test_the_experiments_are_those_of_the_published_tables():
     sizes = {one.name: len(one.runs) for one in EXPERIMENTS}
     assert sizes == {
         "acdc": 27,
+        "acdc_siblings": 6,
         "ade20k_v2": 72,
         "cityscapes": 90,
+        "cityscapes_siblings": 56,
         "cityscapes_v2": 72,
         "coco": 45,
         "coco_v2": 90,
@@ -81,6 +83,7 @@ def test_the_experiments_are_those_of_the_published_tables():
         "levir_v2": 72,
         "pascal": 90,
         "pascal_blended": 108,
+        "pascal_siblings": 90,
         "pascal_v2": 90,
         "whu": 72,
         "whu_v2": 72,

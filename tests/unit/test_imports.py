@@ -28,7 +28,10 @@ MAY_IMPORT = {
     "engine": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks"},
     "scaling": {"shardset.archive", "data", "models", "methods", "tasks", "engine"},
     "experiments": {"shardset.key_list", "packing", "methods", "engine", "scaling"},
-    "benchmarks": {"codecs", "shardset", "views", "packing", "data", "engine", "scaling.spawn"},
+    "benchmarks": {
+        *("codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks", "engine"),
+        *("scaling.footprint", "scaling.spawn"),
+    },
 }
 PARTS = set(MAY_IMPORT)
 INTERFACE = "interface"  # what `import unimatch` offers; above all rooms, as entry points are

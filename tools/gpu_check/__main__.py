@@ -35,18 +35,23 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--inside", help=argparse.SUPPRESS)  # the process of one part
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    if not (options.rehearse or machine.has_gpu()):
-        print(NO_GPU, file=sys.stderr)
-        return 2
     if options.inside:
         part = next(part for part in PARTS if part.name == options.inside)
         part.run(Teller(part.name, options.out, options.rehearse, options.until))
         return 0
+    if options.rehearse:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # also where there is one
+    found = machine.ask()
+    if not options.rehearse and machine.CUDA not in found:
+        print(NO_GPU + found.get(machine.PROBLEM, ""), file=sys.stderr)
+        return 2
     options.out = options.out.resolve()
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / FILE).unlink(missing_ok=True)
     began = time.time()
-    good = play(chosen(options.parts), options.out, options.rehearse, options.seconds, machine.describe())
+    good = play(
+        chosen(options.parts, options.rehearse), options.out, options.rehearse, options.seconds, found
+    )
     print(f"{options.out / 'report.md'}: written after {time.time() - began:.0f} s")
     return 0 if good else 1
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import statistics
 import tarfile
 import tempfile
 import threading
@@ -75,19 +76,20 @@ def _train(teller: Teller, root: Path, workers: int) -> None:
         ]
         changes += ["schedule={steps: 4, epochs: null}", "log.every_steps=1", "data.workers=0"]
     config = config_io.load("base/acdc.yaml", RunConfig, changes)
-    before = CARRIED / STATE
-    if before.exists() and not teller.rehearsal:
+    before = (teller.out if teller.rehearsal else CARRIED) / STATE
+    if before.exists():
         with tarfile.open(before) as tar:
             tar.extractall(out, filter="data")
     resumed = last_checkpoint(out)
-    began = load_state(resumed).step if resumed else 0
-    timer = threading.Timer(max(1.0, teller.left_s - SAVE_S), os.kill, (os.getpid(), signal.SIGTERM))
-    timer.daemon = True
-    timer.start()
-    with suppress(Stopped):
-        train_runs([config], resume=resumed is not None, timeout_s=120.0)
-    timer.cancel()
-    _tell(teller, out, began)
+    state = load_state(resumed) if resumed else None
+    if state is None or state.step != state.total:
+        timer = threading.Timer(max(1.0, teller.left_s - SAVE_S), os.kill, (os.getpid(), signal.SIGTERM))
+        timer.daemon = True
+        timer.start()
+        with suppress(Stopped):
+            train_runs([config], resume=resumed is not None, timeout_s=120.0)
+        timer.cancel()
+    _tell(teller, out, state.step if state else 0)
 
 
 def _tell(teller: Teller, out: Path, began: int) -> None:
@@ -95,20 +97,19 @@ def _tell(teller: Teller, out: Path, began: int) -> None:
     assert saved is not None, "a run that ends has saved"
     state = load_state(saved)
     _keep(out, teller.out / STATE)
-    lines = read_metrics(out, "train")
-    rate = float(np.median([line["step_s"] for line in lines[-20:]]))
+    lines = read_metrics(out, "train")[-20:]
+    step_s = statistics.median(line["step_s"] for line in lines)
     total = state.total or state.step
+    again = f"copy {STATE} into build/gpu_check and run --parts accuracy again"
     teller.tell(
         "ACDC, 7 cases",
         from_step=began,
         to_step=state.step,
         of=total,
-        step_ms=round(1e3 * rate, 2),
-        loss=round(float(np.mean([line["loss"] for line in lines[-20:]])), 4),
-        minutes_left=round((total - state.step) * rate / 60, 1),
-        note="finished: unpack accuracy.tar and evaluate it (docs/gpu.md)"
-        if state.step == total
-        else f"copy {STATE} into build/gpu_check and run --parts accuracy again",
+        step_ms=round(1e3 * step_s, 2),
+        loss=round(statistics.fmean(line["loss"] for line in lines), 4),
+        minutes_left=round((total - state.step) * step_s / 60, 1),
+        note=again if state.step < total else f"finished: unpack {STATE} and evaluate it (docs/gpu.md)",
     )
 
 

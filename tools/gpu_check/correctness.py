@@ -94,13 +94,13 @@ def run(teller: Teller) -> None:
             for other, bound in [(other, bound) for own, other, bound in BOUNDS if own is mode]:
                 if mode.name in curves and other in curves:
                     _compare(teller, curves, mode.name, other, bound)
-        teller.tell("curves", **{name: [round(loss, 6) for loss in curve] for name, curve in curves.items()})
+        teller.put("curves", {name: [round(loss, 6) for loss in curve] for name, curve in curves.items()})
 
 
 def _compare(teller: Teller, curves: dict[str, list[float]], mode: str, other: str, bound: float) -> None:
     apart = [abs(a - b) / abs(b) for a, b in zip(curves[mode], curves[other], strict=True)]
     figures = {"largest": max(apart), "mean": sum(apart) / len(apart), "first_step": apart[0], "bound": bound}
-    teller.tell(f"{mode} against {other}", passed=max(apart) <= bound, **figures)
+    teller.put(f"{mode} against {other}", figures, max(apart) <= bound)
 
 
 def text_of(root: Path, mode: Mode, steps: int, encoder: str) -> str:

@@ -1,9 +1,12 @@
-"""What the figures were measured on."""
+"""What the figures are measured on."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -17,32 +20,40 @@ PACKAGES = (
     "opencv-python-headless",
     "numba",
 )
+CUDA, PROBLEM = "cuda", "problem"
+ASK_S = 120.0  # the first import of torch on a machine reads gigabytes
 
 
-def has_gpu() -> bool:
-    import torch  # seconds: not before the arguments are known to be right
+def ask() -> dict[str, str]:
+    """Names and versions, as text; CUDA among them where there is a GPU, PROBLEM if torch cannot be used.
 
-    return torch.cuda.is_available()
+    Asked by another process: this one is to hold none of the GPU's memory.
+    """
+    command = [sys.executable, "-m", __spec__.name]
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=ASK_S)
+        found: dict[str, str] = json.loads(ended.stdout.splitlines()[-1])
+    except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
+        return {PROBLEM: f" ({type(error).__name__}: {error})"}
+    return found
 
 
 def describe() -> dict[str, str]:
-    """Names and versions, as text."""
-    import torch
-
     found = {"cpu": f"{_cpu()}, {len(os.sched_getaffinity(0))} cores", "python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
+    try:
+        import torch
+    except Exception as error:  # whatever is wrong with it, a report says so
+        return {**found, PROBLEM: f" (torch cannot be imported: {error})"}
     if torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)
-        found["gpu"] = (
-            f"{card.name}, {card.total_memory / 2**30:.1f} GiB, {card.multi_processor_count} processors"
-        )
-        found["cuda"] = f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
-    else:
-        found["gpu"] = "none: a rehearsal on the CPU"
+        memory = f"{card.total_memory / 2**30:.1f} GiB"
+        found["gpu"] = f"{card.name}, {memory}, {card.multi_processor_count} processors"
+        found[CUDA] = f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
     return found
 
 
@@ -54,3 +65,7 @@ def _cpu() -> str:
         facts.setdefault(name.strip(), value.strip())
     name = facts.get("model name", platform.machine())
     return f"{name} (family {facts.get('cpu family')}, model {facts.get('model')})"
+
+
+if __name__ == "__main__":
+    print(json.dumps(describe()))

@@ -44,9 +44,11 @@ class _Running:
             os.killpg(self.process.pid, signal.SIGKILL)  # data workers and what a part has started
         self.process.wait()
         self.log.close()
+        # Those that run beside others ended before they were waited for: when they wrote last.
+        seconds = max(0.0, self.path.stat().st_mtime - self.began)
         lines = self.path.read_text(errors="replace").splitlines()
         tail = [] if status == "done" else [line for line in lines if line.strip()][-TAIL:]
-        return Ended(self.part, status, time.time() - self.began, tail)
+        return Ended(self.part, status, seconds, tail)
 
 
 def play(parts: list[Part], out: Path, rehearsal: bool, total_s: float, machine: dict[str, str]) -> bool:

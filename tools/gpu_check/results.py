@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,16 @@ class Teller:
         return self.until - time.time()
 
     def tell(self, name: str, passed: bool | None = None, note: str = "", **values: Any) -> None:
+        self.put(name, values, passed, note)
+
+    def put(self, name: str, values: Mapping[str, Any], passed: bool | None = None, note: str = "") -> None:
         """Numbers that are no numbers are told as text: JSON has none."""
         safe = {key: _plain(value) for key, value in values.items()}
-        spent = round(time.time() - self.began, 1)
-        result = Result(self.part, name, safe, passed, note, spent)
+        result = Result(self.part, name, safe, passed, note, round(time.time() - self.began, 1))
+        line = json.dumps(asdict(result))
         with (self.out / FILE).open("a") as file:
-            file.write(json.dumps(asdict(result)) + "\n")
-        print(json.dumps(asdict(result)), flush=True)
+            file.write(line + "\n")
+        print(line, flush=True)
 
 
 def _plain(value: Any) -> Any:

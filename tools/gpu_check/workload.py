@@ -69,7 +69,8 @@ def taxonomy(case: Case) -> Taxonomy:
 
 
 def read_config(case: Case, mode: Mode) -> RunConfig:
-    precision = mode.precision if torch.cuda.is_available() or mode.precision == "bf16" else "fp32"
+    # CPUs emulate half precision, at a crawl.
+    precision = mode.precision if torch.cuda.is_available() else "fp32"
     text = case.yaml(precision=precision, views=mode.views, recompute=mode.recompute)
     return config_io.from_text(text, RunConfig, [f"compile={'inductor' if mode.compile else 'off'}"])
 
@@ -85,8 +86,8 @@ def build(case: Case, mode: Mode) -> Workload:
         net.encoder.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:]))
     task = build_task(config, taxonomy(case), net)
     method = build_method(config, task, net)
-    optimizer = build_optimizer(net, config.optimizer)
-    adapt(net, config, runtime)
+    optimizer = build_optimizer(net, config.optimizer, method.parts)
+    adapt(net, method, config, runtime)
     state = TrainerState(0, task.headline, None, None, taxonomy(case).to_json(), {}, 1)
     trainer = Trainer(config, runtime, net, method, task, optimizer, [], None, state, 1_000_000, 1_000)
     raw = noise(case, task, method)

@@ -8,6 +8,7 @@ waiting for messages is not in them. Counted are the messages of a step besides 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -144,19 +145,15 @@ def measured(trainer: Trainer) -> list[dict[str, float]]:
 
         setattr(owner, name, wrapper)
 
-    def counted(name: str) -> None:
-        call = getattr(dist, name)
-
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             sent["messages"] += 1
             return call(*args, **kwargs)
 
-        setattr(dist, name, wrapper)
+        return wrapper
 
     timed(trainer.task, "to_device")
     timed(trainer.method, "after_update")
-    for name in MESSAGES:
-        counted(name)
     layout = _OwnTime(trainer._layout, trainer.runtime.device)
     trainer._layout = layout
 
@@ -165,16 +162,26 @@ def measured(trainer: Trainer) -> list[dict[str, float]]:
         return {**{name: 1e3 * value for name, value in clocks.items()}, **sent}
 
     log = _Marks(trainer.config.out, read)
-    trainer.train(log)
-    steps = []
+    plain = {name: getattr(dist, name) for name in MESSAGES}
+    try:
+        for name, call in plain.items():
+            setattr(dist, name, counted(call))
+        trainer.train(log)
+    finally:
+        for name, call in plain.items():
+            setattr(dist, name, call)
     # The last step also writes a log line and a checkpoint.
-    for before, after in zip(log.marks[WARM_UP:-2], log.marks[WARM_UP + 1 : -1], strict=True):
-        part = {name: after[name] - before[name] for name in after}
-        passes = part["forward_s"] + part["backward_s"]
-        host = part["thread"] - passes
-        rest = host - part["to_device"] - part["update_s"] - part["after_update"]
-        steps.append({**part, "passes": passes, "host": host, "update": part["update_s"], "rest": rest})
-    return steps
+    marks = log.marks[WARM_UP:-1]
+    return [_parts(before, after) for before, after in itertools.pairwise(marks)]
+
+
+def _parts(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """What happened between two marks; `host`: all but forward and backward."""
+    part = {name: after[name] - before[name] for name in after}
+    passes = part["forward_s"] + part["backward_s"]
+    host = part["thread"] - passes
+    rest = host - part["to_device"] - part["update_s"] - part["after_update"]
+    return {**part, "passes": passes, "host": host, "update": part["update_s"], "rest": rest}
 
 
 def _train(path: str) -> None:

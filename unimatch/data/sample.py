@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ class Labeled:
     label: Tensor  # int64 [B, H, W]; IGNORE_INDEX where there is no label
     noise_key: Tensor  # int64 [B]: keys of this step's feature perturbations
     share: Tensor  # float scalar: turns this micro-batch's pixel mean into its part of the global mean
+    strong: Tensor | None = None  # as `image`, for methods that ask for a strong view
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Unlabeled:
     noise_key: Tensor  # int64 [B]
     share: Tensor  # float scalar, of `valid`
     mixed_share: tuple[Tensor, ...]  # V of float scalars, of `mixed_valid`
+    areas: dict[str, Tensor] = field(default_factory=dict)  # bool [B, H, W] by name, as a method asked for
 
 
 @dataclass

@@ -17,6 +17,7 @@ from unimatch.data.workers import default_workers
 from unimatch.engine import checkpoint
 from unimatch.engine.batchnorm import synchronize_batchnorm
 from unimatch.engine.evaluate import Evaluator
+from unimatch.engine.group import Processes
 from unimatch.engine.optim import build_optimizer
 from unimatch.engine.resume import resume_from
 from unimatch.engine.run_config import RunConfig
@@ -34,7 +35,7 @@ from unimatch.engine.steps import Steps, cut_into_steps
 from unimatch.engine.trainer import Trainer
 from unimatch.errors import ConfigError, UserError
 from unimatch.methods import METHODS
-from unimatch.methods.base import Method
+from unimatch.methods.base import Group, Method
 from unimatch.models.recompute import recompute_activations
 from unimatch.models.segmentor import Segmentor, build_segmentor
 from unimatch.shardset.archive import ShardSet
@@ -52,17 +53,17 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
     taxonomy, bands = data.shards.taxonomy, data.bands
     net = build_network(config, taxonomy, runtime, bands)
     task = build_task(config, taxonomy, net, bands)
-    method = build_method(config, task, net)
+    method = build_method(config, task, net, Processes(runtime))
 
     check_samples(config, data, task, method)
     steps = cut_into_steps(config, data, method.views, runtime.world)
 
-    optimizer = build_optimizer(net, config.optimizer)
+    optimizer = build_optimizer(net, config.optimizer, method.parts)
     state, engine = _first_state(data, task, runtime, steps.total), None
     last = checkpoint.last_checkpoint(config.out) if resume else None
     if last is not None:
         state, engine = resume_from(last, config, net, method, state, steps.total)
-    adapt(net, config, runtime)
+    adapt(net, method, config, runtime)
 
     decoded = None
     if memory is not None:
@@ -155,10 +156,16 @@ def _check_patches(config: RunConfig, patch: int) -> None:
             )
 
 
-def build_method(config: RunConfig, task: Task, net: Segmentor) -> Method:
+def build_method(config: RunConfig, task: Task, net: Segmentor, group: Group | None = None) -> Method:
     """The method, begun on the network."""
     entry = METHODS[config.method.name]
-    method: Method = entry.cls(config.method.config, task.supervised_loss, task.consistency_loss)
+    method: Method = entry.cls(
+        config.method.config,
+        task.supervised_loss,
+        task.consistency_loss,
+        task.taxonomy.num_classes,
+        group,
+    )
     method.begin(net)
     return method
 
@@ -179,12 +186,15 @@ def _first_state(data: RunData, task: Task, runtime: Runtime, total: int) -> che
     )
 
 
-def adapt(net: Segmentor, config: RunConfig, runtime: Runtime) -> None:
-    """Gives a network with its weights what processes, memory and compiler ask of it."""
+def adapt(net: Segmentor, method: Method, config: RunConfig, runtime: Runtime) -> None:
+    """Gives networks with their weights what processes, memory and compiler ask of them."""
+    trained = [net, *(part for part in method.parts.values() if isinstance(part, Segmentor))]
     if config.sync_batchnorm == "global" and runtime.world > 1:
-        synchronize_batchnorm(net, runtime.device)
+        for module in (net, *method.eval_nets(net).values(), *method.companions().values()):
+            synchronize_batchnorm(module, runtime.device)
     if config.activation_checkpointing:
-        recompute_activations(net.encoder)
+        for each in trained:
+            recompute_activations(each.encoder)
     if config.compile != "off":
         if runtime.zero_stage == 3:
             raise UserError(
@@ -192,7 +202,7 @@ def adapt(net: Segmentor, config: RunConfig, runtime: Runtime) -> None:
                 "graphs; set compile: off, or launch with ZeRO-2"
             )
         # Not the whole network: the perturbation between the two is another function in every step.
-        for part in (net.encoder, net.head):
+        for part in (part for each in trained for part in (each.encoder, each.head)):
             part.compile(backend=config.compile)
 
 

@@ -1,8 +1,8 @@
 """Checkpoints: written beside and renamed, so that a crash at any moment leaves the previous one valid.
 
-<run>/checkpoints/step_00000100/  model.safetensors  <other nets>.safetensors  optimizer.pt  trainer.json
+<run>/checkpoints/step_00000100/  model.safetensors  <other modules>.safetensors  optimizer.pt  trainer.json
 <run>/last -> checkpoints/step_00000100
-<run>/best/                       model.safetensors  <other nets>.safetensors  trainer.json
+<run>/best/                       model.safetensors  <other modules>.safetensors  trainer.json
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from unimatch.codecs.bands import Bands
 from unimatch.durable import sync
 from unimatch.errors import UserError
+from unimatch.methods.base import Method
 from unimatch.shardset.archive import ShardSet
 
 NETWORK = "model"
@@ -49,6 +50,13 @@ class TrainerState:
     best_over: str = ""  # what the best figure leaves out, as engine.evaluate.over says it
     bands: dict[str, Any] | None = None  # Bands of the images; None: ordinary pictures
     format: int = FORMAT
+
+
+def modules(net: nn.Module, method: Method) -> dict[str, nn.Module]:
+    """What a checkpoint holds as weights, by name of its file: the network, which stays apart from all that
+    the method keeps beside it, the networks to evaluate, and the method's own.
+    """
+    return {NETWORK: net, **method.eval_nets(net), **method.companions()}
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:

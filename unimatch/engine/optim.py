@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from unimatch.models.segmentor import Segmentor
 
@@ -36,20 +37,26 @@ class OptimizerConfig:
             raise ValueError("clip_norm must be above 0; leave it out for no clipping")
 
 
-def build_optimizer(net: Segmentor, config: OptimizerConfig) -> torch.optim.Optimizer:
+def build_optimizer(
+    net: Segmentor, config: OptimizerConfig, beside: nn.ModuleDict | None = None
+) -> torch.optim.Optimizer:
     """Groups "encoder", with layer_decay "encoder_00", ... from the image on, and "head"; each is cut in two
     if not all parameters decay, and none is empty. `base_lr` is what the schedule multiplies.
+
+    beside: a method's own parts; one that is a network has its encoder's and head's groups under its name,
+    any other one a group at the head's rate.
     """
-    parts = [("encoder", list(net.encoder.parameters()), config.lr)]
-    if config.layer_decay < 1.0:
-        layers = net.encoder.layers()
-        parts = [
-            (f"encoder_{depth:02}", params, config.lr * config.layer_decay ** (len(layers) - 1 - depth))
-            for depth, params in enumerate(layers)
-        ]
-    parts.append(("head", list(net.head.parameters()), config.lr * config.head_lr_multiplier))
+    beside = nn.ModuleDict() if beside is None else beside
+    parts = _parts(net, config)
+    head_lr = parts[-1][2]
+    for name, module in beside.items():
+        if isinstance(module, Segmentor):
+            parts += [(f"{name}_{own}", params, lr) for own, params, lr in _parts(module, config)]
+        else:
+            parts.append((name, list(module.parameters()), head_lr))
     known = [id(p) for _, params, _ in parts for p in params]
-    assert sorted(known) == sorted(id(p) for p in net.parameters()), "each parameter belongs to one part"
+    every = [*net.parameters(), *beside.parameters()]
+    assert sorted(known) == sorted(map(id, every)), "each parameter belongs to one part"
     groups: list[dict[str, Any]] = []
     for name, params, lr in parts:
         trained = [p for p in params if p.requires_grad]
@@ -73,6 +80,18 @@ def continued(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[s
     """
     how = {name: optimizer.defaults[name] for name in ("foreach", "fused")}
     return {**saved, "param_groups": [{**group, **how} for group in saved["param_groups"]]}
+
+
+def _parts(net: Segmentor, config: OptimizerConfig) -> list[tuple[str, list[nn.Parameter], float]]:
+    """Name, parameters and rate of a network's parts."""
+    parts = [("encoder", list(net.encoder.parameters()), config.lr)]
+    if config.layer_decay < 1.0:
+        layers = net.encoder.layers()
+        parts = [
+            (f"encoder_{depth:02}", params, config.lr * config.layer_decay ** (len(layers) - 1 - depth))
+            for depth, params in enumerate(layers)
+        ]
+    return [*parts, ("head", list(net.head.parameters()), config.lr * config.head_lr_multiplier)]
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:

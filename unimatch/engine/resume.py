@@ -34,7 +34,7 @@ def resume_from(
     state = checkpoint.load_state(last)
     engine = checkpoint.load_engine(last)
     _check_same(state, now, last)
-    for name, saved in {checkpoint.NETWORK: net, **method.eval_nets(net)}.items():
+    for name, saved in checkpoint.modules(net, method).items():
         load_strictly(saved, checkpoint.load_network(last, name), str(last))
     method.load_state_dict(engine["method"])
     if state.step >= total_steps:

@@ -38,6 +38,7 @@ class StepModule(nn.Module):
     def __init__(self, net: nn.Module, method: Method) -> None:
         super().__init__()
         self.net = net
+        self.parts = method.parts
         self.method = method
 
     def forward(self, batch: Batch, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
@@ -66,8 +67,9 @@ class Trainer:
         batch, uses_unlabeled = self.config.batch, self.method.views.unlabeled
         self._images_per_step = batch.labeled + (batch.unlabeled or 0 if uses_unlabeled else 0)
         self.num_parameters = sum(p.numel() for p in self.net.parameters())
+        self._module = StepModule(self.net, self.method)
         self._layout: Layout | Timed = self.runtime.prepare(
-            StepModule(self.net, self.method),
+            self._module,
             self.optimizer,
             self.config.optimizer.clip_norm,
             same_buffers=self.config.sync_batchnorm == "off",
@@ -170,7 +172,7 @@ class Trainer:
             for logs in told:
                 logs["grad_norm"] = norm
         if self._follows:
-            with self._layout.readable(self.net):
+            with self._layout.readable(self._module):
                 self.method.after_update(self.net, progress)
         return told, batch
 
@@ -236,7 +238,7 @@ class Trainer:
                     checkpoint.save_best(self.config.out, self.state, networks)
 
     def _networks(self) -> dict[str, Mapping[str, Tensor]]:
-        nets = {checkpoint.NETWORK: self.net, **self.method.eval_nets(self.net)}
+        nets = checkpoint.modules(self.net, self.method)
         return {name: self._layout.network_state(net) for name, net in nets.items()}
 
     def _save(self) -> None:

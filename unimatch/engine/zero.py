@@ -107,7 +107,7 @@ class Sharded:
         self.stage: int = settings["zero_optimization"]["stage"]
         self._net: nn.Module = module.net  # type: ignore[assignment] # of the trainer's StepModule
         # DeepSpeed sends and flattens parameters by their memory, so their axes must lie in it in order.
-        self._net.to(memory_format=torch.contiguous_format)
+        module.to(memory_format=torch.contiguous_format)
         # Stage 3 takes the parameters apart, in every forward pass anew. Evaluation, where processes have
         # different numbers of images, and pictures, which one process draws, run on a whole copy.
         self._copy = copy.deepcopy(self._net).cpu() if self.stage == 3 else None
@@ -209,7 +209,7 @@ class Sharded:
 
     def _gather(self, net: nn.Module, everywhere: bool) -> dict[str, Tensor]:
         """The state of `net` on the CPU, one parameter gathered at a time."""
-        if self._copy is None or net is not self._net:
+        if not any(hasattr(parameter, "ds_id") for parameter in net.parameters()):
             return net.state_dict()
         keep = everywhere or torch.distributed.get_rank() == 0
         state = {}

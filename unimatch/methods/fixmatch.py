@@ -9,19 +9,19 @@ from torch import Tensor, nn
 
 from unimatch.data.sample import Batch
 from unimatch.errors import ConfigError
-from unimatch.methods.base import METHODS, Logs, Method, MixPartner, Progress, ViewNeeds
+from unimatch.methods.base import METHODS, Logs, Method, MixPartner, Progress, SemiConfig, ViewNeeds
 from unimatch.methods.ops import (
     joined,
-    mixed_pseudo_label,
     mixed_strong,
     partner_pseudo_label,
     pseudo_label,
     pseudo_stats,
+    strong_losses,
 )
 
 
 @dataclass
-class FixMatchConfig:
+class FixMatchConfig(SemiConfig):
     """Settings of FixMatch.
 
     threshold: tau; a pixel's pseudo-label counts if its confidence is at least this. 0 keeps every pixel.
@@ -30,21 +30,17 @@ class FixMatchConfig:
         neighbour in the batch, which needs neither a second input nor a second prediction, but even
         micro-batches.
     unsupervised_weight: w in L = (1 - w) * L_x + w * L_u; 0.5 is the paper's.
-    burn_in: the first steps, which use labelled images alone (L = L_x) and cost a fraction of the others:
-        pseudo-labels then come from a network that has learned something. 0, as in the papers: none.
     """
 
     threshold: float = 0.95
     mix_partner: MixPartner = "same"
     unsupervised_weight: float = 0.5
-    burn_in: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("threshold", "unsupervised_weight"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} must lie in [0, 1], found {getattr(self, name)}")
-        if self.burn_in < 0:
-            raise ConfigError(f"burn_in must be at least 0 steps, found {self.burn_in}")
 
 
 @METHODS.register("fixmatch", FixMatchConfig)
@@ -70,13 +66,8 @@ class FixMatch(Method):
         logits_s = net(mixed_strong(u))["logits"]
 
         conf, labels = pseudo_label(logits_w)
-        mixed_conf, mixed_labels = mixed_pseudo_label(conf, labels, partner, u.boxes[0])
-
         loss_x = self.supervised_loss(logits_x, x.label) * x.share
-        loss_s = (
-            self.consistency_loss(logits_s, mixed_labels, mixed_conf, u.mixed_valid[0], threshold)
-            * u.mixed_share[0]
-        )
+        (loss_s,) = strong_losses(self.consistency_loss, logits_s, conf, labels, partner, u, threshold)
         loss = (1.0 - weight) * loss_x + weight * loss_s
 
         logs = {"loss": loss.detach(), "loss_x": loss_x.detach(), "loss_s": loss_s.detach()}

@@ -16,11 +16,11 @@ from unimatch.errors import ConfigError
 from unimatch.methods.base import METHODS, Logs, Method, Progress, ViewNeeds
 from unimatch.methods.fixmatch import FixMatchConfig
 from unimatch.methods.ops import (
-    mixed_pseudo_label,
     mixed_strong,
     partner_pseudo_label,
     pseudo_label,
     pseudo_stats,
+    strong_losses,
 )
 from unimatch.methods.teacher import Teacher, ema_decay
 
@@ -61,17 +61,12 @@ class MeanTeacher(Method):
 
         partner = partner_pseudo_label(self.teacher.net, u)
         conf, labels = pseudo_label(self.teacher.logits(u.weak))
-        mixed_conf, mixed_labels = mixed_pseudo_label(conf, labels, partner, u.boxes[0])
-
         net.train()
         logits_x = net(x.image)["logits"]
         logits_s = net(mixed_strong(u))["logits"]
 
         loss_x = self.supervised_loss(logits_x, x.label) * x.share
-        loss_s = (
-            self.consistency_loss(logits_s, mixed_labels, mixed_conf, u.mixed_valid[0], threshold)
-            * u.mixed_share[0]
-        )
+        (loss_s,) = strong_losses(self.consistency_loss, logits_s, conf, labels, partner, u, threshold)
         loss = (1.0 - weight) * loss_x + weight * loss_s
 
         logs = {"loss": loss.detach(), "loss_x": loss_x.detach(), "loss_s": loss_s.detach()}

@@ -9,22 +9,33 @@ from torch import Tensor, nn
 
 from unimatch import keyed
 from unimatch.data.sample import Unlabeled
+from unimatch.methods.base import ConsistencyLoss
 from unimatch.mixing import joined, paste, swap_pairs
 
 __all__ = [
+    "Pseudo",
+    "blind_logits",
     "channel_dropout",
     "complementary_dropout",
     "joined",
+    "keyed_normal",
     "keyed_uniform",
+    "logged",
     "mixed_pseudo_label",
     "mixed_strong",
+    "partner_logits",
     "partner_pseudo_label",
     "paste",
     "pseudo_label",
     "pseudo_stats",
+    "strong_losses",
     "swap_pairs",
     "twin_dropout",
 ]
+
+
+Pseudo = tuple[Tensor, Tensor]
+"""(conf float32, labels int64) [B, H, W]"""
 
 
 def pseudo_label(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,12 +54,7 @@ def partner_pseudo_label(net: nn.Module, unlabeled: Unlabeled) -> tuple[Tensor, 
     if unlabeled.partner_in_batch:
         return None
     assert unlabeled.partner is not None, "mixing needs a partner"
-    net.eval()
-    with torch.no_grad():
-        logits = net(unlabeled.partner.weak)["logits"]
-    # Autocast may keep the weights that it cast here, without a graph, for the passes that need one.
-    torch.clear_autocast_cache()
-    return pseudo_label(logits)
+    return pseudo_label(blind_logits(net, unlabeled.partner.weak))
 
 
 def mixed_pseudo_label(
@@ -69,6 +75,51 @@ def mixed_strong(unlabeled: Unlabeled) -> Tensor:
     assert unlabeled.partner is not None, "mixing needs a partner"
     views = zip(unlabeled.strong, unlabeled.partner.strong, unlabeled.boxes, strict=True)
     return joined([paste(strong, partner, box) for strong, partner, box in views])
+
+
+def blind_logits(net: nn.Module, image: Tensor, train: bool = False) -> Tensor:
+    """[B, K, H, W] without a graph, in eval mode or in train mode, in which `net` is left."""
+    net.train(train)
+    with torch.no_grad():
+        logits: Tensor = net(image)["logits"]
+    # Autocast may keep the weights that it cast here, without a graph, for the passes that need one.
+    torch.clear_autocast_cache()
+    return logits
+
+
+def partner_logits(predict: Callable[[Tensor], Tensor], logits: Tensor, unlabeled: Unlabeled) -> Tensor:
+    """The logits of what is pasted: of a pass of its own, or those of the neighbours in the batch."""
+    if unlabeled.partner_in_batch:
+        return swap_pairs(logits)
+    assert unlabeled.partner is not None, "mixing needs a partner"
+    return predict(unlabeled.partner.weak)
+
+
+def logged(**terms: Tensor) -> dict[str, Tensor]:
+    """Log entries of loss terms."""
+    return {name: term.detach() for name, term in terms.items()}
+
+
+def strong_losses(
+    loss: ConsistencyLoss,
+    logits: Tensor,
+    conf: Tensor,
+    labels: Tensor,
+    partner: tuple[Tensor, Tensor] | None,
+    unlabeled: Unlabeled,
+    threshold: float,
+) -> list[Tensor]:
+    """The loss of each mixed strong view against the pseudo-labels, mixed alike, times the view's share.
+
+    logits: [V * B, K, H, W] of `mixed_strong`; conf, labels: of the weak views; partner: as for
+    `mixed_pseudo_label`.
+    """
+    found = []
+    for view, each in enumerate(logits.chunk(len(unlabeled.boxes))):
+        mixed_conf, mixed_labels = mixed_pseudo_label(conf, labels, partner, unlabeled.boxes[view])
+        term = loss(each, mixed_labels, mixed_conf, unlabeled.mixed_valid[view], threshold)
+        found.append(term * unlabeled.mixed_share[view])
+    return found
 
 
 def pseudo_stats(
@@ -101,6 +152,12 @@ def keyed_uniform(key: Tensor, count: int) -> Tensor:
     bits = (bits ^ _shift_right(bits, 27)) * keyed.signed(keyed.MIX_2)
     bits = bits ^ _shift_right(bits, 31)
     return _shift_right(bits, 11).double() * 2.0**-53
+
+
+def keyed_normal(key: Tensor, count: int) -> Tensor:
+    """float32 [B, count] of the standard normal law, row b by key[b] alone (Box and Muller, 1958)."""
+    one, other = keyed_uniform(key, 2 * count).float().chunk(2, dim=1)
+    return (-2.0 * torch.log1p(-one.clamp(max=1.0 - 2.0**-24))).sqrt() * torch.cos(2.0 * torch.pi * other)
 
 
 def channel_dropout(features: list[Tensor], key: Tensor, p: float) -> list[Tensor]:

@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from unimatch.errors import ConfigError
+from unimatch.methods.base import SemiConfig
+
+
+@dataclass
+class TeacherConfig(SemiConfig):
+    """What all methods with an EMA teacher have.
+
+    ema_decay: the most of itself that the teacher keeps in a step; before step 1 / (1 - ema_decay) it keeps
+        less, 1 - 1 / (step + 1).
+    """
+
+    ema_decay: float = 0.996
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise ConfigError(f"ema_decay must lie in [0, 1), found {self.ema_decay}")
 
 
 def ema_decay(step: int, limit: float) -> float:
@@ -14,22 +34,30 @@ def ema_decay(step: int, limit: float) -> float:
 
 
 class Teacher:
-    """A copy of a network in eval mode and without gradients; fp32, like the weights that it follows.
+    """A copy of a network without gradients; fp32, like the weights that it follows.
+
+    buffers: whether its batch-norm statistics follow the student's; else they are its own, of the passes that
+    it makes in train mode.
 
     It lies outside whatever wraps the student, whole on every process. `update` needs the student's whole
     parameters, which a method's `after_update` has under every layout; the processes' teachers then stay
     equal, but for batch-norm statistics where those are not synchronised.
     """
 
-    def __init__(self, student: nn.Module) -> None:
+    def __init__(self, student: nn.Module, buffers: bool = True) -> None:
         self.net = copy.deepcopy(student).eval().requires_grad_(False)
+        self.buffers = buffers
         self._followed: nn.Module | None = None
 
     @torch.no_grad()
-    def logits(self, image: Tensor) -> Tensor:
-        """[B, K, H, W], in eval mode and without a graph."""
-        logits: Tensor = self.net.eval()(image)["logits"]
+    def logits(self, image: Tensor, train: bool = False) -> Tensor:
+        """[B, K, H, W] without a graph, in eval mode or in train mode."""
+        logits: Tensor = self.net.train(train)(image)["logits"]
         return logits
+
+    def copy(self, student: nn.Module) -> None:
+        """Everything becomes the student's."""
+        self.net.load_state_dict(student.state_dict())
 
     @torch.no_grad()
     def update(self, student: nn.Module, decay: float) -> None:
@@ -45,7 +73,10 @@ class Teacher:
 
         At the first update, when all that wraps the student is around it; then its tensors change in place.
         """
-        own, other = self.net.state_dict(keep_vars=True), student.state_dict(keep_vars=True)
+        own: dict[str, Tensor] = dict(self.net.named_parameters())
+        other: dict[str, Tensor] = dict(student.named_parameters())
+        if self.buffers:
+            own, other = self.net.state_dict(keep_vars=True), student.state_dict(keep_vars=True)
         floats = [name for name, value in own.items() if value.is_floating_point()]
         integers = [name for name in own if name not in set(floats)]
         self._floats = [own[name] for name in floats], [other[name] for name in floats]

@@ -9,17 +9,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unimatch.data.sample import Batch
+from unimatch.data.sample import Batch, Labeled, Unlabeled
 from unimatch.errors import ConfigError
 from unimatch.methods.base import METHODS, Logs, Method, Progress, ViewNeeds
 from unimatch.methods.fixmatch import FixMatchConfig
 from unimatch.methods.ops import (
+    Pseudo,
     joined,
-    mixed_pseudo_label,
+    logged,
     mixed_strong,
     partner_pseudo_label,
     pseudo_label,
     pseudo_stats,
+    strong_losses,
     twin_dropout,
 )
 
@@ -56,7 +58,20 @@ class UniMatch(Method):
         threshold, weight = self.config.threshold, self.config.unsupervised_weight
 
         partner = partner_pseudo_label(net, u)
+        logits_x, logits_w, logits_fp, logits_s = self.streams(net, x, u)
+        conf, labels = pseudo_label(logits_w)
 
+        loss_x = self.supervised_loss(logits_x, x.label) * x.share
+        loss_u, terms = self.guided(logits_fp, logits_s, (conf, labels), partner, u, threshold)
+        loss = (1.0 - weight) * loss_x + weight * loss_u
+
+        logs = logged(loss=loss, loss_x=loss_x, **terms)
+        return loss, logs | pseudo_stats(conf, labels, u, threshold, num_classes=logits_x.shape[1])
+
+    def streams(self, net: nn.Module, x: Labeled, u: Unlabeled) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits of the labelled images, of the weak views, of their perturbed features, and of the mixed
+        strong views one after the other.
+        """
         net.train()
         # The labelled half is perturbed too, and thrown away: it takes part in the decoder's batch-norm, as
         # in the reference.
@@ -64,27 +79,23 @@ class UniMatch(Method):
         logits, perturbed = net(joined([x.image, u.weak]), perturb=perturb)["logits"].chunk(2)
         logits_x, logits_w = logits.split([len(x.image), len(u.weak)])
         logits_fp = perturbed[len(x.image) :]
-        logits_s = net(mixed_strong(u))["logits"].chunk(2)
+        logits_s = net(mixed_strong(u))["logits"]
+        return logits_x, logits_w, logits_fp, logits_s
 
-        conf, labels = pseudo_label(logits_w)
-
-        loss_x = self.supervised_loss(logits_x, x.label) * x.share
+    def guided(
+        self,
+        logits_fp: Tensor,
+        logits_s: Tensor,
+        pseudo: Pseudo,
+        partner: Pseudo | None,
+        u: Unlabeled,
+        threshold: float,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The unsupervised loss of the streams against pseudo-labels of the weak views and of the partner,
+        and its terms.
+        """
+        conf, labels = pseudo
         loss_fp = self.consistency_loss(logits_fp, labels, conf, u.valid, threshold) * u.share
-        loss_s = []
-        for view in range(2):
-            mixed_conf, mixed_labels = mixed_pseudo_label(conf, labels, partner, u.boxes[view])
-            term = self.consistency_loss(
-                logits_s[view], mixed_labels, mixed_conf, u.mixed_valid[view], threshold
-            )
-            loss_s.append(term * u.mixed_share[view])
-        loss = (1.0 - weight) * loss_x + weight * (0.25 * loss_s[0] + 0.25 * loss_s[1] + 0.5 * loss_fp)
-
-        terms = {
-            "loss": loss,
-            "loss_x": loss_x,
-            "loss_s1": loss_s[0],
-            "loss_s2": loss_s[1],
-            "loss_fp": loss_fp,
-        }
-        logs = {name: term.detach() for name, term in terms.items()}
-        return loss, logs | pseudo_stats(conf, labels, u, threshold, num_classes=logits.shape[1])
+        loss_s = strong_losses(self.consistency_loss, logits_s, conf, labels, partner, u, threshold)
+        loss = 0.25 * loss_s[0] + 0.25 * loss_s[1] + 0.5 * loss_fp
+        return loss, {"loss_s1": loss_s[0], "loss_s2": loss_s[1], "loss_fp": loss_fp}

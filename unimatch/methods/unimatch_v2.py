@@ -17,11 +17,11 @@ from unimatch.methods.base import METHODS, Logs, MixPartner, Progress, ViewNeeds
 from unimatch.methods.mean_teacher import MeanTeacher, MeanTeacherConfig
 from unimatch.methods.ops import (
     complementary_dropout,
-    mixed_pseudo_label,
     mixed_strong,
     partner_pseudo_label,
     pseudo_label,
     pseudo_stats,
+    strong_losses,
 )
 
 
@@ -59,16 +59,10 @@ class UniMatchV2(MeanTeacher):
         net.train()
         logits_x = net(x.image)["logits"]
         perturb = complementary_dropout(u.noise_key) if self.config.complementary_dropout else None
-        logits_s = net(mixed_strong(u), perturb=perturb)["logits"].chunk(2)
+        logits_s = net(mixed_strong(u), perturb=perturb)["logits"]
 
         loss_x = self.supervised_loss(logits_x, x.label) * x.share
-        loss_s = []
-        for view in range(2):
-            mixed_conf, mixed_labels = mixed_pseudo_label(conf, labels, partner, u.boxes[view])
-            term = self.consistency_loss(
-                logits_s[view], mixed_labels, mixed_conf, u.mixed_valid[view], threshold
-            )
-            loss_s.append(term * u.mixed_share[view])
+        loss_s = strong_losses(self.consistency_loss, logits_s, conf, labels, partner, u, threshold)
         loss = (1.0 - weight) * loss_x + weight * 0.5 * (loss_s[0] + loss_s[1])
 
         terms = {"loss": loss, "loss_x": loss_x, "loss_s1": loss_s[0], "loss_s2": loss_s[1]}

@@ -23,7 +23,7 @@ from unimatch.models.segmentor import ModelConfig, Segmentor, build_segmentor
 from unimatch.scaling.cost import PERSISTENT, Network, Passes
 from unimatch.tasks.base import Task
 
-LATE = Progress(10**9, 10**9 + 1, 0)  # after any burn-in: a step of the main part
+LATE = Progress(10**9, 10**9 + 1, 10**6)  # after any burn-in and warm-up: a step of the main part
 
 
 class LiveBytes(TorchDispatchMode):
@@ -145,9 +145,11 @@ def step_bytes(
     # The task's constants are real tensors.
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         known: list[Tensor] = []
-        for one in {net: None, **dict.fromkeys(method.eval_nets(net).values())}:  # a teacher too, once each
+        modules = (net, *method.eval_nets(net).values(), *method.companions().values())
+        for one in dict.fromkeys(modules):  # a teacher and the method's parts too, once each
             known += _on_cpu(one)
-        for parameter in net.parameters():
+        trained = [*net.parameters(), *method.parts.parameters()]
+        for parameter in trained:
             parameter.grad = torch.empty_like(parameter)
             known.append(parameter.grad)
         for raw in batches:
@@ -163,7 +165,7 @@ def step_bytes(
                 loss.backward()
             peaks.append(live.peak)
     hook.remove()
-    for parameter in net.parameters():
+    for parameter in trained:
         parameter.grad = None
     return peaks, Passes(counts["forward"] // len(batches), counts["trained"] // len(batches))
 

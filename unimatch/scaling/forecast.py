@@ -13,6 +13,7 @@ from unimatch.engine.build import build_method, build_task, task_class
 from unimatch.engine.run_config import BatchConfig, OptimizerConfig, RunConfig
 from unimatch.engine.run_data import open_shards, require_unlabeled, training_samples
 from unimatch.engine.steps import accumulation_steps, plan_of, run_steps
+from unimatch.engine.trainer import StepModule
 from unimatch.errors import UserError
 from unimatch.methods.base import Method
 from unimatch.models.segmentor import Segmentor
@@ -81,15 +82,16 @@ def forecast(config: RunConfig, devices: int, device_bytes: float) -> Forecast:
     steps_per_epoch = plan_of(config, shards, views, labeled, unlabeled).steps_per_epoch
     steps = run_steps(config, views, len(labeled), None if unlabeled is None else len(unlabeled))
 
-    copies = sum(other is not net for other in method.eval_nets(net).values())
-    network = network_of(net, _moments(config.optimizer), copies)
+    others = {**method.eval_nets(net), **method.companions()}.values()
+    copies = sum(other is not net and other is not method.parts for other in others)
+    network = network_of(StepModule(net, method), _moments(config.optimizer), copies)
     activations, passes, points = _activations(config, net, method, task, shards.index[labeled[0]], sizes)
     room = device_bytes * (1 - SPARE)
     return Forecast(
         devices,
         room,
         network,
-        sum(isinstance(module, nn.BatchNorm2d) for module in net.modules()),
+        sum(isinstance(module, nn.BatchNorm2d) for module in StepModule(net, method).modules()),
         passes,
         activations,
         points,

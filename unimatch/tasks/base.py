@@ -35,6 +35,18 @@ class Needs(Protocol):
     @property
     def partner(self) -> Any: ...
 
+    @property
+    def ops(self) -> str | None: ...
+
+    @property
+    def boxes(self) -> str | None: ...
+
+    @property
+    def areas(self) -> tuple[tuple[str, str], ...]: ...
+
+    @property
+    def strong_labeled(self) -> bool: ...
+
 
 class Task(ABC):
     """One kind of data. It knows no method, no optimiser and no process."""
@@ -124,9 +136,17 @@ class Task(ABC):
 
     @abstractmethod
     def consistency_loss(
-        self, logits: Tensor, labels: Tensor, conf: Tensor, valid: Tensor, threshold: float
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        conf: Tensor,
+        valid: Tensor,
+        threshold: float,
+        weight: Tensor | None = None,
     ) -> Tensor:
-        """The mean loss against pseudo-labels, a scalar; pixels with conf below the threshold count 0."""
+        """The mean loss against pseudo-labels, a scalar; pixels with conf below the threshold count 0, the
+        others by their weight: float [B, H, W], of any value from 0; None: 1.
+        """
 
     @abstractmethod
     def predict(self, net: nn.Module, image: Tensor) -> Tensor:

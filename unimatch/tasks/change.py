@@ -9,7 +9,7 @@ from unimatch.errors import ConfigError
 from unimatch.losses import LossConfig
 from unimatch.metrics import ConfusionMatrix, defined
 from unimatch.tasks.base import TASKS, Needs
-from unimatch.tasks.pixels import PixelTask
+from unimatch.tasks.pixels import PixelTask, extra
 from unimatch.tasks.prediction import EvaluateConfig
 from unimatch.taxonomy import Taxonomy
 from unimatch.views.change import ChangeViewConfig, ChangeViews
@@ -58,7 +58,7 @@ class ChangeTask(PixelTask):
 
     def transform(self, needs: Needs, on_device: bool = False) -> ChangeViews:
         """The weak and strong views that a method needs."""
-        return ChangeViews(self.config.views, needs.num_strong, needs.partner, on_device)
+        return ChangeViews(self.config.views, needs.num_strong, needs.partner, on_device, extra(needs))
 
     def figures(self, metric: ConfusionMatrix) -> dict[str, Any]:
         """IoU, F1, precision and recall of changed pixels and the accuracy of all, over the whole set.

@@ -15,7 +15,7 @@ from unimatch import losses
 from unimatch.codecs.picture import as_rgb
 from unimatch.data import images
 from unimatch.tasks.base import TASKS, Needs
-from unimatch.tasks.pixels import PixelTask
+from unimatch.tasks.pixels import PixelTask, extra
 from unimatch.tasks.volume_metric import VolumeMetric
 from unimatch.views.medical import MedicalViewConfig, MedicalViews
 
@@ -67,7 +67,7 @@ class MedicalTask(PixelTask):
 
     def transform(self, needs: Needs, on_device: bool = False) -> MedicalViews:
         """The weak and strong views that a method needs; workers make both."""
-        return MedicalViews(self.config.views, needs.num_strong, needs.partner)
+        return MedicalViews(self.config.views, needs.num_strong, needs.partner, extra=extra(needs))
 
     def normalize(self, image: Tensor) -> Tensor:
         """float32 [B, 1, H, W] of uint16 [B, H, W, 1], whose largest value 65535 is white."""
@@ -78,10 +78,16 @@ class MedicalTask(PixelTask):
         return losses.cross_entropy_and_dice(logits, labels)
 
     def consistency_loss(
-        self, logits: Tensor, labels: Tensor, conf: Tensor, valid: Tensor, threshold: float
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        conf: Tensor,
+        valid: Tensor,
+        threshold: float,
+        weight: Tensor | None = None,
     ) -> Tensor:
         """The Dice loss against confident pseudo-labels."""
-        return losses.masked_dice(logits, labels, conf, valid, threshold)
+        return losses.masked_dice(logits, labels, conf, valid, threshold, weight)
 
     @torch.no_grad()
     def predict(self, net: nn.Module, image: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from unimatch.data import images
 from unimatch.losses import LossConfig
 from unimatch.metrics import ConfusionMatrix, defined
 from unimatch.tasks.base import TASKS, Needs
-from unimatch.tasks.pixels import PixelTask
+from unimatch.tasks.pixels import PixelTask, extra
 from unimatch.tasks.prediction import EvaluateConfig
 from unimatch.views.natural import NaturalViews, ViewConfig
 
@@ -33,7 +33,7 @@ class NaturalTask(PixelTask):
 
     def transform(self, needs: Needs, on_device: bool = False) -> NaturalViews:
         """The weak and strong views that a method needs."""
-        return NaturalViews(self.config.views, needs.num_strong, needs.partner, on_device)
+        return NaturalViews(self.config.views, needs.num_strong, needs.partner, on_device, extra(needs))
 
     def figures(self, metric: ConfusionMatrix) -> dict[str, Any]:
         """{"miou", "accuracy", "iou": {class: value}}; None for what no pixel defines."""

@@ -14,12 +14,19 @@ from unimatch.data import images
 from unimatch.data.sample import Batch, Labeled, Partner, Unlabeled
 from unimatch.metrics import ConfusionMatrix, Metric
 from unimatch.mixing import swap_pairs
-from unimatch.tasks.base import RawMicro, Task
+from unimatch.tasks.base import Needs, RawMicro, Task
 from unimatch.tasks.prediction import EvaluateConfig, class_ids
 from unimatch.tasks.sheets import Sheets
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
+from unimatch.views.base import Extra
 from unimatch.views.masks import draw_masks, valid_pixels
 from unimatch.views.on_device import blur_radius, strong_views
+from unimatch.views.op_lists import listed_views
+
+
+def extra(needs: Needs) -> Extra:
+    """What a method asks of views beyond the task's settings."""
+    return Extra(needs.ops, needs.boxes, needs.areas, needs.strong_labeled)
 
 
 class PixelTask(Task):
@@ -85,7 +92,7 @@ class PixelTask(Task):
     def pixel_counts(self, raw: RawMicro) -> Tensor:
         """int64 [n]: labelled pixels, then, if any, valid ones of the weak and of each mixed strong view."""
         # NumPy counts 75 times as fast as torch sums booleans, and this is the training's own thread.
-        counts = [np.count_nonzero(raw["labeled"]["label"].numpy() != IGNORE_INDEX)]
+        counts = [int(np.count_nonzero(raw["labeled"]["label"].numpy() != IGNORE_INDEX))]
         if raw["unlabeled"] is not None:
             counts += valid_pixels(raw["unlabeled"])
         return torch.tensor(counts)
@@ -105,25 +112,20 @@ class PixelTask(Task):
         if shares is None:
             shares = torch.ones(1 if masks is None else 2 + len(masks.boxes))
         shares = move(shares.float())
+        image = move(arrays["image"])
         labeled = Labeled(
-            image=self.normalize(move(arrays["image"])),
+            image=self.normalize(image),
             label=label.long(),
             noise_key=move(arrays["noise_key"]),
             share=shares[0],
+            strong=next(iter(self._strong(arrays, image, "", device)), None),
         )
         if masks is None:
             return Batch(labeled, None)
 
         def views(prefix: str) -> tuple[Tensor, tuple[Tensor, ...]]:
             weak = move(arrays[f"{prefix}weak"])
-            if f"{prefix}colors" in arrays:
-                # Each date is an image of its own.
-                colors = move(arrays[f"{prefix}colors"]).movedim(1, -2).flatten(0, -3)
-                made = strong_views(weak.flatten(0, -4), colors, self._blur_radius)
-                strong = tuple(self._scaled(view).unflatten(0, weak.shape[:-3]) for view in made)
-            else:
-                strong = self.normalize(move(arrays[f"{prefix}strong"]).transpose(0, 1)).unbind(0)
-            return self.normalize(weak), strong
+            return self.normalize(weak), self._strong(arrays, weak, prefix, device)
 
         arrays = raw["unlabeled"]
         weak, strong = views("")
@@ -145,18 +147,47 @@ class PixelTask(Task):
             noise_key=move(arrays["noise_key"]),
             share=shares[1],
             mixed_share=tuple(shares[2:]),
+            areas=masks.areas,
         )
         return Batch(labeled, unlabeled)
+
+    def _strong(
+        self, arrays: dict[str, Tensor], weak: Tensor, prefix: str, device: torch.device
+    ) -> tuple[Tensor, ...]:
+        """The strong views that came with the arrays, or made of `weak` by their numbers; none if there are
+        neither.
+        """
+        if f"{prefix}strong" in arrays:
+            strong = arrays[f"{prefix}strong"].to(device, non_blocking=True)
+            return self.normalize(strong.transpose(0, 1)).unbind(0)
+        for name in ("colors", "ops"):
+            if f"{prefix}{name}" in arrays:
+                # Each date is an image of its own.
+                rows = arrays[f"{prefix}{name}"].to(device, non_blocking=True).movedim(1, -2).flatten(0, -3)
+                images = weak.flatten(0, -4)
+                made = (
+                    strong_views(images, rows, self._blur_radius)
+                    if name == "colors"
+                    else listed_views(images, rows)
+                )
+                return tuple(self._scaled(view).unflatten(0, weak.shape[:-3]) for view in made)
+        return ()
 
     def supervised_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy or OHEM, as configured."""
         return losses.supervised_loss(self.config.loss, logits, labels)
 
     def consistency_loss(
-        self, logits: Tensor, labels: Tensor, conf: Tensor, valid: Tensor, threshold: float
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        conf: Tensor,
+        valid: Tensor,
+        threshold: float,
+        weight: Tensor | None = None,
     ) -> Tensor:
         """Cross-entropy against confident pseudo-labels, over the number of valid pixels."""
-        return losses.masked_consistency(logits, labels, conf, valid, threshold)
+        return losses.masked_consistency(logits, labels, conf, valid, threshold, weight)
 
     def predict(self, net: nn.Module, image: Tensor) -> Tensor:
         """uint8 [B, H, W]: class ids; IGNORE_INDEX outside the middle in mode "centre".

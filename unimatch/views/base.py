@@ -7,6 +7,7 @@ applying are separate functions, so that the law of each parameter and the pixel
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -15,12 +16,29 @@ from unimatch import keyed
 from unimatch.codecs.part import Part, Rect, around, as_part
 from unimatch.keyed import Draws
 from unimatch.views.box import draw_box
+from unimatch.views.box_laws import draw_boxes
 from unimatch.views.colors import COLOR_ROW
 
 # What a sample's key is extended with, one stream of numbers each.
-GEOMETRY, COLOR, BOX, PARTNER = range(4)
+GEOMETRY, COLOR, BOX, PARTNER, AREA = range(5)
 Arrays = dict[str, np.ndarray]
 Role = Literal["labeled", "unlabeled", "partner"]
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What views have beyond the task's settings.
+
+    ops: the list of operations that strong views are made by, see op_lists; None: by the task's colours.
+    boxes: the law of the CutMix boxes, see box_laws; None: the task's box.
+    areas: a name and a law each of further rectangles of an unlabelled sample.
+    strong_labeled: whether a labelled sample has a strong view too.
+    """
+
+    ops: str | None = None
+    boxes: str | None = None
+    areas: tuple[tuple[str, str], ...] = ()
+    strong_labeled: bool = False
 
 
 class Placement(Protocol):
@@ -43,12 +61,20 @@ class Views:
     which gets their colours as numbers; for subclasses with `color_row`.
     """
 
-    def __init__(self, config: Any, num_strong: int, partner: str | None, on_device: bool = False) -> None:
+    def __init__(
+        self,
+        config: Any,
+        num_strong: int,
+        partner: str | None,
+        on_device: bool = False,
+        extra: Extra | None = None,
+    ) -> None:
         assert num_strong >= 0 and partner in ("same", "shuffled", "batch", None), (num_strong, partner)
         self.config = config
         self.num_strong = num_strong
         self.partner = partner
         self.on_device = on_device
+        self.extra = extra or Extra()
 
     def region(self, width: int, height: int, key: int, role: Role) -> Rect:
         """The pixels that are read of an image of this size: as a labelled sample, as an unlabelled one, or
@@ -65,11 +91,13 @@ class Views:
         self, image: Part | np.ndarray, label: np.ndarray, key: int, out: Arrays | None = None
     ) -> Arrays:
         """image [..., S, S, C] as decoded, written to the array of `out` with this name, and label uint8
-        [S, S].
+        [S, S]; with `extra.strong_labeled` also one strong view, as `unlabeled` gives them.
         """
         part, out = as_part(image), out or {}
         placement = self._placed(part.width, part.height, key)
-        return {"image": self.warped(part, placement, out.get("image")), "label": placement.label(label)}
+        weak = self.warped(part, placement, out.get("image"))
+        views = {"image": weak, "label": placement.label(label)}
+        return views | self._strong(weak, key, [True], out, "") if self.extra.strong_labeled else views
 
     def unlabeled(
         self,
@@ -79,18 +107,24 @@ class Views:
         out: Arrays | None = None,
     ) -> Arrays:
         """weak [..., S, S, C] as decoded, strong [V, ..., S, S, C], rectangles content int32 [4], boxes int32
-        [V, 4].
+        [V, 4]; with `extra.boxes` [V, n, 4], n to a view; area_NAME int32 [n, 4] for each of `extra.areas`.
 
         With a partner of its own also partner_weak, partner_strong and partner_content. Where a box is empty
         nobody sees the partner's strong view, and its weak one stands there. With `on_device`, in place of
-        each "strong" stands "colors" float64 [V, ..., COLOR_ROW]. Images are written to the arrays of `out`
+        each "strong" stands "colors" float64 [V, ..., COLOR_ROW], with `extra.ops` "ops" float64 [V, ...,
+        OP_ROW]. Images are written to the arrays of `out`
         that have these names.
         """
         draws = [Draws(keyed.key(key, BOX, v)) for v in range(self.num_strong)]
-        boxes = np.array([draw_box(d, self.config.box, self.config.crop) for d in draws], np.int32)
+        law, crop = self.extra.boxes, self.config.crop
+        drawn = [draw_boxes(d, law, crop) if law else draw_box(d, self.config.box, crop) for d in draws]
         out = out or {}
         views = self._views(as_part(image), key, [True] * self.num_strong, out, "")
-        views["boxes"] = boxes.reshape(self.num_strong, 4)
+        boxes = np.array(drawn, np.int32).reshape(self.num_strong, *((-1, 4) if law and drawn else (4,)))
+        views["boxes"] = boxes
+        for number, (name, area) in enumerate(self.extra.areas):
+            rectangles = draw_boxes(Draws(keyed.key(key, AREA, number)), area, crop)
+            views[f"area_{name}"] = np.array(rectangles, np.int32)
         if self.partner in ("same", "shuffled"):
             source = image if self.partner == "same" else partner_image
             assert source is not None, "the loader gives a partner image where the plan has shuffled partners"
@@ -111,7 +145,9 @@ class Views:
         raise NotImplementedError
 
     def color_row(self, key: int, wanted: bool) -> np.ndarray:
-        """float64 [..., COLOR_ROW]: what `colored` does, as numbers; of no change unless it is `wanted`."""
+        """float64 [..., COLOR_ROW], with `extra.ops` [..., OP_ROW]: what `colored` does, as numbers; of no
+        change unless it is `wanted`.
+        """
         raise NotImplementedError
 
     def _placed(self, width: int, height: int, key: int) -> Placement:
@@ -122,10 +158,14 @@ class Views:
         placement = self._placed(image.width, image.height, key)
         weak = self.warped(image, placement, out.get(f"{prefix}weak"))
         views = {f"{prefix}weak": weak, f"{prefix}content": np.array(placement.content, np.int32)}
+        return views | self._strong(weak, key, wanted, out, prefix)
+
+    def _strong(self, weak: np.ndarray, key: int, wanted: list[bool], out: Arrays, prefix: str) -> Arrays:
         colors = [keyed.key(key, COLOR, v) for v in range(len(wanted))]
         if self.on_device:
             rows = [self.color_row(*pair) for pair in zip(colors, wanted, strict=True)]
-            return {**views, f"{prefix}colors": np.stack(rows) if rows else np.empty((0, COLOR_ROW))}
+            name = f"{prefix}ops" if self.extra.ops else f"{prefix}colors"
+            return {name: np.stack(rows) if rows else np.empty((0, COLOR_ROW))}
         strong = out.get(f"{prefix}strong")
         if strong is None:
             strong = np.empty((len(wanted), *weak.shape), weak.dtype)
@@ -134,4 +174,4 @@ class Views:
                 self.colored(weak, colors[v], strong[v])
             else:
                 strong[v] = weak
-        return {**views, f"{prefix}strong": strong}
+        return {f"{prefix}strong": strong}

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from unimatch.mixing import swap_pairs
 
+AREA = "area_"  # how the names of the arrays of Extra.areas begin
+
 
 @dataclass
 class Masks:
@@ -19,6 +21,7 @@ class Masks:
     boxes: tuple[Tensor, ...]
     partner_valid: Tensor
     mixed_valid: tuple[Tensor, ...]
+    areas: dict[str, Tensor]
 
 
 def rectangle_mask(rectangle: Tensor, height: int, width: int) -> Tensor:
@@ -35,12 +38,20 @@ def draw_masks(arrays: dict[str, Tensor], device: torch.device) -> Masks:
     content, boxes = arrays["content"], arrays["boxes"]
     # No partner among the arrays: it is the neighbour in the batch.
     partner = arrays["partner_content"] if "partner_content" in arrays else swap_pairs(content)
+    names = [name for name in arrays if name.startswith(AREA)]
+    rows = [content[:, None], partner[:, None], boxes.flatten(1, -2), *(arrays[name] for name in names)]
     # All at once: a rectangle is a dozen launches, whatever the number of them.
-    rectangles = torch.cat([content[None], partner[None], boxes.transpose(0, 1)])
-    drawn = rectangle_mask(rectangles.to(device, non_blocking=True), height, width)
-    valid, partner_valid, boxed = drawn[0], drawn[1], drawn[2:]
-    mixed_valid = torch.where(boxed, partner_valid, valid)
-    return Masks(valid, boxed.unbind(0), partner_valid, mixed_valid.unbind(0))
+    drawn = rectangle_mask(torch.cat(rows, 1).transpose(0, 1).to(device, non_blocking=True), height, width)
+    own, other, boxed, *areas = drawn.split([row.shape[1] for row in rows])
+    if boxes.ndim == 4:  # several to a view
+        boxed = boxed.unflatten(0, boxes.shape[1:3]).any(1)
+    return Masks(
+        valid=own[0],
+        boxes=boxed.unbind(0),
+        partner_valid=other[0],
+        mixed_valid=torch.where(boxed, other, own).unbind(0),
+        areas={name.removeprefix(AREA): area.any(0) for name, area in zip(names, areas, strict=True)},
+    )
 
 
 def valid_pixels(arrays: dict[str, Tensor]) -> list[int]:
@@ -49,10 +60,12 @@ def valid_pixels(arrays: dict[str, Tensor]) -> list[int]:
     From the rectangles alone: a mixed view is valid outside its box where the image is, and inside where the
     partner is.
     """
-    content = arrays["content"]
+    if arrays["boxes"].ndim == 4:  # several to a view, which may overlap
+        masks = draw_masks(arrays, torch.device("cpu"))
+        return [int(mask.sum()) for mask in (masks.valid, *masks.mixed_valid)]
+    content, boxes = arrays["content"], arrays["boxes"].numpy()  # [B, V, 4]
     partner = arrays["partner_content"] if "partner_content" in arrays else swap_pairs(content)
-    own, other = content.numpy()[:, None], partner.numpy()[:, None]  # [B, 1, 4]
-    boxes = arrays["boxes"].numpy()  # [B, V, 4]
+    own, other = content.numpy()[:, None], partner.numpy()[:, None]
     whole = _area(own)
     mixed = whole - _area(_overlap(own, boxes)) + _area(_overlap(other, boxes))
     return [int(whole.sum()), *mixed.sum(0).tolist()]

@@ -9,7 +9,7 @@ import numpy as np
 
 from unimatch.codecs.part import Part, Rect
 from unimatch.keyed import Draws
-from unimatch.views import ops
+from unimatch.views import op_lists, ops
 from unimatch.views.allowed import check, check_p
 from unimatch.views.base import Views
 from unimatch.views.box import BoxConfig
@@ -178,4 +178,7 @@ class MedicalViews(Views):
         return out
 
     def colored(self, weak: np.ndarray, key: int, out: np.ndarray) -> None:
-        out[...] = draw_greys(Draws(key), self.config).apply(weak)
+        if self.extra.ops:
+            op_lists.apply(weak, op_lists.draw_ops(Draws(key), self.extra.ops), out)
+        else:
+            out[...] = draw_greys(Draws(key), self.config).apply(weak)

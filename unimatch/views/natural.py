@@ -9,6 +9,7 @@ import numpy as np
 
 from unimatch.codecs.part import Part
 from unimatch.keyed import Draws
+from unimatch.views import op_lists
 from unimatch.views.allowed import check, check_p
 from unimatch.views.base import Views
 from unimatch.views.box import BoxConfig
@@ -55,9 +56,14 @@ class NaturalViews(Views):
         return placement.image(image, out)
 
     def colored(self, weak: np.ndarray, key: int, out: np.ndarray) -> None:
-        self._colors(key).apply(weak, out)
+        if self.extra.ops:
+            op_lists.apply(weak, op_lists.draw_ops(Draws(key), self.extra.ops), out)
+        else:
+            self._colors(key).apply(weak, out)
 
     def color_row(self, key: int, wanted: bool) -> np.ndarray:
+        if self.extra.ops:
+            return op_lists.row(op_lists.draw_ops(Draws(key), self.extra.ops) if wanted else ())
         return (self._colors(key) if wanted else UNCHANGED).row()
 
     def _colors(self, key: int) -> Colors:

@@ -51,7 +51,7 @@ def strong_views(weak: Tensor, colors: Tensor, radius: int) -> tuple[Tensor, ...
             codes, factors = rows[:, :PLACES], rows[:, PLACES : 2 * PLACES]
             image = bands.blended(repeated, codes, factors, names["brightness"], names["contrast"], white)
         if radius:
-            image = _blurred(image, gaussian_kernels(rows[:, -1], radius))
+            image = blurred(image, gaussian_kernels(rows[:, -1], radius))
     return image.unflatten(0, (num_views, batch)).unbind(0)
 
 
@@ -65,11 +65,11 @@ def _recolored(image: Tensor, rows: Tensor) -> Tensor:
     # With a hue turn among four, three others can stand before it or after it.
     image = _blended(image, before[:, :-1], factors[:, :-1])
     steps = torch.round((factors * is_hue).sum(1) * HUES)
-    turned = _turned(image, steps.float().view(-1, 1, 1))
+    turned = hue_turned(image, steps.float().view(-1, 1, 1))
     image = torch.where(is_hue.any(1).view(-1, 1, 1, 1), turned, image)
     image = _blended(image, after[:, 1:], factors[:, 1:])
     part = rows[:, -2].float().view(-1, 1, 1, 1)  # 0 or 1
-    gray = _luma(image).mul_(part)
+    gray = luma(image).mul_(part)
     return image.mul_(1.0 - part).add_(gray)
 
 
@@ -86,7 +86,7 @@ def _blended(image: Tensor, codes: Tensor, factors: Tensor) -> Tensor:
     to_gray = rest * (codes == JITTER_CODES["saturation"])
     constant = TRUNCATE * used.double()
     for k in range(codes.shape[1]):
-        gray = _luma(image)
+        gray = luma(image)
         mean = torch.floor(gray.mean((1, 2, 3), dtype=torch.float64) + 0.5)
         shift = (to_mean[:, k] * mean + constant[:, k]).float().view(-1, 1, 1, 1)
         gray = gray.mul_(to_gray[:, k].float().view(-1, 1, 1, 1)).add_(shift)
@@ -94,14 +94,14 @@ def _blended(image: Tensor, codes: Tensor, factors: Tensor) -> Tensor:
     return image
 
 
-def _luma(image: Tensor) -> Tensor:
+def luma(image: Tensor) -> Tensor:
     """float32 [N, 1, H, W], whole numbers: the grey image, rounded half up."""
     red, green, blue = image.split(1, dim=1)
     gray = (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
     return gray.add_(2.0**14).mul_(2.0**-15).floor_()
 
 
-def _turned(image: Tensor, steps: Tensor) -> Tensor:
+def hue_turned(image: Tensor, steps: Tensor) -> Tensor:
     """`image` with its hues, in steps of 1/256 turn, moved on by whole numbers [N, 1, 1].
 
     To 8-bit HSV and back. The way back is one formula for the three channels in place of six cases: with the
@@ -152,7 +152,7 @@ def gaussian_kernels(sigma: Tensor, radius: int) -> Tensor:
     return torch.cat([side.flip(1), centre, side], dim=1).float()
 
 
-def _blurred(image: Tensor, kernels: Tensor) -> Tensor:
+def blurred(image: Tensor, kernels: Tensor) -> Tensor:
     """Images [N, C, H, W] blurred along both axes, each with its own kernel in units of 1/256.
 
     The border is repeated outwards. Of 8 bits, values are below 2**16 after the first axis, after the second

@@ -15,10 +15,29 @@ from unimatch.engine.optim import OptimizerConfig, build_optimizer, continued, s
 from unimatch.engine.schedule import ScheduleConfig
 from unimatch.engine.trainer import Trainer
 from unimatch.models.encoders import EncoderConfig
+from unimatch.models.heads.deeplabv3plus import DeepLabV3PlusConfig
 from unimatch.models.heads.dpt import DPTConfig
 from unimatch.models.segmentor import ModelConfig, build_segmentor
 
 GROUPS = ("encoder", "head")
+
+
+def test_parts_beside_the_network_have_groups_of_their_own():
+    """A second network is trained as the first is, any other part as a head."""
+    head = Section("deeplabv3plus", DeepLabV3PlusConfig(channels=8))
+    config = ModelConfig(EncoderConfig("test_efficientnet", weights="none"), head)
+    net, second = (build_segmentor(config, 3) for _ in range(2))
+    beside = torch.nn.ModuleDict({"second": second, "project": torch.nn.Conv2d(4, 4, 1)})
+    groups = build_optimizer(net, OptimizerConfig(lr=0.1, head_lr_multiplier=10.0), beside).param_groups
+    found = {group["name"]: (group["lr"], len(group["params"])) for group in groups}
+    encoder, head = (len(list(part.parameters())) for part in (net.encoder, net.head))
+    assert found == {
+        "encoder": (0.1, encoder),
+        "head": (1.0, head),
+        "second_encoder": (0.1, encoder),
+        "second_head": (1.0, head),
+        "project": (1.0, 2),
+    }
 
 
 class Watched:

@@ -27,15 +27,18 @@ CPU = torch.device("cpu")
 
 
 def test_without_a_gpu_there_is_a_refusal_and_nothing_is_written(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(machine, "has_gpu", lambda: False)
+    monkeypatch.setattr(machine, "ask", lambda: {machine.PROBLEM: " (torch cannot be imported: no)"})
     assert __main__.main([str(tmp_path / "out")]) == 2
-    assert "no CUDA device was found" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    told = capsys.readouterr().err
+    assert "no CUDA device was found" in told and told.endswith("(torch cannot be imported: no)\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_ordinary_run_asks_all_but_accuracy_within_nine_minutes():
     names = [part.name for part in chosen([])]
     assert names == ["plan", "tests", "correctness", "speed", "input", "profile", "sharded"]
     assert sum(part.limit_s for part in chosen([]) if not part.beside) <= TOTAL_S < 540
+    assert chosen([], rehearsal=True) == list(PARTS)
     assert [part.name for part in chosen(["accuracy", "tests"])] == ["tests", "accuracy"]
     assert all(part.limit_s <= TOTAL_S for part in PARTS)
 
@@ -47,7 +50,7 @@ def test_a_part_that_fails_or_does_not_end_is_a_line_of_the_report(tmp_path: Pat
         "endless": "import subprocess as s; s.Popen(['sleep', '61']); print('on and on', flush=True); "
         "s.run(['sleep', '61'])",
     }
-    parts = [Part(name, f"is it {name}", lambda teller: None, 0.7) for name in programs]
+    parts = [Part(name, "none", f"is it {name}", 0.7) for name in programs]
     monkeypatch.setattr(orchestra, "GRACE_S", 0.01)
     monkeypatch.setattr(
         orchestra, "command", lambda part, *_: [sys.executable, "-S", "-c", programs[part.name]]

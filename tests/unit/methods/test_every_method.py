@@ -9,7 +9,7 @@ import torch
 from unimatch.data.sample import Batch
 from unimatch.errors import ConfigError, UserError
 from unimatch.losses import cross_entropy, masked_consistency
-from unimatch.methods import METHODS, Progress
+from unimatch.methods import METHODS, Progress, ViewNeeds
 from unimatch.taxonomy import IGNORE_INDEX
 
 START = Progress(step=0, total_steps=20, epoch=0)
@@ -140,9 +140,9 @@ def test_the_partner_is_predicted_in_eval_mode_and_the_rest_in_train_mode(name, 
 
 
 def test_the_views_that_methods_ask_for():
-    assert dataclasses.astuple(build("supervised").views) == (0, None, False)
-    assert dataclasses.astuple(build("fixmatch", mix_partner="shuffled").views) == (1, "shuffled", True)
-    assert dataclasses.astuple(build("unimatch").views) == (2, "same", True)
+    assert build("supervised").views == ViewNeeds(0, None, False)
+    assert build("fixmatch", mix_partner="shuffled").views == ViewNeeds(1, "shuffled", True)
+    assert build("unimatch").views == ViewNeeds(2, "same", True)
 
 
 @pytest.mark.parametrize("name", ["supervised", *SEMI])
@@ -252,7 +252,7 @@ def part(batch: Batch, keep: slice, counts: list[int], parts: int) -> Batch:
 
     labeled = dataclasses.replace(
         x, image=x.image[keep], label=x.label[keep], noise_key=x.noise_key[keep],
-        share=share(x.label != IGNORE_INDEX, counts[0]),
+        share=share(x.label != IGNORE_INDEX, counts[0]), strong=None if x.strong is None else x.strong[keep],
     )  # fmt: skip
 
     def cut(values):
@@ -265,6 +265,7 @@ def part(batch: Batch, keep: slice, counts: list[int], parts: int) -> Batch:
         u, weak=u.weak[keep], strong=cut(u.strong), valid=u.valid[keep], boxes=cut(u.boxes), partner=p,
         mixed_valid=cut(u.mixed_valid), noise_key=u.noise_key[keep], share=share(u.valid, counts[1]),
         mixed_share=tuple(share(m, c) for m, c in zip(u.mixed_valid, counts[2:], strict=True)),
+        areas={name: area[keep] for name, area in u.areas.items()},
     )  # fmt: skip
     return Batch(labeled, unlabeled)
 

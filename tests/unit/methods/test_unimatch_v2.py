@@ -14,7 +14,7 @@ from tests.unit.methods.test_every_method import FixedNet, part, two_classes, tw
 from unimatch import keyed
 from unimatch.errors import ConfigError
 from unimatch.losses import cross_entropy, masked_consistency
-from unimatch.methods import METHODS, Progress
+from unimatch.methods import METHODS, Progress, ViewNeeds
 from unimatch.methods.ops import complementary_dropout
 from unimatch.taxonomy import IGNORE_INDEX
 
@@ -82,7 +82,7 @@ def test_the_students_own_pseudo_labels_take_its_mode_and_no_gradient(make_net, 
 def test_the_views_and_settings():
     entry = METHODS["unimatch_v2"]
     views = entry.cls(entry.config(), cross_entropy, masked_consistency).views
-    assert dataclasses.astuple(views) == (2, "batch", True)
+    assert views == ViewNeeds(2, "batch", True)
     with pytest.raises(ConfigError, match="ema_decay"):
         entry.config(ema_decay=1.0)
 

@@ -1,6 +1,5 @@
 """The change task: batches of pairs, figures by hand, pictures, and a network for pairs."""
 
-import dataclasses
 import itertools
 
 import numpy as np
@@ -13,6 +12,7 @@ from tests.support.sheets import tiles_of
 from unimatch.codecs.picture import scaled
 from unimatch.codecs.sheet import GAP, TILE, tile_side
 from unimatch.errors import ConfigError
+from unimatch.methods.base import ViewNeeds
 from unimatch.metrics import ConfusionMatrix
 from unimatch.tasks import TASKS, ChangeTask, ChangeTaskConfig
 from unimatch.tasks.prediction import EvaluateConfig
@@ -24,12 +24,6 @@ CPU = torch.device("cpu")
 SIDE = 16
 
 
-@dataclasses.dataclass(frozen=True)
-class Needs:
-    num_strong: int
-    partner: str | None
-
-
 def make_task(**evaluate) -> ChangeTask:
     config = ChangeTaskConfig(ChangeViewConfig(crop=SIDE), evaluate=EvaluateConfig(**evaluate))
     return ChangeTask(config, CHANGES, MEAN, STD)
@@ -37,7 +31,7 @@ def make_task(**evaluate) -> ChangeTask:
 
 def raw_micro(partner: str | None, size: int = 4) -> dict:
     """What the loader would give; some pairs are smaller than the crop."""
-    transform = make_task().transform(Needs(2, partner))
+    transform = make_task().transform(ViewNeeds(2, partner, True))
     labeled, unlabeled = [], []
     for key in range(size):
         images, label = pair(key, 14 + key, 20)

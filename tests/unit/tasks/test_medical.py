@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import h5py
@@ -24,6 +23,7 @@ from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import open_data
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import ConfigError, DataError
+from unimatch.methods.base import ViewNeeds
 from unimatch.shardset.archive import ShardSet
 from unimatch.tasks import MedicalTask, MedicalTaskConfig
 from unimatch.tasks.medical import MedicalEvaluateConfig
@@ -35,12 +35,6 @@ CPU = torch.device("cpu")
 CROP = 16
 
 
-@dataclasses.dataclass(frozen=True)
-class Needs:
-    num_strong: int
-    partner: str | None
-
-
 def make_task(per: Any = "volume", mean: float = 0.0, std: float = 1.0) -> MedicalTask:
     config = MedicalTaskConfig(MedicalViewConfig(crop=CROP), MedicalEvaluateConfig(per))
     return MedicalTask(config, ORGANS, (mean,), (std,))
@@ -48,7 +42,7 @@ def make_task(per: Any = "volume", mean: float = 0.0, std: float = 1.0) -> Medic
 
 def raw_micro(partner: str | None = "shuffled", size: int = 4) -> dict[str, Any]:
     """What the loader would give for slices of several sizes."""
-    transform = make_task().transform(Needs(2, partner))
+    transform = make_task().transform(ViewNeeds(2, partner, True))
     labeled, unlabeled = [], []
     for key in range(size):
         images, labels = scan(key, 1, 20 + key, 18)

@@ -1,4 +1,3 @@
-import dataclasses
 import math
 
 import numpy as np
@@ -12,6 +11,7 @@ from unimatch.codecs.picture import hatching, scaled
 from unimatch.codecs.sheet import GAP, TILE
 from unimatch.errors import ConfigError
 from unimatch.losses import LossConfig
+from unimatch.methods.base import ViewNeeds
 from unimatch.tasks import TASKS, NaturalTask, NaturalTaskConfig, prediction
 from unimatch.tasks.prediction import EvaluateConfig
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
@@ -24,12 +24,6 @@ CPU = torch.device("cpu")
 SIDE = 16
 
 
-@dataclasses.dataclass(frozen=True)
-class Needs:
-    num_strong: int
-    partner: str | None
-
-
 def make_task(crop: int = SIDE, loss: LossConfig | None = None, **evaluate) -> NaturalTask:
     config = NaturalTaskConfig(ViewConfig(crop=crop), loss or LossConfig(), EvaluateConfig(**evaluate))
     return NaturalTask(config, TAXONOMY, MEAN, STD)
@@ -38,7 +32,7 @@ def make_task(crop: int = SIDE, loss: LossConfig | None = None, **evaluate) -> N
 def raw_micro(partner: str | None, size: int = 4, views: int = 2, on_device: bool = False) -> dict:
     """What the loader would give: views of random images, some smaller than the crop."""
     generator = np.random.default_rng(0)
-    transform = make_task().transform(Needs(views, partner), on_device)
+    transform = make_task().transform(ViewNeeds(views, partner, True), on_device)
     labeled, unlabeled = [], []
     for key in range(size):
         image, other = generator.integers(0, 256, (2, 14 + key, 20, 3), np.uint8)

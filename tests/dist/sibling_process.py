@@ -1,0 +1,35 @@
+"""Trains run configurations in this process's group, one after the other, each under the layout named with it.
+
+Arguments: LAYOUT CONFIG LAYOUT CONFIG ...; a layout is 0 (DDP) or a stage of ZeRO. One start of the group
+serves all: it takes longer than the steps.
+"""
+
+import os
+import sys
+
+from tests.dist.test_zero import zero
+from unimatch import config as config_io
+from unimatch.engine.build import build_trainer
+from unimatch.engine.log import RunLog
+from unimatch.engine.run_config import RunConfig
+from unimatch.engine.run_data import open_data
+from unimatch.engine.run_folder import start_run_folder
+from unimatch.engine.runtime import Runtime
+
+if __name__ == "__main__":
+    layout, runtime = "", None
+    for asked, path in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        if runtime is None or asked != layout:
+            layout = asked
+            os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
+            os.environ.update(zero(int(layout)) if layout != "0" else {})
+            runtime = Runtime()
+        config = config_io.load(path, RunConfig)
+        trainer, _ = build_trainer(config, open_data(config), runtime, resume=False)
+        if runtime.is_main:
+            start_run_folder(config, resume=False)
+        runtime.barrier()
+        with RunLog(config.out, runtime.is_main, 0, trainer.total_steps) as log:
+            trainer.train(log)
+        runtime.release()
+    runtime.close()

@@ -1,0 +1,72 @@
+"""The methods that the field compares with, on two real processes and in every layout: one start serves all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.conftest import ROOT, tiny_run_text
+from tests.support.processes import succeed
+from tests.support.siblings import SIBLINGS, method_name, setting
+from tests.support.training import BARE, built, trained
+from unimatch.config import dump, load
+from unimatch.engine.log import read_metrics
+from unimatch.engine.run_config import RunConfig
+from unimatch.methods import METHODS
+
+PROGRAM = Path(__file__).with_name("sibling_process.py")
+# Stages of ZeRO, each with other parts: a second network, a head and its teacher, a head.
+SHARDED = [("cps", "3"), ("u2pl", "2"), ("corrmatch", "1")]
+# Small steps amplify no rounding.
+SMALL = (*BARE, "optimizer.lr=0.0003", "schedule.steps=3", "checkpoint.every_steps=3")
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("siblings")
+    (found / "base.yaml").write_text(tiny_run_text(found / "run", tiny_shards))
+    return found
+
+
+def config_of(folder: Path, case: str, layout: str) -> RunConfig:
+    out = folder / layout / case.replace(" ", "_")
+    return load(folder / "base.yaml", RunConfig, [*SMALL, setting(case), f"out={out}"])
+
+
+@pytest.fixture(scope="module")
+def double(folder: Path) -> None:
+    """All cases have been trained by two processes, in layout "0", DDP, and some in others."""
+    arguments = []
+    for case, layout in [*((case, "0") for case in SIBLINGS), *SHARDED]:
+        path = folder / f"{layout}-{case}.yaml"
+        path.write_text(dump(config_of(folder, case, layout)))
+        arguments += [layout, str(path)]
+    succeed(2, str(PROGRAM), *arguments, PYTHONPATH=str(ROOT), timeout_s=480)
+
+
+def curve(folder: Path, case: str, layout: str) -> list[float]:
+    return [line["loss"] for line in read_metrics(config_of(folder, case, layout).out, "train")]
+
+
+@pytest.mark.parametrize("case", SIBLINGS)
+def test_two_processes_draw_the_curve_of_one_or_say_why_not(folder: Path, double: None, case: str):
+    one = [line["loss"] for line in trained(built(config_of(folder, case, "one")))]
+    same = curve(folder, case, "0") == pytest.approx(one, rel=2e-4)
+    assert same == (METHODS[method_name(case)].cls.divided == "")
+
+
+@pytest.mark.parametrize(("case", "layout"), SHARDED)
+def test_every_layout_trains_network_and_parts_alike(folder: Path, double: None, case: str, layout: str):
+    assert curve(folder, case, layout) == pytest.approx(curve(folder, case, "0"), rel=2e-4)
+    theirs, ours = (config_of(folder, case, each).out / "last" for each in ("0", layout))
+    files = {path.name for path in theirs.glob("*.safetensors")}
+    assert files == {path.name for path in ours.glob("*.safetensors")} and "model.safetensors" in files
+    for name in files:
+        mine, other = load_file(ours / name), load_file(theirs / name)
+        assert mine.keys() == other.keys()
+        assert all(mine[key].shape == other[key].shape for key in other)
+        away = sum(float((mine[key].double() - other[key].double()).square().sum()) for key in other)
+        size = sum(float(other[key].double().square().sum()) for key in other)
+        assert away < 1e-7 * size, name

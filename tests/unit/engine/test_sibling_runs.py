@@ -1,0 +1,100 @@
+"""Runs of the methods that the field compares with, in this process: on every task, stopped and resumed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import tiny_run_text
+from tests.support.change_set import write_change_run
+from tests.support.medical_set import write_medical_run
+from tests.support.siblings import SIBLINGS, setting
+from tests.support.training import BARE, built, trained
+from tools import method_pictures
+from unimatch.config import load
+from unimatch.engine import checkpoint
+from unimatch.engine.restore import restore
+from unimatch.engine.run_config import RunConfig
+from unimatch.engine.runtime import Runtime
+from unimatch.packing.splits import draw_splits, write_split
+from unimatch.packing.synthetic import write_synthetic
+from unimatch.shardset.archive import ShardSet
+
+TASKS = ("natural", "change", "medical")
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A configuration of each task over a tiny set: two steps an epoch."""
+    folder = tmp_path_factory.mktemp("siblings")
+    shards = folder / "natural" / "shards"
+    write_synthetic(shards, train=13, val=1, height=40, width=48, seed=0)
+    write_split(draw_splits(ShardSet.open(shards), "train", [5])[0], shards.parent / "split")
+    natural = folder / "natural.yaml"
+    natural.write_text(tiny_run_text(folder / "run", shards).replace("crop: 48", "crop: 32"))
+    return {
+        "natural": natural,
+        "change": write_change_run(folder / "change", train=13, val=1),
+        "medical": write_medical_run(folder / "medical", train=13, val=1),
+    }
+
+
+def config_of(base: Path, task: str, method: str, out: Path, steps: int) -> RunConfig:
+    own = BARE if task != "medical" else BARE[:4]  # whose head has no settings
+    settings = (f"schedule.steps={steps}", "checkpoint.every_steps=2", "optimizer.lr=0.001")
+    return load(base, RunConfig, [*own, method, *settings, f"out={out}"])
+
+
+@pytest.mark.parametrize("task", TASKS[1:])
+@pytest.mark.parametrize("case", SIBLINGS)
+def test_a_method_trains_on_a_task(bases, task, case, tmp_path):
+    method = setting(case, warm_up=0, pretrain=0)
+    (line,) = trained(built(config_of(bases[task], task, method, tmp_path / "run", 1)))
+    assert sum(name.startswith("loss") for name in line) > 2
+    assert all(math.isfinite(value) for name, value in line.items() if name.startswith("loss"))
+
+
+@pytest.mark.parametrize("case", ["cps", "corrmatch", "prevmatch", "u2pl", "ps_mt"])
+def test_stopped_and_resumed_equals_never_stopped_to_the_last_bit(bases, case, tmp_path, monkeypatch):
+    """The methods that keep more than a teacher; tests/unit/methods holds all to it. Photographs, four steps
+    over two epochs; the one that stops does so behind the checkpoint at 2.
+    """
+    whole = config_of(bases["natural"], "natural", setting(case), tmp_path / "whole", 4)
+    expected = trained(built(whole))
+    stopped = config_of(bases["natural"], "natural", setting(case), tmp_path / "stopped", 4)
+    trainer = built(stopped)
+    real = trainer.method.step
+
+    def breaks(net, batch, progress):
+        if progress.step == 3:
+            raise KeyboardInterrupt
+        return real(net, batch, progress)
+
+    monkeypatch.setattr(trainer.method, "step", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        trained(trainer)
+    found = trained(built(stopped, resume=True), resume=True)
+    losses = [name for name in expected[0] if name.startswith(("loss", "kept", "pseudo"))]
+    assert [[line[name] for name in losses] for line in found] == [
+        [line[name] for name in losses] for line in expected[2:]
+    ]
+    files = {path.name for path in (whole.out / "last").glob("*.safetensors")}
+    for name in files:
+        ours, theirs = load_file(stopped.out / "last" / name), load_file(whole.out / "last" / name)
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
+    check_that_evaluation_needs_the_network_alone(whole)
+    if case == "cps":  # any network shows what any method does
+        assert method_pictures.picture(whole.out, "imas").shape[1] > 3 * method_pictures.SIDE
+
+
+def check_that_evaluation_needs_the_network_alone(config: RunConfig) -> None:
+    folder = checkpoint.find(config.out, "last")
+    for name in ("parts.safetensors", "optimizer.pt"):
+        (folder / name).unlink(missing_ok=True)
+    restored = restore(config.out, "last", None, Runtime())
+    with torch.no_grad():
+        assert restored.net(torch.zeros(1, 3, 32, 32))["logits"].shape[0] == 1
