@@ -68,9 +68,9 @@ def _train(teller: Teller, root: Path, workers: int) -> None:
     ]
     changes += ["log.pictures_every_steps=0", "log.every_steps=98"]
     if teller.rehearsal:
-        (root / "labeled.txt").write_text("".join(f"data/slices/{number:02}\n" for number in range(4)))
+        (teller.out / "labeled.txt").write_text("".join(f"data/slices/{number:02}\n" for number in range(4)))
         changes += [
-            f"data.split={root / 'labeled.txt'}",
+            f"data.split={teller.out / 'labeled.txt'}",
             "batch={labeled: 2, unlabeled: 2}",
             "task.views.crop=32",
         ]

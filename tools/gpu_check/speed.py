@@ -208,8 +208,8 @@ def _fits(case: Case, samples: int) -> bool:
 
 
 def _forget() -> None:
-    gc.collect()
     if torch.cuda.is_available():
+        gc.collect()
         torch.cuda.empty_cache()
 
 

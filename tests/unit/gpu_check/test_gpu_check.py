@@ -168,7 +168,8 @@ def test_the_plain_step_has_the_loss_of_the_trainers_step(key: str, monkeypatch:
         name: value.shape for name, value in views.items()
     }.items()
     # Some pixels pass and others do not.
-    tau = float(copy.deepcopy(net).train()(u.weak)["logits"].softmax(1).amax(1).median())
+    with torch.no_grad():
+        tau = float(copy.deepcopy(net).train()(u.weak)["logits"].softmax(1).amax(1).median())
     method.config = dataclasses.replace(method.config, threshold=tau, **changes)
     monkeypatch.setattr(plain, "TAU", tau)
     monkeypatch.setattr(F, "dropout2d", lambda values, p: values)

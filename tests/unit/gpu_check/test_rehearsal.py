@@ -1,4 +1,4 @@
-"""The parts of the checks in miniature, each by the function that a GPU runs, in this process, with few cases."""
+"""The parts of the checks in miniature, each by the function that a GPU runs; in this process, few cases."""
 
 from __future__ import annotations
 
