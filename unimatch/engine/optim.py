@@ -82,6 +82,17 @@ def continued(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[s
     return {**saved, "param_groups": [{**group, **how} for group in saved["param_groups"]]}
 
 
+def load_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Goes on from a saved state, whichever way its tensors lie in memory: ZeRO's are contiguous, those of
+    channels_last weights are not, and a fused update takes all of a parameter's in one order unasked.
+    """
+    optimizer.load_state_dict(continued(saved, optimizer))
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def _parts(net: Segmentor, config: OptimizerConfig) -> list[tuple[str, list[nn.Parameter], float]]:
     """Name, parameters and rate of a network's parts."""
     parts = [("encoder", list(net.encoder.parameters()), config.lr)]

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from unimatch.engine.optim import continued
+from unimatch.engine.optim import load_state
 from unimatch.errors import UserError
 
 
@@ -113,7 +113,7 @@ class Replicas:
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
         """Continue from `optimizer_state` of any layout and any number of processes."""
-        self._optimizer.load_state_dict(continued(state["optimizer"], self._optimizer))
+        load_state(self._optimizer, state["optimizer"])
         if self._accelerator.scaler is not None and state["scaler"]:
             self._accelerator.scaler.load_state_dict(state["scaler"])
 
