@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CARRIED = ROOT / "build" / "gpu_check"
 WHEELS = CARRIED / "wheels"
 # What unimatch imports while it packs and trains and such an image lacks, and what tests want beside pytest.
-PACKAGES = ("zstandard", "nibabel", "webdataset", "braceexpand", "pytest-timeout")
+PACKAGES = ("zstandard", "nibabel", "pycocotools", "webdataset", "braceexpand", "pytest-timeout")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 LIMIT_MIB = 64
 

@@ -47,7 +47,7 @@ class _Running:
         # Those that run beside others ended before they were waited for: when they wrote last.
         seconds = max(0.0, self.path.stat().st_mtime - self.began)
         lines = self.path.read_text(errors="replace").splitlines()
-        tail = [] if status == "done" else [line for line in lines if line.strip()][-TAIL:]
+        tail = [] if status == report.DONE else [line for line in lines if line.strip()][-TAIL:]
         return Ended(self.part, status, seconds, tail)
 
 
@@ -98,7 +98,7 @@ def _wait(one: _Running) -> Ended:
         code = one.process.wait(max(0.0, one.until - time.time()))
     except subprocess.TimeoutExpired:
         return one.ended("stopped at its limit")
-    return one.ended("done" if code == 0 else f"failed with exit status {code}")
+    return one.ended(report.DONE if code == 0 else f"failed with exit status {code}")
 
 
 def _join_logs(out: Path, parts: list[Part]) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PLAN_WITHIN = 0.1  # of measured memory: the goal of `unimatch plan`
 PLANNED_MODE = "bf16"  # what the part "plan" counts
+DONE = "done"  # how a part ends that ends by itself
 HIDDEN = ("curves",)  # long, and in report.json
 WORDS = {True: "yes", False: "NO", None: ""}
 
@@ -35,7 +36,7 @@ def write(
     }
     _put(out / "report.json", json.dumps(content, indent=1) + "\n")
     _put(out / "report.md", _text(machine, endings, found, rehearsal))
-    return not wrong and all(one.status == "done" for one in endings)
+    return not wrong and all(one.status == DONE for one in endings)
 
 
 def _put(path: Path, text: str) -> None:
@@ -68,9 +69,11 @@ def _text(machine: dict[str, str], endings: Sequence[Ended], found: Sequence[Res
     lines += [f"- {name}: {value}" for name, value in machine.items()]
     lines += ["", "| part | asks | ended | seconds |", "| --- | --- | --- | ---: |"]
     lines += [f"| {one.part.name} | {one.part.asks} | {one.status} | {one.seconds:.0f} |" for one in endings]
-    wrong = [one for one in found if one.passed is False]
-    lines += ["", f"{len(wrong)} findings are not as they should be" + (":" if wrong else "."), ""]
-    lines += [f"- {one.part}: {one.name}{': ' + one.note if one.note else ''}" for one in wrong]
+    wrong = [f"{one.part.name}: {one.status}" for one in endings if one.status != DONE]
+    wrong += [
+        f"{one.part}: {one.name}{': ' + one.note if one.note else ''}" for one in found if one.passed is False
+    ]
+    lines += ["", f"Not as it should be: {len(wrong)}", "", *(f"- {line}" for line in wrong)]
     for ended in endings:
         members = [one for one in found if one.part == ended.part.name and one.name not in HIDDEN]
         lines += ["", f"## {ended.part.name}", ""]

@@ -63,6 +63,7 @@ def test_a_part_that_fails_or_does_not_end_is_a_line_of_the_report(tmp_path: Pat
     assert states == ["done", "failed with exit status 3", "stopped at its limit"]
     text = (tmp_path / "report.md").read_text()
     assert "last words" in text and "on and on" in text and "| good | is it good | done |" in text
+    assert "Not as it should be: 2\n\n- bad: failed with exit status 3\n- endless: stopped" in text
     assert "===== bad =====\nfirst\nlast words" in (tmp_path / "log.txt").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.md", "log.txt"}
 
