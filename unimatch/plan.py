@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 
 from unimatch import config as config_io
 from unimatch.engine.entry import Parser, run_entry
@@ -16,6 +17,8 @@ from unimatch.errors import UserError
 from unimatch.scaling import cost
 from unimatch.scaling.cost import human
 from unimatch.scaling.forecast import SPARE, Forecast, Mode, forecast
+from unimatch.scaling.pace import OPERATIONS_S, add_rate_option, assumed, shown
+from unimatch.scaling.step_time import Cluster
 
 ASSUMED = (
     "Assumed: parameters, gradients, messages in fp32 (DeepSpeed may send bf16 under bf16). DeepSpeed's",
@@ -31,28 +34,36 @@ def main(args: list[str]) -> None:
     parser.add_argument("--config", required=True, metavar="RUN.yaml", help="as of unimatch train")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--devices", type=int, required=True, help="GPUs, or CPU processes")
-    parser.add_argument("--device-memory", type=cost.parse_bytes, required=True, help="of each, such as 80GB")
+    parser.add_argument("--device-memory", required=True, help="of each, such as 80GB")
     parser.add_argument("--devices-per-node", type=int, default=8)
-    parser.add_argument(
-        "--network", type=cost.parse_rate, help="rate at which a node sends to the others, such as 200Gbit"
-    )
+    parser.add_argument("--network", help="rate at which a node sends to the others, such as 200Gbit")
+    add_rate_option(parser)
     options = parser.parse_args(args)
     if options.devices < 1 or options.devices_per_node < 1:
         raise UserError("--devices and --devices-per-node must be at least 1")
     config = config_io.load(options.config, RunConfig, options.overrides)
-    print(report(config, options.devices, options.devices_per_node, options.device_memory, options.network))
+    # Not by argparse's `type`, which would keep a mistake's reason to itself.
+    memory, rate = cost.parse_bytes(options.device_memory), cost.parse_tflops(options.tflops)
+    network = None if options.network is None else cost.parse_rate(options.network)
+    print(report(config, options.devices, options.devices_per_node, memory, network, rate))
 
 
 def report(
-    config: RunConfig, devices: int, per_node: int, device_bytes: float, network_rate: float | None
+    config: RunConfig,
+    devices: int,
+    per_node: int,
+    device_bytes: float,
+    network_rate: float | None,
+    operations_s: float = OPERATIONS_S,
 ) -> str:
     """The whole answer as text. UserError where the run itself would end with one."""
-    found = forecast(config, devices, device_bytes)
+    found = forecast(config, devices, device_bytes, operations_s)
+    cluster = Cluster(devices_per_node=per_node)
+    if network_rate is not None:
+        cluster.between = replace(cluster.between, gbyte_s=1e-9 * network_rate)
+    overview = _overview(config, found, per_node) | {"time": _time(found, cluster)}
     lines = [
-        banner(
-            f"{config.method.name}, {devices} devices of {human(device_bytes)}",
-            _overview(config, found, per_node),
-        ),
+        banner(f"{config.method.name}, {devices} devices of {human(device_bytes)}", overview),
         "",
         f"memory of a device, {human(found.room)} planned with ({SPARE:.0%} left free)",
         *_memory_table(found.modes),
@@ -65,6 +76,7 @@ def report(
         *(f"  {line}" for line in advice(found)),
         "",
         *ASSUMED,
+        *assumed(operations_s),
     ]
     return "\n".join(lines)
 
@@ -93,6 +105,13 @@ def _overview(config: RunConfig, found: Forecast, per_node: int) -> dict[str, st
         "shards": f"{human(found.read_bytes)} read a step, {human(found.read_bytes / nodes)} of it by a node "
         "(times the steps a second)",
     }
+
+
+def _time(found: Forecast, cluster: Cluster) -> str:
+    """Seconds of a step and hours of the run, as it is configured."""
+    step_s = found.pace.step_s(found.devices, cluster)
+    hours = found.pace.hours(found.steps, found.devices, cluster)
+    return f"{step_s:.3g} s a step, {shown(hours)} hours under DDP as configured; predicted"
 
 
 def _norm_messages(config: RunConfig, found: Forecast) -> str:

@@ -25,11 +25,13 @@ from unimatch import config as config_io
 from unimatch import shipped
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.run_config import BatchConfig, RunConfig
+from unimatch.engine.run_data import open_shards
 from unimatch.errors import UserError
 from unimatch.scaling import measured
 from unimatch.scaling.calibrate import MODES, Calibration, Exchange, Measured, Parts, calibrate
+from unimatch.scaling.pace import pace_of
 from unimatch.scaling.predicted import Simulation, check, predictions
-from unimatch.scaling.short_runs import ShortRuns, time_messages, work_of
+from unimatch.scaling.short_runs import ShortRuns, time_messages
 from unimatch.scaling.step_time import Work
 
 Case = tuple[str, int, str, int, int]  # precision, processes, mode, labelled and unlabelled samples
@@ -83,6 +85,7 @@ def _run(options: argparse.Namespace) -> None:
     exchanges = [e for count in options.processes if count > 1 for e in time_messages(count, options.timeout)]
     on_gpus = torch.cuda.is_available()
     slots = torch.cuda.device_count() or len(os.sched_getaffinity(0))
+    shards = open_shards(config.data.shards, config.data.cache)
     result = {
         "config": str(options.config),
         "overrides": options.overrides,
@@ -94,7 +97,7 @@ def _run(options: argparse.Namespace) -> None:
         },
         "steps": options.steps,
         "warm_up": options.warm_up,
-        "work": asdict(work_of(config)),
+        "work": asdict(pace_of(config, shards.taxonomy, shards.bands()).work),
         "rows": [asdict(row) for row in rows],
         "exchanges": [asdict(one) for one in exchanges],
         "left_out": problems,

@@ -1,4 +1,4 @@
-"""Trains run configurations in this process's group, one after the other, each under the layout named with it.
+"""Trains run configurations in this process's group, one after the other, each in the layout named with it.
 
 Arguments: LAYOUT CONFIG LAYOUT CONFIG ...; a layout is 0 (DDP) or a stage of ZeRO. One start of the group
 serves all: it takes longer than the steps.

@@ -7,9 +7,9 @@ import sys
 
 from unimatch import config as config_io
 from unimatch.engine.build import build_trainer
-from unimatch.engine.run_data import open_data
 from unimatch.engine.log import RunLog
 from unimatch.engine.run_config import RunConfig
+from unimatch.engine.run_data import open_data
 from unimatch.engine.run_folder import start_run_folder
 from unimatch.engine.runtime import Runtime
 

@@ -20,7 +20,7 @@ from unimatch.engine import checkpoint
 from unimatch.engine.runtime import WATCHDOG_GRACE_S
 
 SLACK_S = 25  # of a slow, busy machine
-TIMEOUT_S = 15  # of what waits for a process that stalls; more than what two busy starts differ by
+TIMEOUT_S = 6  # of what waits for a process that stalls; more than what two busy starts differ by
 LOST = "another process of the run has ended or cannot be reached"
 # Some change before the training starts, in the process that it is meant for.
 CHANGED = """

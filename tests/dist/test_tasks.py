@@ -1,4 +1,4 @@
-"""Methods on every task: twenty steps on two real processes, from a configuration alone."""
+"""Methods on every task: some steps on two real processes, from a configuration alone."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.change_set import write_change_run
 from tests.conftest import ROOT, tiny_run_text
+from tests.support.change_set import write_change_run
 from tests.support.medical_set import write_medical_run
 from tests.support.processes import succeed
 from unimatch import evaluate
 from unimatch.config import dump, load
-from unimatch.shardset.archive import ShardSet
-from unimatch.packing.splits import draw_splits, write_split
-from unimatch.packing.synthetic import write_synthetic
 from unimatch.engine import checkpoint
 from unimatch.engine.log import read_metrics
 from unimatch.engine.run_config import RunConfig
+from unimatch.packing.splits import draw_splits, write_split
+from unimatch.packing.synthetic import write_synthetic
+from unimatch.shardset.archive import ShardSet
 from unimatch.tasks import TASKS
 
 PROGRAM = Path(__file__).with_name("task_process.py")
@@ -52,6 +52,8 @@ SETS: dict[str, Callable[[Path], Path]] = {
     "change": change_run,
     "medical": medical_run,
 }
+# A medical network says nothing but "background" before it has had these many.
+STEPS = {"natural": 10, "change": 10, "medical": 20}
 # The others train on every task in tests/unit/engine/test_sibling_runs.py.
 FIRST = ("supervised", "fixmatch", "mean_teacher", "unimatch", "unimatch_v2")
 PAIRS = list(product(FIRST, SETS))
@@ -67,7 +69,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path
         for method in FIRST:
             out = found[method, task] = folder / method
             overrides = [f"out={out}", f"method={{name: {method}}}", "data.workers=0", "evaluation.batch=1"]
-            overrides += ["sync_batchnorm=off", "log.pictures_every_steps=0", "evaluation.every_steps=20"]
+            overrides += ["sync_batchnorm=off", f"schedule.steps={STEPS[task]}", "evaluation.every_steps=20"]
             path = folder / f"{method}.yaml"
             path.write_text(dump(load(base, RunConfig, overrides)))
             configs.append(str(path))
@@ -83,14 +85,14 @@ def test_all_tasks_are_here():
 def test_a_method_trains_on_a_task(runs, method, task):
     folder = runs[method, task]
     lines = read_metrics(folder, "train")
-    assert [line["step"] for line in lines] == list(range(1, 21))
+    assert [line["step"] for line in lines] == list(range(1, STEPS[task] + 1))
     losses = [value for line in lines for name, value in line.items() if name.startswith("loss")]
-    assert len(losses) >= 40 and all(math.isfinite(value) for value in losses)
-    assert sum(line["loss_x"] for line in lines[-5:]) < sum(line["loss_x"] for line in lines[:5])
+    assert len(losses) >= 20 and all(math.isfinite(value) for value in losses)
+    assert sum(line["loss_x"] for line in lines[-3:]) < sum(line["loss_x"] for line in lines[:3])
     evaluations = read_metrics(folder, "eval")
-    assert {line["step"] for line in evaluations} == {20}
+    assert {line["step"] for line in evaluations} == {STEPS[task]}
     assert all(TASKS[task].cls.headline in line for line in evaluations)
-    assert checkpoint.load_state(folder / "last").step == 20
+    assert checkpoint.load_state(folder / "last").step == STEPS[task]
 
 
 @pytest.mark.parametrize("task", SETS)

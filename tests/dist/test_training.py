@@ -64,7 +64,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """20 steps of UniMatch in which every pixel's pseudo-label counts, from the first step on.
+    """Ten steps of UniMatch in which every pixel's pseudo-label counts, from the first step on.
 
     The rate is small: a larger one would amplify rounding, whoever rounds (0.001: to 3e-4 on some CPUs).
     """
@@ -72,7 +72,10 @@ def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = tiny_run_text(folder / "run", tiny_shards)
     (folder / "tiny.yaml").write_text(text)
     path = folder / "run.yaml"
-    path.write_text("include: tiny.yaml\noptimizer: {lr: 0.0003}\nmethod: {threshold: 0}\n")
+    path.write_text(
+        "include: tiny.yaml\noptimizer: {lr: 0.0003}\nmethod: {threshold: 0}\nschedule: {steps: 10}\n"
+        "evaluation: {every_steps: 5}\ncheckpoint: {every_steps: 5}\n"
+    )
     return path
 
 
@@ -95,7 +98,7 @@ def double(config: Path) -> Run:
 
 
 def assert_same_curve(ours: Run, theirs: Run) -> None:
-    assert len(ours.losses) == 20
+    assert len(ours.losses) == 10
     assert all(line["kept"] > 0.99 and line["loss_s1"] > 0 for line in ours.lines())
     assert ours.losses == pytest.approx(theirs.losses, rel=1e-4)
     for mine, other in zip(ours.lines("eval"), theirs.lines("eval"), strict=True):
@@ -138,10 +141,10 @@ def test_strong_views_made_by_the_device(config: Path):
 
 
 def test_killed_and_resumed_equals_never_stopped_to_the_last_bit(config: Path, double: Run):
-    """kill -9 of both processes and their workers after step 13; checkpoints are at 10 and 20."""
+    """kill -9 of both processes and their workers after step 7; checkpoints are at 5 and 10."""
     killed = Run(config, "killed")
-    killed.stop(2, 13, signal.SIGKILL)
-    assert killed.saved_step == 10
+    killed.stop(2, 7, signal.SIGKILL)
+    assert killed.saved_step == 5
     killed.train(2, "--resume")
     assert killed.lines() == double.lines()
     assert killed.lines("eval") == double.lines("eval")
@@ -150,8 +153,8 @@ def test_killed_and_resumed_equals_never_stopped_to_the_last_bit(config: Path, d
 
 
 def test_a_run_continues_on_another_number_of_processes(config: Path, single: Run):
-    moved = Run(config, "moved", "checkpoint.every_steps=5")
-    moved.stop(1, 8, signal.SIGKILL)
+    moved = Run(config, "moved", "checkpoint.every_steps=3")
+    moved.stop(1, 4, signal.SIGKILL)
     moved.train(2, "--resume")
     assert_same_curve(moved, single)
 
@@ -178,13 +181,15 @@ def test_a_signal_to_one_process_saves_and_ends_all(config: Path, number: signal
     assert stopped.saved_step == stopped.lines()[-1]["step"] >= 5
 
 
-def test_the_launch_file_starts_two_processes(config: Path, tmp_path: Path):
+def test_a_launch_file_starts_processes_and_one_tells_once_that_it_is_for_gpus(config: Path):
     """The documented command, launcher and all."""
-    launch = Path(__file__).parents[2] / "launch" / "accelerate" / "cpu2.yaml"
+    launch = Path(__file__).parents[2] / "launch" / "accelerate" / "gpu8.yaml"
     arguments = Run(config, "launched", "schedule.steps=2", "data.val=null").args[1:]
-    command = ("-m", "accelerate.commands.launch", "--config_file", str(launch), "-m", *arguments)
+    command = ("-m", "accelerate.commands.launch", "--config_file", str(launch))
+    command += ("--num_processes", "2", "-m", *arguments)
     # The launcher itself is one process and must not see the variables of a group.
     none = dict.fromkeys(("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"), "")
     ended = run(1, *command, fresh=True, **none)
     assert ended[0].code == 0, ended[0].err
     assert "2 on cpu" in ended[0].out
+    assert ended[0].err.count("warning: gpu8.yaml is for GPUs, and PyTorch finds none here") == 1

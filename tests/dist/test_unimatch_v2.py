@@ -1,4 +1,4 @@
-"""UniMatch V2 with a vision transformer and the DPT head: any number of processes, any layout, after any kill."""
+"""UniMatch V2 with a vision transformer and the DPT head: any processes, any layout, after any kill."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("v2")
     text = tiny_run_text(folder / "run", tiny_shards)
     for old, new in (
-        ("encoder: {name: test_efficientnet, weights: none, output_stride: 16}", "encoder: {name: test_vit, weights: none}"),
+        ("name: test_efficientnet, weights: none, output_stride: 16}", "name: test_vit, weights: none}"),
         ("head: {name: deeplabv3plus, channels: 32}", HEAD),
         ("method: {name: unimatch}", "method: {name: unimatch_v2, threshold: 0, ema_decay: 0.7}"),
         ("views: {crop: 48}", "views: {crop: 48}\n  evaluate: {multiple_of: 16}"),
-        ("lr: 0.01", "name: adamw, lr: 1e-5, head_lr_multiplier: 40, layer_decay: 0.9, decay: matrices, clip_norm: 5.0"),
+        ("lr: 0.01", "name: adamw, lr: 1e-5, head_lr_multiplier: 40, clip_norm: 5.0"),
+        ("clip_norm: 5.0", "clip_norm: 5.0, layer_decay: 0.9, decay: matrices"),
         ("steps: 20", "steps: 8"),
         ("evaluation: {every_steps: 10", "evaluation: {every_steps: 4"),
         ("checkpoint: {every_steps: 10", "checkpoint: {every_steps: 3"),
-    ):  # fmt: skip
+    ):
         assert old in text, old
         text = text.replace(old, new)
     path = folder / "run.yaml"
@@ -88,5 +89,5 @@ def test_a_frozen_encoder_stays_as_it_was(config: Path, stage: int):
 
 
 def test_blocks_that_are_computed_again_and_compiled_train_the_same(config: Path, double: Run):
-    run = Run(config, "again", "activation_checkpointing=true", "compile=eager").train(2)
+    run = Run(config, "again", "activation_checkpointing=true", "compile=eager").train(1)
     assert_same_run(run, double, config)

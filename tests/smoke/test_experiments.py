@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,11 +14,15 @@ from safetensors.torch import load_file
 
 from tests.conftest import ROOT, tiny_run_text
 from tests.support.folder_source import RECIPES
+from tests.support.processes import Processes
 from unimatch import config as config_io
 from unimatch import experiment, train
 from unimatch.engine import checkpoint
+from unimatch.engine.log import read_metrics
+from unimatch.engine.run_config import RunConfig
+from unimatch.errors import UserError
 from unimatch.experiments.definition import load_experiment
-from unimatch.experiments.progress import claimed
+from unimatch.experiments.progress import Progress, claimed
 from unimatch.packing.folder import pack
 from unimatch.packing.recipe import Recipe
 from unimatch.shardset.archive import ShardSet
@@ -120,8 +123,8 @@ across: rate
 
 @pytest.fixture
 def tiny(tmp_path: Path, tiny_shards: Path) -> Path:
-    """An experiment of two runs of 20 steps, a checkpoint after every second."""
-    text = tiny_run_text(tmp_path / "unused", tiny_shards)
+    """An experiment of two runs of 16 steps, a checkpoint after every second."""
+    text = tiny_run_text(tmp_path / "unused", tiny_shards).replace("steps: 20", "steps: 16")
     (tmp_path / "run.yaml").write_text(
         text.replace("checkpoint: {every_steps: 10}", "checkpoint: {every_steps: 2}")
     )
@@ -130,45 +133,110 @@ def tiny(tmp_path: Path, tiny_shards: Path) -> Path:
     return path
 
 
-def started(file: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "unimatch.experiment", "run", str(file), *options],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def started(file: Path, *options: str) -> Processes:
+    return Processes(1, ["-m", "unimatch.experiment", "run", str(file), *options], cwd=ROOT)
 
 
 def test_killed_in_the_second_run_it_goes_on_there(tiny: Path, tmp_path: Path) -> None:
     """What is finished stays as it is, and what was interrupted ends as if it had not been."""
     first, second = (run.config for run in load_experiment(str(tiny)).runs)
-    process = started(tiny)
     deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        done = checkpoint.last_checkpoint(second.out)
-        if done is not None and done.name >= "step_00000006":
-            break
-        assert process.poll() is None, process.stdout.read() if process.stdout else ""
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with started(tiny) as processes:
+        while time.monotonic() < deadline:
+            done = checkpoint.last_checkpoint(second.out)
+            if done is not None and done.name >= "step_00000002":
+                break
+            assert processes.processes[0].poll() is None, processes.wait()[0]
+            time.sleep(0.02)
+        processes.kill()
+        assert processes.wait()[0].code == -signal.SIGKILL
     left = checkpoint.load_state(checkpoint.find(second.out, "last")).step
-    assert 6 <= left < 20
+    assert 2 <= left < 16
     kept = {path: path.stat().st_mtime_ns for path in sorted(first.out.rglob("*")) if path.is_file()}
-    again = started(tiny)
-    said, _ = again.communicate(timeout=300)
-    assert again.returncode == 0, said
+    with started(tiny) as processes:
+        ended = processes.wait()[0]
+    assert ended.code == 0, ended.err
+    said = ended.out
     assert f"run 1, {first.out.name}: finished" in said and f"run 2, {second.out.name}: training" in said
-    assert f"step {left}" in said and "finished after step 20" in said
+    assert f"step {left}" in said and "finished after step 16" in said
     assert {path: path.stat().st_mtime_ns for path in sorted(first.out.rglob("*")) if path.is_file()} == kept
+    # What came after the last checkpoint was lost with it; every step stands in the log once.
+    assert [line["step"] for line in read_metrics(second.out, "train")] == list(range(1, 17))
     settings = ["optimizer.lr=0.01", "seed=0", f"out={tmp_path / 'whole'}"]
     train.main(
         ["--config", str(tmp_path / "run.yaml"), *(part for one in settings for part in ("--set", one))]
     )
     ends = [load_file(folder / "last" / "model.safetensors") for folder in (tmp_path / "whole", second.out)]
     assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+
+
+FAILING = """{diverges: [optimizer.lr=1e30], blind: [data.val=none], crashes: [optimizer.lr=0.5], \
+low: [optimizer.lr=0.001]}"""
+
+
+def test_a_run_that_fails_does_not_keep_the_others(
+    tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are trained, and the end tells which failed and why: in training, before it, and by a bug."""
+
+    def trained(config: RunConfig, *rest: Any, **settings: Any) -> None:
+        if config.optimizer.lr == 0.5:
+            raise RuntimeError("out of memory")
+        train.train_one(config, *rest, **settings)
+
+    monkeypatch.setattr(experiment, "train_one", trained)
+    tiny.write_text(
+        tiny.read_text().replace("{low: [optimizer.lr=0.001], high: [optimizer.lr=0.01]}", FAILING)
+    )
+    short = [part for one in ("schedule.steps=2", "data.workers=0") for part in ("--set", one)]
+    reasons = (
+        r"run 1 \(.*diverges-seed0\): the loss became NaN or infinite",
+        r"run 2 \(.*blind-seed0\): .*none",
+        r"run 3 \(.*crashes-seed0\): RuntimeError: out of memory",
+    )
+    with pytest.raises(UserError, match=r"^3 of 4 runs failed\n" + r"(.|\n)*\n".join(reasons)):
+        experiment.main(["run", str(tiny), *short])
+    said = capsys.readouterr()
+    assert all(re.search(f"failed: {reason}", said.err) for reason in reasons)
+    assert "Traceback" in said.err and "run 4, low-seed0: training" in said.out
+    runs = load_experiment(str(tiny)).runs
+    assert checkpoint.load_state(checkpoint.find(runs[3].config.out, "last")).step == 2
+    with pytest.raises(UserError, match=f"^{reasons[2]}$"):
+        experiment.main(["run", str(tiny), *short, "--only", "3"])
+    monkeypatch.undo()
+    experiment.main(["run", str(tiny), *short, "--only", "3-4"])
+    assert "run 4, low-seed0: finished" in capsys.readouterr().out
+    assert checkpoint.load_state(checkpoint.find(runs[2].config.out, "last")).step == 2
+
+
+def test_each_run_is_launched_apart(
+    tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In processes of its own: whatever ends them, the next run is started; after a signal none is."""
+    started: list[list[str]] = []
+    codes = {1: 1, 2: -signal.SIGKILL, 3: 0, 4: 128 + signal.SIGTERM}
+
+    def apart(module: str, arguments: list[str]) -> int:
+        started.append([module, *arguments])
+        return codes[int(arguments[-1])]
+
+    monkeypatch.setattr(experiment, "apart", apart)
+    tiny.write_text(tiny.read_text() + "seeds: [0, 1, 2]\n")
+    options = ["--launch", "cpu2", "--processes", "3"]
+    with pytest.raises(UserError, match=r"2 of 3 runs failed\nrun 1 .*status 1; .*\nrun 2 .*status -9; "):
+        experiment.main(["run", str(tiny), "--only=1-3", *options])
+    assert started == [
+        ["unimatch.experiment", "run", str(tiny), *options, "--only", str(number)] for number in (1, 2, 3)
+    ]
+    with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+        experiment.main(["run", str(tiny), *options, "--only", "3-6"])
+    assert [command[-1] for command in started[3:]] == ["3", "4"]
+    finished = Progress(20, 20)
+    monkeypatch.setattr(experiment, "progress_of", lambda config: finished)
+    experiment.main(["run", str(tiny), *options])
+    assert len(started) == 5 and capsys.readouterr().out.count(": finished\n") == 6
+    with pytest.raises(UserError, match="--launch gpu9: no such file"):
+        experiment.main(["run", str(tiny), "--launch", "gpu9"])
 
 
 def test_a_run_that_another_program_trains_is_passed_over(
@@ -180,17 +248,17 @@ def test_a_run_that_another_program_trains_is_passed_over(
         assert mine
         experiment.main(["run", str(tiny)])
     assert "another program is training it" in capsys.readouterr().out
-    assert not first.out.exists() and checkpoint.load_state(checkpoint.find(second.out, "last")).step == 20
+    assert not first.out.exists() and checkpoint.load_state(checkpoint.find(second.out, "last")).step == 16
 
 
 def test_a_stopped_run_says_how_to_go_on(tiny: Path) -> None:
-    process = started(tiny, "--only", "2")
     folder = load_experiment(str(tiny)).runs[1].config.out
     deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and checkpoint.last_checkpoint(folder) is None:
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "stopped in run 2; the same command continues the experiment" in said
+    with started(tiny, "--only", "2", "--set", "schedule.steps=9999") as processes:
+        while time.monotonic() < deadline and checkpoint.last_checkpoint(folder) is None:
+            assert processes.processes[0].poll() is None
+            time.sleep(0.02)
+        processes.kill(signal.SIGTERM)
+        ended = processes.wait()[0]
+    assert ended.code == 128 + signal.SIGTERM
+    assert "stopped in run 2; the same command continues the experiment" in ended.out + ended.err

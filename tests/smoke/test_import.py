@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import io
+import shlex
 import sys
 import zipfile
 from pathlib import Path
@@ -11,17 +13,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import unimatch
 from tests.conftest import tiny_run_text
-from tests.unit.models.test_released import NETWORKS, build, parts, random_state
+from tests.support.narrow import narrow_networks
+from tests.unit.models.test_released import NETWORKS, hollow, parts, random_state
 from unimatch import compare, evaluate, export_weights, import_weights, plan, predict, train
 from unimatch.codecs.encode import png
+from unimatch.config import load as load_config
 from unimatch.engine import checkpoint
+from unimatch.engine.run_config import RunConfig
 from unimatch.errors import UserError
 from unimatch.models import released
+from unimatch.models.segmentor import Segmentor, build_segmentor
+from unimatch.shardset.archive import ShardSet
 
 # Of each published network: the configuration that describes it, settings, and the recipe of its classes.
 RUNS = {
@@ -39,13 +47,16 @@ RUNS = {
 }
 
 
-def save_released(path: Path, network: str) -> dict[str, Tensor]:
-    """A file as the released training script writes it; the same tensors under our names."""
-    state = random_state(build(network))
-    theirs = released.to_released(state, *parts(network))
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow_networks(monkeypatch)
+
+
+def save_released(path: Path, network: str, state: dict[str, Tensor] | None = None) -> None:
+    """A file as the released training script writes it, of our tensors, or of random ones."""
+    theirs = released.to_released(state or random_state(hollow(network)), *parts(network))
     model = {f"module.{key}": value for key, value in theirs.items()}
     torch.save({"model": model, "epoch": 79, "previous_best": np.float64(75.2)}, path)
-    return state
 
 
 def imported(path: Path, network: str, out: Path, *options: str) -> None:
@@ -56,10 +67,45 @@ def imported(path: Path, network: str, out: Path, *options: str) -> None:
     )
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_round_trip_and_predictions(network: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def literal_input(image: np.ndarray, net: Segmentor) -> Tensor:
+    """float64: what the network sees of an image: normalised as ImageNet's, or a slice resized to 256."""
+    values = torch.from_numpy(image).double() / 255
+    if image.ndim == 2:
+        return F.interpolate(values[None, None], (256, 256), mode="bilinear")
+    mean, std = (torch.tensor(one, dtype=torch.float64) for one in (net.encoder.mean, net.encoder.std))
+    return ((values - mean) / std).movedim(-1, -3)[None]
+
+
+@pytest.fixture(params=NETWORKS)
+def case(request: pytest.FixtureRequest) -> tuple[str, dict[str, Tensor], np.ndarray, Tensor]:
+    """A published network, random tensors of it, an image, and the logits by hand, in float64.
+
+    The classifier's biases make all classes equally likely: with others the same one wins everywhere.
+    """
+    network = request.param
+    dates, grey = NETWORKS[network][2], "in_channels: 1" in NETWORKS[network][0]
+    shape = (48, 64) if grey else (48, 64, 3) if dates == 1 else (2, 48, 64, 3)
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    net, state = hollow(network), random_state(hollow(network))
+    net.load_state_dict(state, assign=True)
+    with torch.no_grad():
+        logits = net.double().eval()(literal_input(image, net))["logits"]
+    bias = next(key for key in state if key.endswith("classifier.bias"))
+    centred = (state[bias] - logits.mean((0, 2, 3))).float()
+    logits += (centred.double() - state[bias].double())[:, None, None]
+    if grey:
+        logits = F.interpolate(logits, shape, mode="bilinear")
+    return network, {**state, bias: centred}, image, logits[0]
+
+
+def test_round_trip_and_predictions(
+    case: tuple[str, dict[str, Tensor], np.ndarray, Tensor],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Bits in, bits out; and the run predicts what the network does that was built from the same tensors."""
-    state = save_released(tmp_path / "w.pth", network)
+    network, state, image, logits = case
+    save_released(tmp_path / "w.pth", network, state)
     imported(tmp_path / "w.pth", network, tmp_path / "run")
     assert "w.pth (sha256 " in capsys.readouterr().out
     saved = load_file(tmp_path / "run" / "last" / "model.safetensors")
@@ -71,28 +117,31 @@ def test_round_trip_and_predictions(network: str, tmp_path: Path, capsys: pytest
         for name in ("w.pth", "back.pth")
     )
     assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
-    export_weights.main([str(tmp_path / "run"), "--format", "ours", "--out", str(tmp_path / "o.safetensors")])
-    assert load_file(tmp_path / "o.safetensors").keys() == state.keys()
 
     run = unimatch.load(tmp_path / "run")
-    dates, grey = NETWORKS[network][2], "in_channels: 1" in NETWORKS[network][0]
-    shape = (48, 64) if grey else (48, 64, 3) if dates == 1 else (2, 48, 64, 3)
-    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    net = build(network)
-    net.load_state_dict(state)
-    values = torch.from_numpy(image).float()
-    if grey:
-        expected_input = torch.nn.functional.interpolate(
-            values[None, None] / 255, (256, 256), mode="bilinear"
-        )
-    else:
-        mean, std = (torch.tensor(one) for one in (net.encoder.mean, net.encoder.std))
-        expected_input = ((values / 255 - mean) / std).movedim(-1, -3)[None]
+    predicted = torch.from_numpy(run.predict(image))
+    net = hollow(network)
+    net.load_state_dict(state, assign=True)
+    net.eval().to(memory_format=torch.channels_last)
+    batch = torch.from_numpy(
+        image[None] if image.ndim > 2 else 257 * image[None, ..., None].astype(np.uint16)
+    )
     with torch.no_grad():
-        logits = net.eval()(expected_input)["logits"]
-        if grey:
-            logits = torch.nn.functional.interpolate(logits, (48, 64), mode="bilinear")
-    assert (run.predict(image) == logits.argmax(1)[0].numpy()).mean() > 0.999
+        assert torch.equal(predicted, run.task.predict(net, batch)[0]), "the same tensors, the same bits"
+    # By hand in float64 every pixel is equal, but where two classes are closer than float32 can tell.
+    best, second_best = logits.topk(2, dim=0).values
+    sure = best - second_best > 1e-5 * logits.abs().max()
+    assert len(logits.argmax(0).unique()) >= min(len(logits), 15) and sure.float().mean() > 0.99
+    assert torch.equal(predicted[sure], logits.argmax(0)[sure].to(torch.uint8))
+
+
+def test_weights_with_our_names_go_into_one_file(tmp_path: Path) -> None:
+    state = random_state(hollow("medical UNet"))
+    save_released(tmp_path / "w.pth", "medical UNet", state)
+    imported(tmp_path / "w.pth", "medical UNet", tmp_path / "run")
+    export_weights.main([str(tmp_path / "run"), "--format", "ours", "--out", str(tmp_path / "o.safetensors")])
+    found = load_file(tmp_path / "o.safetensors")
+    assert found.keys() == state.keys() and all(torch.equal(found[key], state[key]) for key in state)
 
 
 def test_all_commands_take_an_imported_run(
@@ -125,9 +174,56 @@ def test_all_commands_take_an_imported_run(
         train.main(["--config", own, "--resume"])
 
 
+def test_an_imported_run_that_was_never_evaluated(
+    tmp_path: Path, tiny_shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It can be evaluated; to compare it, the command is told that does what is missing."""
+    (tmp_path / "run.yaml").write_text(tiny_run_text(tmp_path / "unused", tiny_shards))
+    config = load_config(tmp_path / "run.yaml", RunConfig)
+    weights = tmp_path / "my weights.safetensors"
+    save_file(
+        build_segmentor(config.model, ShardSet.open(tiny_shards).taxonomy.num_classes).state_dict(), weights
+    )
+    import_weights.main(
+        [str(weights), "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")]
+    )
+    with pytest.raises(UserError) as caught:
+        compare.main([str(tmp_path / "run"), "--out", str(tmp_path / "compared")])
+    told = str(caught.value)
+    assert "was imported and never evaluated, so there are no figures to compare; import it again:" in told
+    capsys.readouterr()
+    evaluate.main([str(tmp_path / "run"), "--workers", "0"])
+    figures = capsys.readouterr().out.splitlines()[1:]
+    command = shlex.split(told.splitlines()[-1])
+    assert command[:2] == ["unimatch", "import"] and command[-1] == "FOLDER"
+    import_weights.main([*command[2:-1], str(tmp_path / "again")])
+    assert capsys.readouterr().out.splitlines()[-len(figures) :] == figures
+    compare.main([str(tmp_path / "again"), "--out", str(tmp_path / "compared"), "--images", "1"])
+    assert "| again | 0 |" in (tmp_path / "compared" / "summary.md").read_text()
+
+
+def test_an_imported_run_without_its_data(tmp_path: Path) -> None:
+    """It predicts; what needs samples says that they are missing."""
+    save_released(tmp_path / "w.pth", "medical UNet")
+    imported(
+        tmp_path / "w.pth", "medical UNet", tmp_path / "run", "--set", f"data.shards={tmp_path / 'none'}"
+    )
+    assert unimatch.load(tmp_path / "run").predict(np.zeros((48, 64), np.uint8)).shape == (48, 64)
+    own = str(tmp_path / "run" / "config.yaml")
+    for command, arguments in (
+        (evaluate.main, [str(tmp_path / "run")]),
+        (plan.main, ["--config", own, "--devices", "1", "--device-memory", "8GB"]),
+        (import_weights.main, [str(tmp_path / "w.pth"), "--config", own, "--out", str(tmp_path / "x")]),
+    ):
+        with pytest.raises(UserError, match="none: no such folder; make the shards first"):
+            command(arguments)
+    with pytest.raises(UserError, match="was imported and never evaluated"):
+        compare.main([str(tmp_path / "run"), "--out", str(tmp_path / "compared")])
+
+
 def broken(path: Path, kind: str) -> None:
     """A file that is no network."""
-    good = released.to_released(random_state(build("natural R50")), "resnet50s", "deeplabv3plus")
+    good = released.to_released(random_state(hollow("natural R50")), "resnet50s", "deeplabv3plus")
     file = io.BytesIO()
     torch.save(good, file)
     data = file.getvalue()
@@ -136,7 +232,15 @@ def broken(path: Path, kind: str) -> None:
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "text":
+        path.write_text("404: not found")
+    elif kind == "page":
         path.write_text("<html>404</html>")
+    elif kind == "pointer":
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    elif kind == "safetensors":
+        path.write_bytes(data)  # a PyTorch file of that name
+    elif kind == "settings":
+        torch.save({"model": good, "args": argparse.Namespace(lr=0.1)}, path)
     elif kind == "zip":
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("a.txt", "a")
@@ -149,7 +253,7 @@ def broken(path: Path, kind: str) -> None:
             "a list": [1, 2],
             "an optimizer": {"optimizer": {"state": {}, "param_groups": []}},
             "an encoder": {key: value for key, value in good.items() if key.startswith("backbone.")},
-            "another shape": {**good, "reduce.0.weight": torch.zeros(24, 256, 1, 1)},
+            "another shape": {**good, "reduce.0.weight": torch.zeros(24, 32, 1, 1)},
             "a tensor more": {**good, "extra.weight": torch.zeros(1)},
             "another head": {key.replace("head.b0", "head.b9"): value for key, value in good.items()},
         }
@@ -161,23 +265,28 @@ def broken(path: Path, kind: str) -> None:
     [
         ("half", "is damaged"),
         ("empty", "is damaged"),
-        ("text", "is damaged"),
+        ("text", "is damaged .no whole PyTorch file.; fetch or save it again"),
+        ("page", "is a web page, as a download that failed leaves one"),
+        ("pointer", "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`"),
+        ("safetensors", "is damaged .*header too large"),
         ("zip", "is damaged"),
-        ("code", "holds more than tensors, which is not opened for safety"),
+        ("code", r"holds more than tensors .sys.exit., which is not opened for safety. Save the state_dict"),
+        ("settings", r"holds more than tensors .argparse.Namespace., which is not opened for safety"),
         ("half of the tensors", "wrong tensors \\(.* missing"),
         ("no tensors", "found 0 tensors and 1 other entries"),
         ("a list", "expected named tensors, found list"),
         ("an optimizer", "found 0 tensors"),
         ("an encoder", "wrong tensors \\(.* missing: head.aspp"),
-        ("another shape", r"1 of another shape: head.reduce.0.weight \(24, 256, 1, 1\) instead of \(48,"),
+        ("another shape", r"1 of another shape: head.reduce.0.weight \(24, 32, 1, 1\) instead of \(48,"),
         ("a tensor more", "1 unexpected: extra.weight"),
         ("another head", "missing: head.aspp.point"),
     ],
 )
 def test_a_file_that_is_no_network_says_what_it_is(kind: str, told: str, tmp_path: Path) -> None:
-    broken(tmp_path / "w.pth", kind)
-    with pytest.raises(UserError, match=rf"w\.pth.*{told}"):
-        imported(tmp_path / "w.pth", "natural R50", tmp_path / "run")
+    path = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pth")
+    broken(path, kind)
+    with pytest.raises(UserError, match=rf"{path.name}.*{told}"):
+        imported(path, "natural R50", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -36,20 +36,6 @@ def training(path: Path, *settings: str, launch: str = "cpu2") -> subprocess.Pop
     return started("train", "--launch", launch, "--config", str(path), *overrides)
 
 
-def test_two_processes_train_and_evaluate(tiny_run: Path, tmp_path: Path):
-    process = training(tiny_run)
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
-    assert "processes       2 on cpu" in out.replace("\n", " ") or "2 on cpu, 1 CPU thread(s)" in out
-    assert [line["step"] for line in read_metrics(tiny_run.parent / "run", "train")] == [1, 2]
-    figures = str(tmp_path / "figures.json")
-    run = ("evaluate", str(tiny_run.parent / "run"), "--data", "val", "--json", figures, "--workers", "0")
-    process = started(*run, "--launch=cpu2", "--processes=3")
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
-    assert json.loads(Path(figures).read_text())["images"] == 10 and out.count("10 images") == 1
-
-
 def test_a_users_mistake_is_the_last_word(tiny_run: Path):
     process = training(tiny_run, "batch.labeled=3")
     _, err = process.communicate(timeout=200)
@@ -58,18 +44,35 @@ def test_a_users_mistake_is_the_last_word(tiny_run: Path):
     assert "batch.labeled is 3" in err and len(err.splitlines()) < 8, err
 
 
-@pytest.mark.parametrize("launch", ["cpu1", "cpu2"])
-def test_a_signal_to_the_launching_process_saves(tiny_run: Path, launch: str):
-    process = training(tiny_run, "schedule.steps=100000", "log.every_steps=1", launch=launch)
-    metrics = tiny_run.parent / "run" / "metrics.jsonl"
+def stopped(path: Path, launch: str) -> str:
+    """Trains until the first step is logged, then asks the launching process to end; what was printed."""
+    process = training(path, "schedule.steps=100000", "log.every_steps=1", launch=launch)
+    metrics = path.parent / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 150
     while not (metrics.exists() and metrics.read_text().count("\n")) and time.monotonic() < deadline:
         time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=100)
     assert process.returncode == 128 + signal.SIGTERM, err
     assert "Traceback" not in err and "--resume" in err
-    assert list((tiny_run.parent / "run" / "checkpoints").iterdir())
+    assert list((path.parent / "run" / "checkpoints").iterdir())
+    return out
+
+
+def test_a_signal_to_the_launching_process_of_one_saves(tiny_run: Path):
+    assert "1 on cpu" in stopped(tiny_run, "cpu1")
+
+
+def test_two_processes_train_until_a_signal_and_evaluate(tiny_run: Path, tmp_path: Path):
+    assert "2 on cpu, 1 CPU thread(s)" in stopped(tiny_run, "cpu2")
+    steps = [line["step"] for line in read_metrics(tiny_run.parent / "run", "train")]
+    assert steps == list(range(1, len(steps) + 1))
+    figures = str(tmp_path / "figures.json")
+    run = ("evaluate", str(tiny_run.parent / "run"), "--data", "val", "--json", figures, "--workers", "0")
+    process = started(*run, "--launch=cpu1", "--processes=2")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert json.loads(Path(figures).read_text())["images"] == 10 and out.count("10 images") == 1
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ task:
   views: {{crop: 48}}
 optimizer: {{lr: 0.01}}
 schedule: {{steps: 20}}
-log: {{every_steps: 1, pictures_every_steps: 10}}
+log: {{every_steps: 1, pictures_every_steps: 0}}
 evaluation: {{every_steps: 10, batch: 1, workers: 0}}
 checkpoint: {{every_steps: 10}}
 """

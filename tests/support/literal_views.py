@@ -101,22 +101,25 @@ def rectangle(mask: np.ndarray) -> tuple[int, int, int, int]:
     return rect
 
 
-def bessel_gaussian(sigma: float, radius: int) -> np.ndarray:
-    """float64 [2 radius + 1]: the discrete Gaussian exp(-t) I_n(t), t = sigma**2, by the series of I_n."""
-    t = sigma**2
+def gaussian_blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    """float64 [H, W, 3]: three box filters along each axis, unrounded, borders repeated.
 
-    def tap(n: int) -> float:
-        return math.exp(-t) * sum(
-            (t / 2) ** (2 * m + n) / (math.factorial(m) * math.factorial(m + n)) for m in range(40)
-        )
+    A box holds whole pixels and at each end a part of one: as few whole ones as can have its variance.
+    """
 
-    return np.array([tap(abs(n)) for n in range(-radius, radius + 1)])
+    def variance(whole: int, part: float) -> float:
+        squares = sum(place**2 for place in range(-whole, whole + 1)) + 2 * part * (whole + 1) ** 2
+        return squares / (2 * whole + 1 + 2 * part)
 
-
-def gaussian_blur(image: np.ndarray, sigma: float, radius: int = 16) -> np.ndarray:
-    """float64 [H, W, 3]: unrounded blur by the discrete Gaussian, borders repeated."""
-    kernel = bessel_gaussian(sigma, radius)
+    whole = next(number for number in range(100) if variance(number, 1.0) > sigma**2 / 3)
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        part = (low + high) / 2
+        low, high = (part, high) if variance(whole, part) < sigma**2 / 3 else (low, part)
+    box = np.array([low, *[1.0] * (2 * whole + 1), low]) / (2 * whole + 1 + 2 * low)
+    radius = 3 * (whole + 1)
     blurred = np.pad(image.astype(np.float64), ((radius, radius), (radius, radius), (0, 0)), "edge")
     for axis in (0, 1):
-        blurred = np.apply_along_axis(np.convolve, axis, blurred, kernel, "valid")
+        for _ in range(3):
+            blurred = np.apply_along_axis(np.convolve, axis, blurred, box, "valid")
     return blurred

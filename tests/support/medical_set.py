@@ -65,7 +65,7 @@ task:
   views: {{crop: 32}}
 optimizer: {{lr: 0.01}}
 schedule: {{steps: 20}}
-log: {{every_steps: 1, pictures_every_steps: 10}}
+log: {{every_steps: 1, pictures_every_steps: 0}}
 evaluation: {{every_steps: 10, batch: 3, workers: 0}}
 checkpoint: {{every_steps: 10}}
 """

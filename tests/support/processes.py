@@ -36,9 +36,9 @@ class Ended:
 
 
 @cache
-def warm_python() -> WarmPython:
-    """The one of this test process; it is started by the first test that needs it."""
-    python = WarmPython()
+def warm_python(*preloaded: str) -> WarmPython:
+    """The one of this test process with these modules; it is started by the first test that needs it."""
+    python = WarmPython(*preloaded)
     atexit.register(python.close)
     return python
 
@@ -52,7 +52,8 @@ class Processes:
         self._open = ExitStack()
         # Files, not pipes: a process that prints much must not wait for a reader.
         self._logs = [(self._file(), self._file()) for _ in range(count)]
-        start = _fresh if fresh or not sys.platform.startswith("linux") else warm_python().start
+        zero = ["deepspeed"] if env.get("ACCELERATE_USE_DEEPSPEED") == "true" else []
+        start = _fresh if fresh or not sys.platform.startswith("linux") else warm_python(*zero).start
         self.processes = [
             start(args, cwd, {**os.environ, **FIXED, **place, **env}, out, err)
             for (out, err), place in zip(self._logs, places(count), strict=True)

@@ -33,7 +33,8 @@ from select import select
 from types import NoneType
 from typing import IO, Any, NoReturn
 
-# Not unimatch.train itself: it runs as `__main__`. Not deepspeed: a run without ZeRO must do without it.
+# Not unimatch.train itself: it runs as `__main__`. Not deepspeed: a run without ZeRO must do without it, so
+# that those with it have a server of their own.
 PRELOADED = (
     "unimatch.engine.build",
     "unimatch.engine.entry",
@@ -88,11 +89,12 @@ class Forked:
 class WarmPython:
     """The server, which ends with the process that made it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *preloaded: str) -> None:
+        """preloaded: modules to import besides PRELOADED."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._server = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
+                [sys.executable, __file__, str(theirs.fileno()), *preloaded],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
@@ -124,7 +126,7 @@ def _preload() -> bytes:
         streams = os.dup(1), os.dup(2)
         os.dup2(told.fileno(), 1)
         os.dup2(told.fileno(), 2)
-        for name in PRELOADED:
+        for name in (*PRELOADED, *sys.argv[2:]):
             importlib.import_module(name)
         sys.modules["unimatch.views.resize"].prepare()  # the compiler has half a second of imports of its own
         for stream, standard in zip(streams, (1, 2), strict=True):

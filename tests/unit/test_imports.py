@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "tasks": {"codecs", "shardset.archive", "views", "data"},
     "predicting": {"codecs", "packing", "tasks"},
     "engine": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks"},
-    "scaling": {"shardset.archive", "data", "models", "methods", "tasks", "engine"},
+    "scaling": {"codecs.bands", "shardset.archive", "data", "models", "methods", "tasks", "engine"},
     "experiments": {"shardset.key_list", "packing", "methods", "engine", "scaling"},
     "benchmarks": {
         *("codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks", "engine"),

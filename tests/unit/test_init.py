@@ -8,12 +8,15 @@ import pytest
 
 from tests.support.change_set import write_change_run
 from tests.support.medical_set import write_medical_run
-from unimatch import init
+from unimatch import init, shipped
 from unimatch.config import load
 from unimatch.engine.run_config import RunConfig
+from unimatch.engine.run_data import training_samples
 from unimatch.errors import UserError
 from unimatch.methods import METHODS
 from unimatch.packing.recipe import Recipe
+from unimatch.shardset.archive import ShardSet
+from unimatch.shardset.key_list import Published, read_keys, write_keys
 
 
 def written(folder: Path, *arguments: object) -> RunConfig:
@@ -42,6 +45,32 @@ def test_a_run_is_whole_and_fits_the_shards(method: str, tiny_shards: Path, tmp_
     assert config.model.head.name == ("dpt" if method == "unimatch_v2" else "deeplabv3plus")
     assert config.task.config.loss.name == "ce"
     assert config.batch.labeled == (16 if method == "supervised" else 8)
+
+
+def test_a_published_split_is_named(tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """By its name or as a file; of these shards, or the reason why not."""
+    keys = read_keys(tiny_shards.parent / "split" / "labeled.txt")
+    published = tmp_path / "published.txt"
+    write_keys(published, keys, Published(40, "train", "a paper"))
+    for name in (str(published), "set/6"):
+        monkeypatch.setattr(shipped, "found", lambda name, *_: published if name == "set/6" else Path(name))
+        config = written(tmp_path, "--shards", tiny_shards, "--split", name)
+        assert (config.data.split, config.data.labeled, config.data.unlabeled) == (name, None, None)
+        assert len(training_samples(config, ShardSet.open(tiny_shards))["unlabeled"].rows) == 34
+    monkeypatch.undo()
+    assert written(tmp_path, "--shards", tiny_shards, "--split", published, "--method", "supervised")
+    for name, told in (
+        ("pascal/92", "data.split pascal/92: .* A published split has the keys that our recipe makes"),
+        (
+            "pascal/93",
+            "data.split 'pascal/93': no such file, nor a published split; did you mean 'pascal/92'",
+        ),
+    ):
+        with pytest.raises(UserError, match=told):
+            written(tmp_path, "--shards", tiny_shards, "--split", name)
+    write_keys(published, keys, Published(50, "train", "a paper"))
+    with pytest.raises(UserError, match="divides 50 samples, but subset 'train' of .* has 40"):
+        written(tmp_path, "--shards", tiny_shards, "--split", published)
 
 
 @pytest.mark.parametrize(

@@ -47,36 +47,49 @@ def draw_shapes(
 def shape_area(shape: Any, height: int, width: int) -> int:
     """Pixels that a shape covers; 0 for one that cannot be drawn, which is told when it is."""
     try:
-        return int(shape_mask(shape, height, width).sum())
+        covered, cut = shape_codes(shape, height, width)
     except DataError:
         return 0
+    # Counted in the codes, without a picture.
+    inside = 0 if cut is None else masks.area(masks.merge([covered, cut], intersect=True))
+    return int(masks.area(covered) - inside)
 
 
 def shape_mask(shape: Any, height: int, width: int) -> np.ndarray:
     """bool [H, W] of a shape. DataError: none, of another size, or far outside the picture."""
+    covered, cut = shape_codes(shape, height, width)
+    try:
+        mask = masks.decode(covered).astype(bool)
+        return mask if cut is None else mask & ~masks.decode(cut).astype(bool)
+    except ValueError as error:
+        raise _no_shape(error) from error
+
+
+def shape_codes(shape: Any, height: int, width: int) -> tuple[Any, Any]:
+    """The run-length codes of a shape and of its holes; None where it can have none. DataError: as above."""
     try:
         if isinstance(shape, list):
-            coded = masks.merge(polygon_codes(shape, height, width))
-        elif "outline" in shape:
-            coded = masks.merge(polygon_codes([shape["outline"]], height, width))
-            if shape["holes"]:
-                holes = masks.decode(masks.merge(polygon_codes(shape["holes"], height, width)))
-                return masks.decode(coded).astype(bool) & ~holes.astype(bool)
-        else:
-            if list(shape["size"]) != [height, width]:
-                raise DataError(f"a run-length code is of size {shape['size']}, the image {[height, width]}")
-            counts = shape["counts"]
-            if isinstance(counts, list):
-                if sum(counts) != height * width or min(counts) < 0:
-                    raise DataError("the runs of a run-length code do not add up to the image")
-                coded = masks.frPyObjects(shape, height, width)
-            else:
-                coded = {"size": [height, width], "counts": counts.encode()}
-        return masks.decode(coded).astype(bool)
+            return masks.merge(polygon_codes(shape, height, width)), None
+        if "outline" in shape:
+            outline = masks.merge(polygon_codes([shape["outline"]], height, width))
+            holes = shape["holes"]
+            return outline, masks.merge(polygon_codes(holes, height, width)) if holes else None
+        if list(shape["size"]) != [height, width]:
+            raise DataError(f"a run-length code is of size {shape['size']}, the image {[height, width]}")
+        counts = shape["counts"]
+        if isinstance(counts, list):
+            if sum(counts) != height * width or min(counts) < 0:
+                raise DataError("the runs of a run-length code do not add up to the image")
+            return masks.frPyObjects(shape, height, width), None
+        return {"size": [height, width], "counts": counts.encode()}, None
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"a segmentation that is neither polygons nor a run-length code ({error})") from error
+        raise _no_shape(error) from error
+
+
+def _no_shape(error: Exception) -> DataError:
+    return DataError(f"a segmentation that is neither polygons nor a run-length code ({error})")
 
 
 def polygon_codes(polygons: list[Any], height: int, width: int) -> Any:

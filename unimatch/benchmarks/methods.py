@@ -110,7 +110,7 @@ def _sizes(config: RunConfig) -> tuple[float, float, float]:
     unlabeled = size if method.views.unlabeled else 0
     others = {**method.eval_nets(net), **method.companions()}
     beside = sum(p.numel() for name, one in others.items() if one is not net for p in one.parameters())
-    flops = step_flops(net, method, task, crop, size, unlabeled)
+    flops, _ = step_flops(net, method, task, crop, size, unlabeled)
     net, task = made()
     method = build_method(config, task, net)
     (peak,), _ = step_bytes(net, method, task, [blank_micro(task, method, crop, crop, size, unlabeled)], None)

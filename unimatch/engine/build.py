@@ -196,6 +196,11 @@ def adapt(net: Segmentor, method: Method, config: RunConfig, runtime: Runtime) -
         for each in trained:
             recompute_activations(each.encoder)
     if config.compile != "off":
+        if len(trained) > 1 and config.activation_checkpointing:
+            raise UserError(
+                f"compile: {config.method.name} trains two networks, whose compiled blocks cannot be "
+                "computed again in backward; set compile: off, or activation_checkpointing: false"
+            )
         if runtime.zero_stage == 3:
             raise UserError(
                 "compile: ZeRO-3 fetches parameters around every layer, which cuts the network into many "

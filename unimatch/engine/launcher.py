@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 
@@ -31,31 +32,64 @@ def launched(module: str, options: argparse.Namespace, args: Sequence[str]) -> b
     """Whether `options` ask for processes. They have then run `python -m MODULE` with the other arguments;
     SystemExit, with their status, if one failed.
     """
-    if options.launch is None:
-        if options.processes is not None:
-            raise UserError("--processes is the number of processes of --launch: name a launch file too")
+    path = launch_path(options)
+    if path is None:
         return False
-    if "LOCAL_RANK" in os.environ:
-        raise UserError("--launch starts processes, and this one was started by a launcher: leave it out")
     own = argparse.ArgumentParser(allow_abbrev=False)
     add_launch_options(own)
-    status = _launch(options.launch, options.processes, module, own.parse_known_args(args)[1])
+    status = _launch(path, options.processes, module, own.parse_known_args(args)[1])
     if status:
         sys.exit(status)
     return True
 
 
-def _launch(file: str, processes: int | None, module: str, arguments: Sequence[str]) -> int:
+def launch_path(options: argparse.Namespace) -> Path | None:
+    """The launch file that `options` name; None: they ask for no processes. UserError: a wrong file"""
+    if options.launch is None:
+        if options.processes is not None:
+            raise UserError("--processes is the number of processes of --launch: name a launch file too")
+        return None
+    if "LOCAL_RANK" in os.environ:
+        raise UserError("--launch starts processes, and this one was started by a launcher: leave it out")
+    path = shipped.found(options.launch, "launch")
+    if not path.is_file():
+        names = summary(shipped.of_kind("launch"), 20)
+        raise UserError(
+            f"--launch {options.launch}: no such file, and none of that name came with unimatch: {names}"
+        )
+    return path
+
+
+def apart(module: str, arguments: Sequence[str]) -> int:
+    """Exit status of `python -m MODULE ARGUMENTS`, below 0 where a signal killed it; this process waits.
+
+    SIGTERM is passed on; Ctrl-C reaches both.
+    """
+    running: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, _: object) -> None:
+        if not running:
+            sys.exit(128 + number)
+        running[0].send_signal(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, pass_on)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        running.append(subprocess.Popen([sys.executable, "-m", module, *arguments]))
+        return running[0].wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _launch(path: Path, processes: int | None, module: str, arguments: Sequence[str]) -> int:
     """The exit status: of several processes, that of the first one that failed."""
     # Seconds of imports that other starts do without.
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    path = shipped.found(file, "launch")
-    if not path.is_file():
-        names = summary(shipped.of_kind("launch"), 20)
-        raise UserError(f"--launch {file}: no such file, and none of that name came with unimatch: {names}")
     count = [] if processes is None else ["--num_processes", str(processes)]
     command = ["--config_file", str(path), *count, "-m", module, *arguments]
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun sets it too, with a line of its own
@@ -71,7 +105,7 @@ def _launch(file: str, processes: int | None, module: str, arguments: Sequence[s
     except SignalException as stopped:
         return 128 + int(stopped.sigval)
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--launch {file}: {path} is no launch file of accelerate ({error})") from error
+        raise UserError(f"--launch: {path} is no launch file of accelerate ({error})") from error
     return 0
 
 

@@ -16,6 +16,8 @@ from unimatch.durable import replace_file
 from unimatch.engine.run_config import FREE_ON_RESUME, RunConfig
 from unimatch.errors import UserError, masked
 
+IMPORTED = "imported.json"  # in a folder of imported weights: where they are from
+
 
 def start_run_folder(config: RunConfig, resume: bool) -> None:
     """Creates the run folder and writes config.yaml and env.json; refuses to mix two runs in one folder."""

@@ -57,9 +57,7 @@ def start_banner(
         "weights": net.encoder.loaded if last is None else str(last),
         "run folder": str(config.out),
     }
-    warnings = trainer.task.without_effect()
-    if trainer.runtime.is_main:
-        warnings += class_warnings(data.shards, data.selections)
+    warnings = _warnings(trainer, data, world * accumulation)
     if net.encoder.licence:
         rows["licence"] = f"{net.encoder.licence}, of the weights' family"
     if decoded is not None:
@@ -76,3 +74,16 @@ def start_banner(
     return "\n".join(
         [banner(f"unimatch {unimatch.__version__}", rows), *(f"warning: {text}" for text in warnings)]
     )
+
+
+def _warnings(trainer: Trainer, data: RunData, parts: int) -> list[str]:
+    """A sentence each; parts: into how many micro-batches a step's batch is cut."""
+    method, found = trainer.method, trainer.task.without_effect()
+    if method.divided and parts > 1:
+        found.append(
+            f"{trainer.config.method.name}: {method.divided}; so its curve depends on the number of "
+            "processes and on batch.max_per_device"
+        )
+    if trainer.runtime.is_main:
+        found += class_warnings(data.shards, data.selections)
+    return found

@@ -14,10 +14,15 @@ from unimatch.engine.run_config import RunConfig
 from unimatch.errors import ConfigError
 from unimatch.registry import nearest
 
-KIND = "configs"
+KIND, RECIPES = "configs", "recipes"  # of shipped files
 FOLDER = f"{KIND}/experiments"
 WORD = re.compile(r"[\w.]+")  # names of values become names of folders
 GIVEN = ("out", "seed")  # settings of a run that the experiment gives
+
+
+def is_given(change: str) -> bool:
+    """Whether KEY=VALUE is a setting that the experiment gives."""
+    return change.partition("=")[0].strip() in GIVEN
 
 
 @dataclass
@@ -36,7 +41,7 @@ class ExperimentConfig:
 
     about: str  # one line
     base: str  # the configuration that each run starts from: a file beside this one, or a shipped one's name
-    recipe: str  # of the data, which names the classes where there are no shards yet
+    recipe: str  # of the data, which names the classes where there are no shards yet: found like the base
     out: Path  # holds the run folders
     axes: dict[str, dict[str, list[str]]]  # of each axis: its values, each some settings KEY=VALUE
     across: str  # the axis over which published figures are listed
@@ -49,6 +54,19 @@ class ExperimentConfig:
         wrong = [word for word in words if not WORD.fullmatch(word)]
         if wrong or "seed" in self.axes:
             raise ValueError(f"axes: names hold letters, digits, '_' and '.', found {[*wrong, 'seed'][0]!r}")
+        given = [
+            text
+            for values in self.axes.values()
+            for changes in values.values()
+            for text in changes
+            if is_given(text)
+        ]
+        if given:
+            raise ValueError(
+                f"axes: {given[0]}: the experiment itself gives {' and '.join(GIVEN)} to its runs"
+            )
+        if not self.axes:
+            raise ValueError("axes: at least one is needed")
         if self.across not in self.axes:
             raise ValueError(f"across must be one of the axes {', '.join(self.axes)}, found {self.across!r}")
         empty = [axis for axis, values in self.axes.items() if not values]
@@ -89,6 +107,7 @@ class Experiment:
     name: str
     config: ExperimentConfig
     base: Path
+    recipe: Path
     runs: list[Run]
 
     def chosen(self, only: str | None) -> list[Run]:
@@ -120,12 +139,16 @@ def load_experiment(file: str, overrides: Sequence[str] = (), out: Path | None =
         ]
         raise ConfigError(f"{file}: no such file, nor an experiment of unimatch; {nearest(file, known)}")
     config = config_io.load(path, ExperimentConfig)
-    given = [text for text in overrides if text.partition("=")[0].strip() in GIVEN]
+    given = [text for text in overrides if is_given(text)]
     if given:
         raise ConfigError(
             f"--set {given[0]}: the experiment gives {' and '.join(GIVEN)}; the folder is --out"
         )
     base = shipped.found(config.base, KIND, path.parent)
+    recipe = shipped.found(config.recipe, RECIPES, path.parent)
+    if not recipe.is_file():
+        told = nearest(config.recipe, shipped.of_kind(RECIPES))
+        raise ConfigError(f"{path}: recipe {config.recipe}: no such file, nor a recipe of unimatch; {told}")
     place = out or config.out
     runs: list[Run] = []
     for seed in config.seeds:
@@ -139,4 +162,4 @@ def load_experiment(file: str, overrides: Sequence[str] = (), out: Path | None =
             except ConfigError as error:
                 raise ConfigError(f"{path}: run {len(runs) + 1} ({folder.name}): {error}") from None
             runs.append(Run(len(runs) + 1, mine, changes, settings))
-    return Experiment(path.stem, config, base, runs)
+    return Experiment(path.stem, config, base, recipe, runs)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from unimatch.engine import checkpoint
 from unimatch.engine.log import evaluations
 from unimatch.engine.run_config import RunConfig
-from unimatch.engine.run_folder import refuse_changes
+from unimatch.engine.run_folder import IMPORTED, refuse_changes
 from unimatch.errors import UserError, of_system
 
 ATTEMPTS, PAUSE_S = 10, 0.1
@@ -49,10 +49,12 @@ def progress_of(config: RunConfig) -> Progress:
     """How far the run in `config.out` is. What stands there must be this run and not another one."""
     folder = checkpoint.last_checkpoint(config.out)
     try:
-        if (config.out / "config.yaml").exists():
+        if folder is not None or (config.out / "config.yaml").exists():
             refuse_changes(config)
         if folder is None:
             return Progress()
+        if (config.out / IMPORTED).exists():
+            return Progress(problem="it holds imported weights, and was not trained here")
         state = checkpoint.load_state(folder)
         curve = evaluations(config.out)
     except UserError as error:

@@ -1,13 +1,11 @@
-"""How long the runs of an experiment are: steps from the lists alone, hours from the operations of a step."""
+"""How long the runs of an experiment are: steps from the lists alone, hours as `plan` predicts."""
 
 from __future__ import annotations
 
-from math import gcd
+import json
 from pathlib import Path
 
 from unimatch import config as config_io
-from unimatch import shipped
-from unimatch.engine.build import build_method, build_task, task_class
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import open_shards, split_file, training_samples
 from unimatch.engine.steps import run_steps
@@ -15,23 +13,25 @@ from unimatch.errors import UserError
 from unimatch.methods import METHODS
 from unimatch.packing.classes import read_classes
 from unimatch.packing.recipe import Recipe
-from unimatch.scaling.footprint import shape_only, step_flops
+from unimatch.scaling.pace import Pace, pace_of
 from unimatch.shardset.key_list import read_list
 from unimatch.taxonomy import Taxonomy
 
+NOT_OF_A_STEP = ("out", "seed", "data", "schedule", "optimizer", "evaluation", "checkpoint", "log")
 
-def classes_of(config: RunConfig, recipe: str) -> Taxonomy:
-    """The classes of the run's shards; where there are none, those that the recipe of the data names."""
+
+def classes_of(config: RunConfig, recipe: Path) -> Taxonomy:
+    """The classes of the run's shards; where there are none, those that the recipe's file names."""
     try:
         return open_shards(config.data.shards, config.data.cache).taxonomy
     except (UserError, OSError) as error:
-        settings = config_io.load(shipped.found(recipe, "recipes"), Recipe)
+        settings = config_io.load(recipe, Recipe)
         if settings.classes_file is not None:
             raise UserError(
-                f"recipe {recipe} reads the classes from {settings.classes_file}, a file of the data, and "
-                f"there are no shards yet ({error}): pack the data first"
+                f"recipe {recipe.stem} reads the classes from {settings.classes_file}, a file of the data, "
+                f"and there are no shards yet ({error}): pack the data first"
             ) from None
-    return read_classes(settings, Path())[0]
+    return read_classes(settings, recipe.parent)[0]
 
 
 def samples(config: RunConfig) -> tuple[int, int | None] | None:
@@ -64,29 +64,18 @@ def steps_of(config: RunConfig) -> int | None:
     )
 
 
-class Operations:
-    """Floating-point operations of a step, counted once for runs that differ in lists and length alone."""
+class Paces:
+    """The pace of runs, found once for those that differ in lists and length alone."""
 
-    def __init__(self, taxonomy: Taxonomy) -> None:
+    def __init__(self, taxonomy: Taxonomy, operations_s: float) -> None:
         self._taxonomy = taxonomy
-        self._known: dict[str, float] = {}
+        self._operations_s = operations_s
+        self._known: dict[str, Pace] = {}
 
-    def of(self, config: RunConfig) -> float:
-        """Of one step of the run."""
-        parts = [config_io.dump(part) for part in (config.model, config.batch)]
-        parts += [config_io.dump(config_io.plain(part)) for part in (config.method, config.task)]
-        key = "\n".join(parts)
+    def of(self, config: RunConfig) -> Pace:
+        """Of the steps of the run, as `unimatch plan` predicts it."""
+        settings = config_io.plain(config)
+        key = json.dumps({name: value for name, value in settings.items() if name not in NOT_OF_A_STEP})
         if key not in self._known:
-            self._known[key] = self._counted(config)
+            self._known[key] = pace_of(config, self._taxonomy, operations_s=self._operations_s)
         return self._known[key]
-
-    def _counted(self, config: RunConfig) -> float:
-        net = shape_only(config.model, self._taxonomy.num_classes, dates=task_class(config).dates)
-        task = build_task(config, self._taxonomy, net)
-        method = build_method(config, task, net)
-        sizes = (config.batch.labeled, (config.batch.unlabeled or 0) if method.views.unlabeled else 0)
-        unit = [size // gcd(*sizes) for size in sizes]
-        if any(size % 2 for size in unit):  # neighbours are paired, and norms need two images
-            unit = [2 * size for size in unit]
-        flops = step_flops(net, method, task, config.task.config.views.crop, *unit)
-        return flops * sizes[0] / unit[0]

@@ -49,13 +49,16 @@ class BCP(MeanTeacher):
         assert u is not None, "BCP needs unlabelled images"
         if progress.step < self.config.burn_in:
             return self.supervised_step(net, x)
-        order = torch.arange(max(len(x.image), len(u.weak)), device=x.label.device)
-        donor, base = order % len(x.image), order % len(u.weak)
+        # In proportion, where there are more images of one kind: so the pairs do not depend on how a batch is
+        # cut into micro-batches.
+        count = max(len(x.image), len(u.weak))
+        order = torch.arange(count, device=x.label.device)
+        donor, base = order * len(x.image) // count, order * len(u.weak) // count
         image, label, box = x.image[donor], x.label[donor], u.areas["paste"][base]
         net.train()
         if progress.step < self.config.pretrain:
-            logits = net(paste(image, swap_pairs(image), box))["logits"]
-            target = paste(label, swap_pairs(label), box)
+            logits = net(paste(image, swap_pairs(x.image)[donor], box))["logits"]
+            target = paste(label, swap_pairs(x.label)[donor], box)
             loss = self.supervised_loss(logits, target) * self.share_of(target != IGNORE_INDEX)
             return loss, logged(loss=loss, loss_x=loss)
 

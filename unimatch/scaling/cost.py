@@ -47,6 +47,16 @@ def parse_rate(text: str) -> float:
     return number * UNITS[match[2]] / (8 if match[3] == "bit" else 1)
 
 
+def parse_tflops(text: str) -> float:
+    """Operations a second of "25" (10^12 of them); UserError for anything else."""
+    try:
+        number = float(text)
+        assert 0 < number < math.inf
+    except (AssertionError, ValueError):
+        raise UserError(f"{text!r} is no rate in 10^12 operations a second; write for instance 25") from None
+    return 1e12 * number
+
+
 @dataclass(frozen=True)
 class Network:
     """What a network asks of memory, whatever the batch."""

@@ -110,14 +110,17 @@ def blank_micro(
     }
 
 
-def step_flops(net: Segmentor, method: Method, task: Task, crop: int, labeled: int, unlabeled: int) -> float:
-    """Floating-point operations of a step over so many samples, of convolutions and matrix products alone.
+def step_flops(
+    net: Segmentor, method: Method, task: Task, crop: int, labeled: int, unlabeled: int
+) -> tuple[float, Passes]:
+    """Operations of the convolutions and matrix products of a step over so many samples, and its passes.
 
     net: on the meta device; it is left with parameters that have no values.
     """
     counter = FlopCounterMode(display=False)
-    step_bytes(net, method, task, [blank_micro(task, method, crop, crop, labeled, unlabeled)], None, counter)
-    return counter.get_total_flops()
+    raw = blank_micro(task, method, crop, crop, labeled, unlabeled)
+    _, passes = step_bytes(net, method, task, [raw], None, counter)
+    return counter.get_total_flops(), passes
 
 
 def step_bytes(

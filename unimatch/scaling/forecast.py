@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import gcd
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from unimatch.models.segmentor import Segmentor
 from unimatch.scaling import cost
 from unimatch.scaling.cost import STAGES, Activations, Memory, Network, Passes, Traffic
 from unimatch.scaling.footprint import blank_micro, network_of, shape_only, step_bytes
+from unimatch.scaling.pace import Pace, pace_of, smallest_mixture
 from unimatch.shardset.archive import ShardSet
 from unimatch.tasks.base import Task
 
@@ -56,6 +56,7 @@ class Forecast:
     steps: int
     steps_per_epoch: int
     read_bytes: float  # from the shards in a step
+    pace: Pace  # of its steps
     modes: list[Mode]
 
     @property
@@ -64,8 +65,8 @@ class Forecast:
         return sum(self.sizes)
 
 
-def forecast(config: RunConfig, devices: int, device_bytes: float) -> Forecast:
-    """UserError where the run itself would end with one."""
+def forecast(config: RunConfig, devices: int, device_bytes: float, operations_s: float) -> Forecast:
+    """operations_s: that a device sustains. UserError where the run itself would end with one."""
     shards = open_shards(config.data.shards, config.data.cache)
     bands = shards.bands()
     recompute, dates = config.activation_checkpointing, task_class(config, bands).dates
@@ -100,6 +101,7 @@ def forecast(config: RunConfig, devices: int, device_bytes: float) -> Forecast:
         steps,
         steps_per_epoch,
         _read_bytes(shards, labeled, unlabeled, sizes, views.partner),
+        pace_of(config, shards.taxonomy, bands, operations_s),
         [
             mode_of(config.batch, paired, views.partner, network, activations, passes, room, devices, stage)
             for stage in STAGES
@@ -138,9 +140,7 @@ def _activations(
     config: RunConfig, net: Segmentor, method: Method, task: Task, sample: np.void, sizes: tuple[int, int]
 ) -> tuple[Activations, Passes, Points]:
     """The line through two micro-batches of the run's own mixture, and these; `sample`: an index row."""
-    unit = [size // gcd(*sizes) for size in sizes]
-    if sum(unit) % 2 or any(size % 2 for size in unit):  # neighbours are paired, and norms need two images
-        unit = [2 * size for size in unit]
+    unit = smallest_mixture(*sizes)
     image = int(sample["width"]), int(sample["height"])
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
     counts = [(times * unit[0], times * unit[1]) for times in (1, 2)]

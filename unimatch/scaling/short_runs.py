@@ -9,18 +9,11 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
 
-from unimatch.engine.build import build_method, build_task, task_class
 from unimatch.engine.log import read_metrics
-from unimatch.engine.run_config import RunConfig
-from unimatch.engine.run_data import open_shards
 from unimatch.errors import UserError
 from unimatch.scaling import spawn
 from unimatch.scaling.calibrate import Exchange, Measured, Parts, log_spread
-from unimatch.scaling.cost import FP32
-from unimatch.scaling.footprint import blank_micro, shape_only, step_bytes
-from unimatch.scaling.step_time import Work
 
 MESSAGES = (1024, 65536, 1048576, 16777216)  # bytes of the timed all-reduces
 
@@ -129,23 +122,3 @@ def time_messages(count: int, timeout_s: float) -> list[Exchange]:
     (text,) = spawn.run_all([spawn.Job(count, args, {})], timeout_s)
     pairs = [line.split() for line in text.splitlines() if line.startswith("all_reduce ")]
     return [Exchange(count, int(size), float(seconds)) for _, size, seconds in pairs]
-
-
-def work_of(config: RunConfig) -> Work:
-    """Parameters, norms and passes of the run; its times are still to be measured."""
-    shards = open_shards(config.data.shards, config.data.cache)
-    bands = shards.bands()
-    net = shape_only(config.model, shards.taxonomy.num_classes, dates=task_class(config, bands).dates)
-    task = build_task(config, shards.taxonomy, net, bands)
-    method = build_method(config, task, net)
-    size = sum(p.numel() for p in net.parameters()) * FP32
-    norms = sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
-    raw = blank_micro(task, method, 64, 64, 2, 2 if method.views.unlabeled else 0)
-    _, passes = step_bytes(net, method, task, [raw], None)
-    return Work(
-        parameter_mb=1e-6 * size,
-        norms=norms if config.sync_batchnorm == "global" else 0,
-        passes_forward=passes.forward,
-        passes_trained=passes.trained,
-        shard_kb_per_sample=0.0,
-    )

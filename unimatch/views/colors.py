@@ -17,7 +17,7 @@ ORDERS = tuple(permutations(ops.JITTER))
 JITTER_CODES = {name: code for code, name in enumerate(ops.JITTER)}
 NO_JITTER = -1
 COLOR_ROW = 2 * len(JITTER_CODES) + 2
-# Beyond it the 8-bit taps of ops.gaussian_kernel become too coarse.
+# Beyond it the 8-bit taps of ops.blur_kernel become too coarse.
 MAX_SIGMA = 8.0
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from unimatch.views import bands
 from unimatch.views.colors import JITTER_CODES, NO_JITTER
-from unimatch.views.ops import TRUNCATE, gaussian_kernel
+from unimatch.views.ops import BOXES, TRUNCATE, blur_kernel
 
 PLACES = len(JITTER_CODES)
 LUMA = (9798, 19235, 3735)  # 0.299, 0.587, 0.114 in units of 2**-15, as OpenCV has them
@@ -51,7 +51,7 @@ def strong_views(weak: Tensor, colors: Tensor, radius: int) -> tuple[Tensor, ...
             codes, factors = rows[:, :PLACES], rows[:, PLACES : 2 * PLACES]
             image = bands.blended(repeated, codes, factors, names["brightness"], names["contrast"], white)
         if radius:
-            image = blurred(image, gaussian_kernels(rows[:, -1], radius))
+            image = blurred(image, blur_kernels(rows[:, -1], radius))
     return image.unflatten(0, (num_views, batch)).unbind(0)
 
 
@@ -135,19 +135,27 @@ def hue_turned(image: Tensor, steps: Tensor) -> Tensor:
 
 def blur_radius(max_sigma: float) -> int:
     """The radius in pixels of the widest kernel, hence of all: taps fall below 1/512 further out."""
-    return len(gaussian_kernel(max_sigma)) // 2
+    return len(blur_kernel(max_sigma)) // 2
 
 
-def gaussian_kernels(sigma: Tensor, radius: int) -> Tensor:
-    """float32 [N, 2 * radius + 1], whole numbers with sum 256: views.ops.gaussian_kernel for each sigma [N].
+def blur_kernels(sigma: Tensor, radius: int) -> Tensor:
+    """float32 [N, 2 * radius + 1], whole numbers with sum 256: views.ops.blur_kernel for each sigma [N].
 
-    By the same formula; the inverse Fourier transform is written as a product with a matrix of cosines.
+    By the same formula; the boxes together have the power of one's Fourier transform, which is written as a
+    product with a matrix of cosines.
     """
-    length = 8 * radius + 32  # above 16 sigma, where the period does not matter any more
+    length = 8 * radius + 32  # of the period, so that no tap reaches into the next one
+    variance = sigma.double()[:, None] ** 2 / BOXES
+    whole = ((12.0 * variance + 1.0).sqrt() / 2.0 - 0.5).floor()
+    rest = (2 * whole + 1) * (whole * (whole + 1) - 3.0 * variance) / (6.0 * (variance - (whole + 1) ** 2))
+    half = whole + rest
+    places = torch.arange(radius + 2, device=sigma.device, dtype=torch.float64)
+    box = (half + 1.0 - places).clamp(0.0, 1.0) / (2.0 * half + 1.0)
+    box[:, 1:] *= 2.0  # both sides
     steps = torch.arange(length, device=sigma.device, dtype=torch.float64).mul_(2.0 * math.pi / length)
-    spectrum = torch.exp(sigma.double()[:, None] ** 2 * (torch.cos(steps) - 1.0))
-    places = torch.arange(1, radius + 1, device=sigma.device, dtype=torch.float64)
-    side = torch.round(256.0 / length * (spectrum @ torch.cos(steps[:, None] * places)))
+    cosines = torch.cos(steps[:, None] * places)
+    spectrum = (box @ cosines.T) ** BOXES
+    side = torch.round(256.0 / length * (spectrum @ cosines[:, 1 : radius + 1]))
     centre = 256.0 - 2.0 * side.sum(1, keepdim=True)
     return torch.cat([side.flip(1), centre, side], dim=1).float()
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unimatch.keyed import Draws
 from unimatch.views import bands
-from unimatch.views.on_device import blur_radius, blurred, gaussian_kernels, hue_turned, luma
+from unimatch.views.on_device import blur_kernels, blur_radius, blurred, hue_turned, luma
 
 MOST = 3  # operations of a view
 OP_ROW = 2 * MOST
@@ -75,7 +75,7 @@ def _solarize(image: Tensor, factor: Tensor, white: float) -> Tensor:
 
 
 def _blur(image: Tensor, factor: Tensor, white: float) -> Tensor:
-    return blurred(image.contiguous(), gaussian_kernels(factor.flatten(), blur_radius(LARGEST_SIGMA)))
+    return blurred(image.contiguous(), blur_kernels(factor.flatten(), blur_radius(LARGEST_SIGMA)))
 
 
 OPS: dict[str, Op] = {

@@ -22,6 +22,7 @@ Out = np.ndarray | None  # where to write the result, of its shape and type: not
 
 # PIL's blends truncate, OpenCV rounds. A little less than a half, so that an integer result stays what it is.
 TRUNCATE = -0.499
+BOXES = 3  # box filters that Pillow blurs with
 
 
 def resized_size(width: int, height: int, long_side: int) -> tuple[int, int]:
@@ -160,24 +161,35 @@ def grayscale(image: np.ndarray, out: Out = None) -> np.ndarray:
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB, out)
 
 
-def gaussian_kernel(sigma: float) -> np.ndarray:
-    """float32 [2r+1]: the discrete Gaussian (Lindeberg, Scale-space for discrete signals, 1990) of variance
-    sigma**2, in steps of 1/256 and with sum 1.
+def box_radius(sigma: float) -> float:
+    """Half the length of a box filter with fractions of a pixel at its ends, whose variance is sigma**2 / 3.
 
-    A Gaussian sampled at the pixel centres, as cv2.GaussianBlur has it, loses variance below sigma = 0.5;
-    the discrete one has exactly sigma**2 at every sigma. Its Fourier transform is
-    exp(sigma**2 * (cos w - 1)). OpenCV rounds the taps of an 8-bit filter to 1/256 each; rounded here, with
-    the rest given to the centre, they keep their sum.
+    Gwosdek et al., Theoretical foundations of Gaussian convolution by extended box filtering, 2011.
     """
-    length = 16 * math.ceil(sigma) + 16
-    spectrum = np.exp(sigma**2 * (np.cos(2.0 * np.pi * np.arange(length // 2 + 1) / length) - 1.0))
-    side = np.rint(256.0 * np.fft.irfft(spectrum, length)[1 : length // 2])
+    variance = sigma**2 / BOXES
+    whole = math.floor((math.sqrt(12.0 * variance + 1.0) - 1.0) / 2.0)
+    rest = (2 * whole + 1) * (whole * (whole + 1) - 3.0 * variance) / (6.0 * (variance - (whole + 1) ** 2))
+    return whole + rest
+
+
+def blur_kernel(sigma: float) -> np.ndarray:
+    """float32 [2r+1]: the published blur, Pillow's GaussianBlur: three box filters, here as one, of variance
+    sigma**2 together; in steps of 1/256 and with sum 1.
+
+    A Gaussian of this variance keeps up to 15 % more of a photograph's gradients. OpenCV rounds the taps of
+    an 8-bit filter to 1/256 each; rounded here, with the rest given to the centre, they keep their sum.
+    """
+    radius = box_radius(sigma)
+    places = np.abs(np.arange(-math.floor(radius) - 1, math.floor(radius) + 2))
+    box = np.minimum(1.0, radius + 1.0 - places) / (2.0 * radius + 1.0)
+    whole = np.convolve(np.convolve(box, box), box)
+    side = np.rint(256.0 * whole[len(whole) // 2 + 1 :])
     side = side[: np.count_nonzero(side)]  # taps fall monotonically
     kernel = np.concatenate([side[::-1], [256.0 - 2.0 * side.sum()], side])
     return (kernel / 256.0).astype(np.float32)
 
 
 def gaussian_blur(image: np.ndarray, sigma: float, out: Out = None) -> np.ndarray:
-    """Gaussian blur with the border pixels repeated outwards, as PIL repeats them."""
-    kernel = gaussian_kernel(sigma)
+    """Pillow's GaussianBlur, but for its rounding after each box. Border pixels are repeated outwards."""
+    kernel = blur_kernel(sigma)
     return cv2.sepFilter2D(image, -1, kernel, kernel, out, borderType=cv2.BORDER_REPLICATE)

@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,18 +48,3 @@ def test_what_fits_instead(world, fits):
 
 def test_nothing_is_told_where_no_file_is_known():
     assert misfit(None, False, 8) is None and misfit(Path("mine.yaml"), False, 8) is None
-
-
-def test_a_launch_for_gpus_on_cpus_is_told_once(tmp_path):
-    program = tmp_path / "program.py"
-    program.write_text("from unimatch.engine.runtime import Runtime\nRuntime().close()\n")
-    file = ROOT / "launch" / "accelerate" / "gpu8.yaml"
-    launch = ["-m", "accelerate.commands.launch", "--config_file", str(file), "--num_processes", "2"]
-    ended = subprocess.run(
-        [sys.executable, *launch, str(program)],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.count("warning: gpu8.yaml is for GPUs, and PyTorch finds none here") == 1

@@ -17,9 +17,12 @@ from tests.support.training import BARE, built, trained
 from tools import method_pictures
 from unimatch.config import load
 from unimatch.engine import checkpoint
+from unimatch.engine.build import build_trainer
 from unimatch.engine.restore import restore
 from unimatch.engine.run_config import RunConfig
+from unimatch.engine.run_data import open_data
 from unimatch.engine.runtime import Runtime
+from unimatch.errors import UserError
 from unimatch.packing.splits import draw_splits, write_split
 from unimatch.packing.synthetic import write_synthetic
 from unimatch.shardset.archive import ShardSet
@@ -89,6 +92,27 @@ def test_stopped_and_resumed_equals_never_stopped_to_the_last_bit(bases, case, t
     check_that_evaluation_needs_the_network_alone(whole)
     if case == "cps":  # any network shows what any method does
         assert method_pictures.picture(whole.out, "imas").shape[1] > 3 * method_pictures.SIDE
+
+
+def test_two_networks_are_compiled_or_computed_again_and_not_both(bases, tmp_path):
+    config = config_of(bases["natural"], "natural", setting("cps"), tmp_path / "run", 1)
+    plain = trained(built(config))[0]["loss"]
+    config.out, config.activation_checkpointing = tmp_path / "again", True
+    assert trained(built(config))[0]["loss"] == pytest.approx(plain, rel=1e-6)
+    config.compile = "eager"
+    with pytest.raises(UserError, match="cps trains two networks"):
+        built(config)
+
+
+def test_a_run_says_that_its_curve_depends_on_micro_batches(bases, tmp_path):
+    told = []
+    for case, size in (("augseg", "4"), ("augseg", "null"), ("cps", "4")):
+        method = setting(case)
+        config = config_of(bases["natural"], "natural", method, tmp_path / case, 1)
+        config.batch.max_per_device = None if size == "null" else int(size)
+        _, banner = build_trainer(config, open_data(config), Runtime(), resume=False)
+        told.append("so its curve depends on the number of processes" in banner)
+    assert told == [True, False, False]
 
 
 def check_that_evaluation_needs_the_network_alone(config: RunConfig) -> None:

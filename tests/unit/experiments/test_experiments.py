@@ -9,14 +9,19 @@ import pytest
 import torch
 
 from tests.conftest import tiny_run_text
+from tests.support.folder_source import RECIPES
 from unimatch import config as config_io
 from unimatch import experiment as command
+from unimatch import plan
 from unimatch.engine import checkpoint
+from unimatch.engine.run_folder import IMPORTED
 from unimatch.errors import ConfigError, UserError
 from unimatch.experiments.definition import Experiment, load_experiment
+from unimatch.experiments.listing import status
 from unimatch.experiments.progress import claimed, progress_of
-from unimatch.experiments.size import Operations, classes_of, samples, steps_of
+from unimatch.experiments.size import Paces, classes_of, samples, steps_of
 from unimatch.experiments.table import table
+from unimatch.scaling.cost import Activations, Passes
 from unimatch.shardset.key_list import Published, write_keys
 
 TEXT = """
@@ -115,6 +120,15 @@ def test_numbers_that_there_are_not(experiment: Experiment, only: str) -> None:
         ("low: 71.25", "mid: 71.25", "rate 'mid' is no value of an axis"),
         ("low: 71.25", "low: good", "expected a number, found 'good'"),
         ("about:", "abuot:", "abuot: unknown key; did you mean 'about'"),
+        ("[optimizer.lr=0.01]", "[out=here]", "axes: out=here: the experiment itself gives out and seed"),
+        ("[optimizer.lr=0.01]", "[' seed =3']", "axes:  seed =3: the experiment itself gives out and seed"),
+        ("[optimizer.lr=0.01]", "optimizer.lr=0.01", "expected a list, found 'optimizer.lr=0.01'"),
+        ("  rate:\n", "  method: {}\n  rate:\n", "axes.method: this key is given twice; first in line 7"),
+        (
+            "recipe: camvid",
+            "recipe: canvid",
+            "canvid: no such file, nor a recipe of unimatch; did you mean 'camvid'",
+        ),
         ("base: run.yaml", "base: none.yaml", r"run 1 \(supervised-low.*none.yaml: no such file"),
         (
             "[optimizer.lr=0.01]",
@@ -133,6 +147,28 @@ def test_a_mistake_in_the_file_is_named(file: Path, old: str, new: str, told: st
         load_experiment(str(file))
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "expected 'key: value' lines, found nothing; the file is empty"),
+        (b"[1, 2]", "expected 'key: value' lines, found a list"),
+        (b"about: [", "not valid YAML"),
+        (b"\xff\xfe", "not UTF-8 text"),
+        (b"about: a\nbase: a\nrecipe: a\nout: a\naxes: {}\nacross: a", "axes: at least one is needed"),
+        (b"out: runs/a\ndata: {shards: a}", "about: required, but not given"),
+        (None, "no such file, nor an experiment of unimatch; choose from: acdc, "),
+    ],
+)
+def test_a_file_that_is_no_experiment(content: bytes | None, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content + b"\n")
+    with pytest.raises(ConfigError, match=f"file.yaml.*{told}"):
+        command.main(["list", str(path)])
+
+
 def test_other_mistakes_of_the_caller_are_named(file: Path) -> None:
     with pytest.raises(
         ConfigError, match="--set seed=3: the experiment gives out and seed; the folder is --out"
@@ -140,10 +176,18 @@ def test_other_mistakes_of_the_caller_are_named(file: Path) -> None:
         load_experiment(str(file), ["seed=3"])
     with pytest.raises(ConfigError, match="nor an experiment of unimatch; did you mean 'pascal'"):
         load_experiment("pasccal")
-    with pytest.raises(UserError, match="--launch is for run; list trains nothing"):
-        command.main(["list", str(file), "--launch", "cpu2"])
-    with pytest.raises(UserError, match="--tflops must be above 0"):
-        command.main(["list", str(file), "--tflops", "0"])
+    for option in (["--launch", "cpu2"], ["--processes", "2"]):
+        with pytest.raises(UserError, match="--launch and --processes are for run; list trains nothing"):
+            command.main(["list", str(file), *option])
+    with pytest.raises(UserError, match="--only is not for table, which shows all runs"):
+        command.main(["table", str(file), "--only", "1"])
+    with pytest.raises(UserError, match="arguments are required: FILE"):
+        command.main(["list"])
+    for rate in ("0", "-1", "nan", "inf", "fast"):
+        with pytest.raises(UserError, match=f"'{rate}' is no rate in 10.12 operations a second"):
+            command.main(["list", str(file), "--tflops", rate])
+    with pytest.raises(UserError, match="--devices must be at least 1, found 0"):
+        command.main(["list", str(file), "--devices", "4", "0"])
     with pytest.raises(UserError, match="invalid choice: 'train'"):
         command.main(["train", str(file)])
 
@@ -170,6 +214,18 @@ def test_a_folder_with_other_settings_does_not_count(file: Path, experiment: Exp
     assert "50.0" not in told and "- run 3 (unimatch-low-seed0): unusable: " in told
     with pytest.raises(UserError, match=r"run 3 \(.*unimatch-low-seed0\): .*cannot be resumed with other"):
         command.main(["run", str(file), "--only", "3", "--set", "optimizer.momentum=0.5"])
+
+
+def test_a_folder_that_is_no_run_of_this_experiment_does_not_count(experiment: Experiment) -> None:
+    """Whatever its figures: checkpoints without a configuration, and weights that were trained elsewhere."""
+    out = finish(experiment, 3, {20: 0.5})
+    (out / IMPORTED).write_text("{}")
+    assert "it holds imported weights" in str(progress_of(experiment.runs[2].config))
+    (out / IMPORTED).unlink()
+    assert progress_of(experiment.runs[2].config).finished
+    (out / "config.yaml").unlink()
+    found = progress_of(experiment.runs[2].config)
+    assert not found.finished and "it has no config.yaml" in str(found)
 
 
 def test_the_table_by_hand(experiment: Experiment) -> None:
@@ -213,6 +269,29 @@ def test_one_program_trains_a_run(experiment: Experiment, monkeypatch: pytest.Mo
         assert again
 
 
+def test_status_of_runs(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unimatch.experiments.progress.PAUSE_S", 0.0)
+    finish(experiment, 1, {20: 0.5})
+    finish(experiment, 3, {10: 0.9})
+    runs = experiment.runs[:3]
+    told = [
+        "   1 supervised-low-seed0: finished, 50.00",
+        "   2 supervised-high-seed0: not begun",
+        "   3 unimatch-low-seed0: step 10 of 20",
+    ]
+    assert status(runs).splitlines() == told
+    with claimed(runs[2].config):
+        assert status(runs).splitlines() == [*told[:2], told[2] + ", running"]
+
+
+def test_a_finished_run_that_was_never_evaluated_is_missing(experiment: Experiment) -> None:
+    out = finish(experiment, 3, {20: 0.5})
+    (out / "metrics.jsonl").unlink()
+    told = table(experiment, {run.number: progress_of(run.config) for run in experiment.runs}, "miou")
+    assert "| unimatch | low | - | 0 of 2 | - | - | 71.2 [1] |" in told
+    assert "8 of 8 runs are missing.\n- run 3 (unimatch-low-seed0): finished, but never evaluated\n" in told
+
+
 def test_lengths_without_shards_are_those_with_them(
     file: Path, tmp_path: Path, experiment: Experiment
 ) -> None:
@@ -232,20 +311,53 @@ def test_lengths_without_shards_are_those_with_them(
     assert samples(config) is None and steps_of(config) is None
 
 
-def test_operations_of_a_step_are_those_of_the_convolutions(experiment: Experiment) -> None:
-    """The baseline by hand: torch counts two operations a multiplication, three passes of the network."""
-    from torch.utils.flop_counter import FlopCounterMode
+def column(text: str, name: str) -> dict[int, str]:
+    """Of the table of `experiment list`: by the number of the run."""
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("| ")]
+    return {int(row[1]): row[rows[0].index(name)] for row in rows if row[1].isdigit()}
 
-    from unimatch.models.segmentor import build_segmentor
 
+def test_hours_are_those_of_plan(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same run on as many devices has the same hours in both commands, and neither knows them for more
+    devices than can share its batch.
+    """
+    memory = Activations(0.0, 1.0), Passes(1, 1), ((1, 1.0), (2, 2.0))
+    monkeypatch.setattr("unimatch.scaling.forecast._activations", lambda *_: memory)  # seconds, not compared
+    command.main(["list", str(file), "--only", "3,7", "--tflops", "0.001", "--devices", "1", "4", "8"])
+    listed = capsys.readouterr().out
+    changes = [part for one in load_experiment(str(file)).runs[2].changes for part in ("--set", one)]
+    given = ["--config", str(file.parent / "run.yaml"), *changes, "--device-memory", "80GB"]
+    plan.main([*given, "--devices", "4", "--tflops", "0.001"])
+    alone, shared, too_many = (column(listed, f"hours on {count}") for count in (1, 4, 8))
+    assert float(alone[3]) > float(shared[3]) > 0 and shared[3] == shared[7]
+    assert f", {shared[3]} hours under DDP as configured" in capsys.readouterr().out
+    with pytest.raises(UserError, match="is 4, which 8 processes cannot share evenly"):
+        plan.main([*given, "--devices", "8"])
+    assert too_many == {3: "-", 7: "-"} and "2 runs on 8 device(s): 0 hours for 0 of them" in listed
+    assert f"2 runs on 1 device(s): {2 * float(alone[3]):.3g}"[:-1] in listed
+    assert listed.count("at 0.001 TFLOP/s a device") == 1
+
+
+def test_runs_that_differ_in_their_steps_have_paces_of_their_own(experiment: Experiment) -> None:
+    """Lists and length apart, nothing may differ between runs whose pace is found once."""
+    low, high = experiment.runs[2].config, experiment.runs[3].config
+    paces = Paces(classes_of(low, experiment.recipe), 1e9)
+    assert paces.of(low) is paces.of(high) is paces.of(experiment.runs[6].config)
+    high.activation_checkpointing, high.sync_batchnorm = True, "off"
+    assert paces.of(high).work.image_s > paces.of(low).work.image_s
+    assert paces.of(high).work.norms == 0 < paces.of(low).work.norms
+
+
+def test_classes_where_there_are_no_shards(experiment: Experiment) -> None:
+    """They are the recipe's then, if it names them."""
     config = experiment.runs[0].config
-    config.data.shards = "none"  # the classes are the recipe's then
-    taxonomy = classes_of(config, "cityscapes")
+    config.data.shards = "none"
+    assert classes_of(config, RECIPES / "cityscapes.yaml").num_classes == 19
     with pytest.raises(UserError, match="recipe camvid reads the classes from classes.txt.*pack the data"):
-        classes_of(config, "camvid")
-    counted = Operations(taxonomy).of(config)
-    net = build_segmentor(config.model, taxonomy.num_classes)
-    with FlopCounterMode(display=False) as counter:
-        net(torch.zeros(4, 3, 48, 48))["logits"].sum().backward()
-    assert counted == counter.get_total_flops()
-    assert Operations(taxonomy).of(experiment.runs[2].config) > 2 * counted
+        classes_of(config, RECIPES / "camvid.yaml")
+    assert (experiment.recipe, classes_of(experiment.runs[1].config, experiment.recipe).num_classes) == (
+        RECIPES / "camvid.yaml",
+        8,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.unit.methods.test_siblings import build
+from unimatch.methods import Progress
 from unimatch.methods.activation_maps import RefinedCAM
 from unimatch.methods.adversarial import against
 from unimatch.methods.agreement import confusions, weighted_iou
@@ -77,7 +80,7 @@ def test_a_snake_and_a_diagonal_are_one_component():
 def test_queues_keep_the_newest_and_only_what_is_kept():
     queues = Queues(2, 3)
     for number in range(5):
-        features = torch.full((2, 2, 1), float(number))
+        features = torch.tensor([[[float(number)], [100.0]]] * 2)
         queues.push(features, torch.tensor([[True, False], [False, False]]))
     places, filled = queues.draw(50, 2)
     assert places.shape == (2, 50, 2) and filled.tolist() == [True, False]
@@ -246,6 +249,50 @@ def test_heads_drop_by_keys_in_train_mode_alone():
     assert not torch.equal(head(features, KEYS), head(features, KEYS + 5))
     head.eval()
     assert torch.equal(head(features, KEYS), head(features, KEYS + 5))
+
+
+def test_the_threshold_follows_valid_pixels_of_all_processes(make_net):
+    method = build("corrmatch", make_net(), momentum=0.5)  # from 0.4
+
+    class U:
+        valid = torch.tensor([[[True, True, True, False]]])
+
+    class Two:
+        def gather(self, values: torch.Tensor) -> torch.Tensor:
+            return torch.cat([values, torch.tensor([[0.1, 0.8, 0.0]])])
+
+    conf, labels = torch.tensor([[[0.5, 0.6, 0.7, 1.0]]]), torch.tensor([[[0, 0, 1, 1]]])
+    assert method._follow(conf, labels, U).item() == pytest.approx(0.5 * 0.4 + 0.5 * (0.6 + 0.7) / 2)
+    method.threshold, method.group = torch.tensor(0.4), Two()
+    assert method._follow(conf, labels, U).item() == pytest.approx(0.5 * 0.4 + 0.5 * (0.6 + 0.8) / 2)
+
+
+@pytest.mark.parametrize(("epoch", "follows"), [(3, 0), (4, 1)])
+def test_ps_mts_teachers_take_turns(make_net, epoch, follows):
+    net = make_net(norm=True)
+    method = build("ps_mt", net)
+    before = [copy.deepcopy(teacher.net.state_dict()) for teacher in method.teachers]
+    with torch.no_grad():
+        net.low.weight += 1.0
+    method.after_update(net, Progress(5 * epoch, 40, epoch))
+    moved = [
+        not torch.equal(teacher.net.low.weight, old["low.weight"])
+        for teacher, old in zip(method.teachers, before, strict=True)
+    ]
+    assert moved == [follows == 0, follows == 1]
+
+
+def test_augsegs_teacher_is_the_student_in_the_first_epoch(make_net):
+    net = make_net(norm=True)
+    method = build("augseg", net)
+    with torch.no_grad():
+        net.low.weight += 1.0
+    method.after_update(net, Progress(4, 40, 0))
+    assert torch.equal(method.teacher.net.low.weight, net.low.weight)
+    with torch.no_grad():
+        net.low.weight += 1.0
+    method.after_update(net, Progress(5, 40, 1))
+    assert (net.low.weight - method.teacher.net.low.weight).mean().item() == pytest.approx(5 / 6, rel=1e-4)
 
 
 def test_normal_numbers_have_the_normal_law_and_keys_of_their_own():

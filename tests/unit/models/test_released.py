@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.support.narrow import narrow_networks
 from unimatch.config import from_text
 from unimatch.errors import ConfigError, UserError
 from unimatch.models import released
@@ -34,6 +35,13 @@ NETWORKS = {
     ),
     "medical UNet": ("encoder: {name: unet, weights: none, in_channels: 1}\nhead: {name: unet}", 4, 1),
 }
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow_networks(monkeypatch)
+
+
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
@@ -107,6 +115,12 @@ def build(network: str, *changes: str) -> Segmentor:
     return build_segmentor(from_text(text, ModelConfig, changes), classes, dates)
 
 
+def hollow(network: str) -> Segmentor:
+    """The network without values, which are seconds of work."""
+    with torch.device("meta"):
+        return build(network)
+
+
 def parts(network: str) -> tuple[str, str]:
     """The names of its encoder and head."""
     encoder, head = re.findall(r"name: (\w+)", NETWORKS[network][0])
@@ -114,21 +128,28 @@ def parts(network: str) -> tuple[str, str]:
 
 
 def random_state(net: Segmentor) -> dict[str, Tensor]:
-    """Tensors of the network's shapes of which no two are alike."""
+    """Tensors of the network's shapes, also of one without values, of which no two are alike.
+
+    They are as large as training makes them: what the network computes is finite and depends on the image.
+    """
     generator = torch.Generator().manual_seed(3)
     state = {}
     for number, (key, value) in enumerate(net.state_dict().items()):
-        if value.is_floating_point():
-            state[key] = 0.5 + torch.rand(value.shape, generator=generator) / (1 + value[0].numel())
-        else:
+        normal = torch.randn(value.shape, generator=generator)
+        if not value.is_floating_point():
             state[key] = torch.tensor(number)
+        elif value.ndim > 1:
+            state[key] = normal * (2 / value[0].numel()) ** 0.5
+        elif key.endswith(("weight", "running_var")):
+            state[key] = 0.5 * torch.exp(normal / 4)
+        else:
+            state[key] = normal / 10
     return state
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_names_are_the_published_ones_and_the_round_trip_is_equal(network: str) -> None:
-    net = build(network)
-    state = random_state(net)
+    state = random_state(hollow(network))
     theirs = released.to_released(state, *parts(network))
     assert sorted(theirs) == sorted(released_names(network)) and released.is_released(theirs)
     back = released.from_released(theirs, *parts(network))
@@ -138,14 +159,14 @@ def test_names_are_the_published_ones_and_the_round_trip_is_equal(network: str) 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_file_says_what_it_holds(network: str) -> None:
     text, classes, _ = NETWORKS[network]
-    theirs = released.to_released(build(network).state_dict(), *parts(network))
+    theirs = released.to_released(hollow(network).state_dict(), *parts(network))
     channels = 1 if "in_channels: 1" in text else 3
     assert released.contents(theirs) == released.Contents(*parts(network), classes, channels)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_whole_released_network_is_loaded_from_every_layout(network: str, tmp_path: Path) -> None:
-    state = random_state(build(network))
+    state = random_state(hollow(network))
     theirs = released.to_released(state, *parts(network))
     wrapped = {f"module.{key}": value for key, value in theirs.items()}
     path = tmp_path / "w.pth"
@@ -158,7 +179,7 @@ def test_a_whole_released_network_is_loaded_from_every_layout(network: str, tmp_
 
 def test_a_pspnet_without_dropout_is_read_too() -> None:
     network = "change PSPNet R50"
-    state = build(network).state_dict()
+    state = hollow(network).state_dict()
     theirs = released.to_released(state, *parts(network))
     theirs = {key.replace("conv5.5.", "conv5.4."): value for key, value in theirs.items()}
     assert released.contents(theirs).classes == 2
@@ -205,7 +226,7 @@ def published_classifier(name: str, path: Path) -> dict[str, Tensor]:
         ours = {f"encoder.{key}": value for key, value in state.items()}
         theirs = released.to_released(ours, name, "deeplabv3plus")
         state = {key.removeprefix("backbone."): value for key, value in theirs.items()}
-        state |= {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
+        state |= {"fc.weight": torch.zeros(1000, 256), "fc.bias": torch.zeros(1000)}
     else:
         state = timm.create_model(name).state_dict()
     torch.save(state, path)
@@ -234,9 +255,10 @@ def test_an_imagenet_file_gives_the_encoder_and_fc_is_left(
         build_encoder(EncoderConfig(name, f"file:{path.with_suffix('.pth')}"))
 
 
-def test_files_of_torchvision_fit_the_plain_stem(tmp_path: Path) -> None:
+def test_files_of_torchvision_fit_the_plain_stem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision import models
 
+    monkeypatch.undo()  # at full width
     state = models.resnet50(weights=None).state_dict()
     torch.save(state, tmp_path / "w.pth")
     found = build_encoder(EncoderConfig("resnet50", f"file:{tmp_path / 'w.pth'}")).state_dict()
@@ -249,7 +271,7 @@ def test_files_of_torchvision_fit_the_plain_stem(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("network", ["natural R50", "natural Xception-65"])
 def test_the_encoder_of_a_released_network(network: str, tmp_path: Path) -> None:
-    state = random_state(build(network))
+    state = random_state(hollow(network))
     name = parts(network)[0]
     torch.save(released.to_released(state, *parts(network)), tmp_path / "w.pth")
     encoder = build_encoder(EncoderConfig(name, f"file:{tmp_path / 'w.pth'}"))

@@ -253,6 +253,21 @@ def test_the_mode_to_take(billions: int, gigabytes: float, taken: str):
     assert plan.recommended(modes).startswith(taken)
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--device-memory", "80", "'80' is no amount of memory; write for instance 80GB"),
+        ("--network", "fast", "'fast' is no data rate; write for instance 200Gbit"),
+        ("--tflops", "0", "'0' is no rate in 10.12 operations a second; write for instance 25"),
+        ("--devices", "0", "must be at least 1"),
+    ],
+)
+def test_wrong_amounts_are_told_by_the_command(tiny_run, option, value, told):
+    given = {"--config": str(tiny_run), "--devices": "2", "--device-memory": "80GB", option: value}
+    with pytest.raises(UserError, match=told):
+        plan.main([part for pair in given.items() for part in pair])
+
+
 def test_a_batch_that_does_not_divide_is_said_as_training_would(tiny_config):
     with pytest.raises(UserError, match="batch.labeled is 4, which 3 processes cannot share evenly"):
         plan.report(tiny_config, 3, 8, 80e9, None)

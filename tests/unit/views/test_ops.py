@@ -217,28 +217,39 @@ def test_grayscale_is_pils() -> None:
     assert difference.max() <= 1 and difference.mean() < 0.01  # 14 against 16 bits of weights
 
 
-@pytest.mark.parametrize("sigma", [0.1, 0.2, 0.3, 0.45, 0.6, 1.0, 1.37, 2.0])
-def test_blur_is_the_discrete_gaussian(sigma: float) -> None:
-    # Taps in steps of 1/256 can lose half a step each, 13 of them at sigma 2, twice: in noise about one
-    # level, with half a level of rounding. PIL's three box passes are up to 20 levels off from the same.
+@pytest.mark.parametrize("sigma", [0.1, 0.2, 0.3, 0.45, 0.6, 1.0, 1.37, 2.0, 5.0])
+def test_blur_is_three_box_filters(sigma: float) -> None:
+    # Taps in steps of 1/256 can lose half a step each, 11 of them at sigma 2, twice: in noise about one
+    # level, with half a level of rounding.
     for image in (noise(7, 40, 31), picture(7)):
         difference = levels(ops.gaussian_blur(image, sigma), literal.gaussian_blur(image, sigma))
-        assert difference.max() <= 2 and difference.mean() < 0.5
+        assert difference.max() <= 2 and difference.mean() < 0.6
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.3, 0.5, 1.0, 2.0, 5.0, 8.0])
 def test_kernel_has_sum_one_and_the_asked_deviation(sigma: float) -> None:
-    kernel = ops.gaussian_kernel(sigma).astype(np.float64)
+    kernel = ops.blur_kernel(sigma).astype(np.float64)
     place = np.arange(len(kernel)) - len(kernel) // 2
     assert kernel.sum() == 1.0 and np.array_equal(kernel, kernel[::-1]) and kernel.min() > 0
     assert abs(np.sqrt((kernel * place**2).sum()) - sigma) <= max(0.012, 0.035 * sigma)
 
 
-def test_blur_of_a_photograph_is_close_to_pils() -> None:
-    image = picture(9)
-    for sigma in (0.2, 0.5, 1.0, 2.0):
-        theirs = Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma))
-        assert levels(ops.gaussian_blur(image, sigma), theirs).mean() < 1.5
+@pytest.mark.parametrize("sigma", [0.2, 0.5, 0.8, 1.0, 1.2, 1.5, 2.0])
+def test_blur_is_pils(sigma: float) -> None:
+    """Inside, every pixel to a few levels, and the gradients that are left; at the border PIL repeats pixels
+    again after each box.
+    """
+
+    def gradients(image: np.ndarray) -> float:
+        values = image.astype(np.float64)
+        return float((np.diff(values, axis=0) ** 2).sum() + (np.diff(values, axis=1) ** 2).sum())
+
+    for image in (picture(9, 96), noise(9, 96, 96)):
+        theirs = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma)))
+        ours = ops.gaussian_blur(image, sigma)
+        inside = np.s_[6:-6, 6:-6]
+        assert levels(ours, theirs)[inside].max() <= 4 and levels(ours, theirs).mean() < 1
+        assert gradients(ours[inside]) == pytest.approx(gradients(theirs[inside]), rel=0.06)
 
 
 def test_no_blur_at_sigma_zero() -> None:

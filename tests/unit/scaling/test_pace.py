@@ -1,0 +1,73 @@
+"""What a step takes of devices nobody has measured: operations against torch's own count of a real step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from unimatch import config as config_io
+from unimatch.engine.run_config import BatchConfig, RunConfig
+from unimatch.errors import UserError
+from unimatch.methods import METHODS
+from unimatch.models.segmentor import build_segmentor
+from unimatch.scaling.pace import Pace, pace_of, smallest_mixture
+from unimatch.scaling.step_time import Cluster, Link, Work, step_time
+from unimatch.taxonomy import Taxonomy
+
+CLASSES = Taxonomy.of([f"class {index}" for index in range(8)])
+QUIET = Cluster(straggler_sigma=0.0)
+
+
+def test_operations_of_a_step_are_those_of_the_convolutions(tiny_config: RunConfig) -> None:
+    """The baseline's by hand: forward and backward, two operations a multiplication as torch counts."""
+    tiny_config.method = config_io.Section("supervised", METHODS["supervised"].config())
+    pace = pace_of(tiny_config, CLASSES, operations_s=1e6)
+    net = build_segmentor(tiny_config.model, 8)
+    with FlopCounterMode(display=False) as counter:
+        net(torch.zeros(4, 3, 48, 48))["logits"].sum().backward()
+    assert pace.work.image_s == pytest.approx(counter.get_total_flops() / 4 / 1e6)
+    assert pace.step_s(1, QUIET) == pytest.approx(counter.get_total_flops() / 1e6)
+    assert pace.hours(7200, 1, QUIET) == pytest.approx(2 * counter.get_total_flops() / 1e6)
+    assert pace.work.parameter_mb == pytest.approx(4e-6 * sum(p.numel() for p in net.parameters()))
+    norms = sum(isinstance(one, torch.nn.BatchNorm2d) for one in net.modules())
+    assert (pace.work.norms, pace.work.passes_forward, pace.work.passes_trained) == (norms, 1, 1)
+
+
+def test_a_step_has_both_kinds_of_samples_and_all_passes(tiny_config: RunConfig) -> None:
+    pace = pace_of(tiny_config, CLASSES)
+    assert (pace.work.passes_forward, pace.work.passes_trained) == (3, 2)
+    one = pace.step_s(1, QUIET)
+    assert one == pytest.approx(8 * pace.work.image_s)
+    doubled = replace(pace, batch=BatchConfig(8, 8))
+    assert doubled.step_s(1, QUIET) == pytest.approx(2 * one)
+    assert replace(pace, paired=False).step_s(1, QUIET) == pytest.approx(one / 2)
+
+
+def test_a_step_of_several_devices_is_that_of_the_model() -> None:
+    """Their messages and the slowest one count, the wait for data does not."""
+    work = Work(image_s=0.02, fixed_s=0.0, norms=50)
+    cluster = Cluster(devices_per_node=4, between=Link(1.0, 100.0), data_images_s_per_device=1.0)
+    pace = Pace(work, BatchConfig(8, 8, max_per_device=1 + 1), paired=True)
+    model = step_time(work, cluster, 4, 4, stage=0, accumulation=2)
+    assert pace.step_s(4, cluster) == model.compute + model.messages < model.step
+    assert model.compute > 4 * 0.02
+    with pytest.raises(UserError, match="batch.labeled is 8, which 3 processes cannot share evenly"):
+        pace.step_s(3, cluster)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "found"),
+    [
+        ((8, 8), (2, 2)),
+        ((8, 0), (2, 0)),
+        ((6, 2), (6, 2)),
+        ((16, 8), (4, 2)),
+        ((3, 3), (2, 2)),
+        ((4, 12), (2, 6)),
+    ],
+)
+def test_the_smallest_batch_of_a_mixture(sizes: tuple[int, int], found: tuple[int, int]) -> None:
+    assert smallest_mixture(*sizes) == found
