@@ -56,7 +56,7 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
     last = checkpoint.last_checkpoint(config.out) if resume else None
     if last is not None:
         state, engine = resume_from(last, config, net, method, state, steps.total)
-    _adapt(net, method, config, runtime)
+    adapt(net, method, config, runtime)
 
     decoded = None
     if memory is not None:
@@ -179,7 +179,7 @@ def _first_state(data: RunData, task: Task, runtime: Runtime, total: int) -> che
     )
 
 
-def _adapt(net: Segmentor, method: Method, config: RunConfig, runtime: Runtime) -> None:
+def adapt(net: Segmentor, method: Method, config: RunConfig, runtime: Runtime) -> None:
     """Gives networks with their weights what processes, memory and compiler ask of them."""
     trained = [net, *(part for part in method.parts.values() if isinstance(part, Segmentor))]
     if config.sync_batchnorm == "global" and runtime.world > 1:

@@ -161,7 +161,7 @@ def _report(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[RunData 
     # Launchers number the hosts, which may share a name.
     host = f"host {platform.node()} (node {os.environ.get('GROUP_RANK', '0')})"
     hashes = {} if data is None else _hashes(data)
-    return data, Report(host, _device(runtime.device), same, hashes, problem, runtime.overruled)
+    return data, Report(host, device_name(runtime.device), same, hashes, problem, runtime.overruled)
 
 
 def _settings(config: RunConfig) -> dict[str, str]:
@@ -198,7 +198,7 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _device(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({os.cpu_count()} cores)"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unimatch.config import Section
 from unimatch.errors import ConfigError
-from unimatch.models.base import Encoder, Head
+from unimatch.models.base import Encoder, Head, switch
 from unimatch.models.encoders import EncoderConfig, build_encoder
 from unimatch.models.heads import HEADS
 from unimatch.models.weights import load_segmentor
@@ -48,6 +48,10 @@ class Segmentor(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = head
+
+    def train(self, mode: bool = True) -> "Segmentor":
+        switch(self, mode)
+        return self
 
     def forward(self, image: Tensor, perturb: Perturb | None = None) -> dict[str, Tensor]:
         """image [B, C, H, W] -> {"logits": [B', K, H, W]}.

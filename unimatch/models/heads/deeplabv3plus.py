@@ -48,6 +48,8 @@ class ASPP(nn.Module):
         """x [B, in_channels, h, w] -> [B, out_channels, h, w]."""
         refuse_one_image(x, self.pool[1], "DeepLabv3+")
         pooled = self.pool(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
+        # As the others lie in memory: joined with a broadcast one, all five would be turned over and back.
+        pooled = pooled.contiguous(memory_format=torch.channels_last)
         branches = [self.point(x), *(branch(x) for branch in self.atrous), pooled]
         return self.project(torch.cat(branches, dim=1))
 
