@@ -71,9 +71,8 @@ def picture(run: Path, name: str) -> np.ndarray:
     method = build_method(config, task, net)
     steps = cut_into_steps(config, data, method.views, 1)
     loader = train_loader(
-        data.shards,
-        steps.rows_labeled,
-        steps.rows_unlabeled,
+        data.labeled.samples,
+        data.unlabeled.pool if data.unlabeled is not None and method.views.unlabeled else None,
         steps.plan,
         task.transform(method.views),
         stop_step=1,

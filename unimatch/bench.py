@@ -4,6 +4,7 @@ unimatch bench shards --count 1000
 unimatch bench index --samples 1000000
 unimatch bench input --settings voc-321
 unimatch bench endurance --samples 200000
+unimatch bench step --processes 1 2
 unimatch bench methods --crop 128
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from unimatch.benchmarks import endurance, index, input, methods, shards
+from unimatch.benchmarks import endurance, index, input, methods, shards, step
 from unimatch.errors import UserError
 
 BENCHMARKS = {
@@ -20,6 +21,7 @@ BENCHMARKS = {
     "index": index,
     "input": input,
     "endurance": endurance,
+    "step": step,
     "methods": methods,
 }
 

@@ -14,8 +14,9 @@ from unimatch.engine.evaluate import report
 from unimatch.engine.launcher import add_launch_options, launched
 from unimatch.engine.prediction_mode import add_options, given
 from unimatch.engine.restore import restore
-from unimatch.engine.run_data import open_shards, select
+from unimatch.engine.run_data import open_shards
 from unimatch.engine.runtime import Runtime
+from unimatch.engine.selection import select
 from unimatch.errors import UserError
 
 
@@ -68,7 +69,6 @@ def main(args: list[str]) -> None:
                 f"{options.run} was trained without data.val: say what to evaluate on with --data"
             )
         evaluator = build_evaluator(
-            shards,
             select(shards, name),
             restored.task,
             runtime,

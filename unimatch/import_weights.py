@@ -4,7 +4,8 @@ unimatch import pascal_92_75.2.pth --config RUN.yaml --out runs/released
 
 RUN.yaml describes the network that the file holds, its task and data. `evaluate`, `predict`, `compare` and
 `plan` take the folder like any other. A training starts from the file with model.weights=file:FILE (the whole
-network) or model.encoder.weights=file:FILE (the encoder's).
+network) or model.encoder.weights=file:FILE (the encoder's). A file of UniMatch V2 holds a student (model) and
+its moving average (model_ema): a method with a teacher takes both; FILE#model and FILE#model_ema name one.
 """
 
 from __future__ import annotations
@@ -25,10 +26,14 @@ from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.evaluate import report
 from unimatch.engine.log import RunLog
 from unimatch.engine.run_config import RunConfig
-from unimatch.engine.run_data import open_shards, select, training_samples
+from unimatch.engine.run_data import open_shards, training_samples
 from unimatch.engine.run_folder import IMPORTED, start_run_folder
 from unimatch.engine.runtime import Runtime
+from unimatch.engine.selection import select
 from unimatch.errors import UserError
+from unimatch.models import weight_file
+from unimatch.models.weight_file import split_source
+from unimatch.models.weights import load_segmentor
 from unimatch.packing.classes import read_classes
 from unimatch.packing.recipe import Recipe
 from unimatch.taxonomy import Taxonomy
@@ -40,7 +45,7 @@ def main(args: list[str]) -> None:
     parser = Parser(
         prog="unimatch import", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("file", type=Path, help=".pth or .safetensors, with the released names or ours")
+    parser.add_argument("file", help=".pth or .safetensors, with the released names or ours")
     parser.add_argument("--config", required=True, metavar="RUN.yaml", help="as of unimatch train")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="the run folder to make")
@@ -55,8 +60,8 @@ def main(args: list[str]) -> None:
     options = parser.parse_args(args)
     if options.evaluate and options.classes:
         parser.error("--evaluate needs the shards: leave --classes out")
-    if not options.file.is_file():
-        raise UserError(f"{options.file} is not a file")
+    if not split_source(options.file)[0].is_file():
+        raise UserError(f"{split_source(options.file)[0]} is not a file")
     # Parts of configurations lack the folder, and nothing else.
     config = config_io.load(options.config, RunConfig, [*options.overrides, f"out={options.out}"])
     if options.evaluate and config.data.val is None:
@@ -69,37 +74,61 @@ def main(args: list[str]) -> None:
     runtime.close()
 
 
-def import_weights(
-    config: RunConfig, file: Path, recipe: str | None, evaluate: bool, runtime: Runtime
-) -> str:
+def import_weights(config: RunConfig, file: str, recipe: str | None, evaluate: bool, runtime: Runtime) -> str:
     """Writes the run folder `config.out`; what to tell. UserError: another network, or there is a run."""
     taxonomy, packed, bands = _known(config, recipe)
-    loading = config_io.from_text(config_io.dump(config), RunConfig)
-    loading.model.weights = f"file:{file}"
-    net = build_network(loading, taxonomy, runtime, bands)
+    net = build_network(config, taxonomy, runtime, bands)
     task = build_task(config, taxonomy, net, bands)
     nets = {checkpoint.NETWORK: net, **build_method(config, task, net).eval_nets(net)}
+    encoder, head = config.model.encoder.name, config.model.head.name
+    loaded = {
+        name: load_segmentor(nets[name], source, encoder, head)
+        for name, source in _sources(file, list(nets), head, config.method.name).items()
+    }
     start_run_folder(config, resume=False)
     state = checkpoint.TrainerState(STEP, task.headline, None, None, taxonomy.to_json(), {}, 1)
     state.bands = None if bands is None else bands.to_json()
     state.prepared = None if packed is None else Preparation.of(packed).to_json()
-    networks = {name: net.state_dict() for name in nets}  # a teacher is the same network
+    networks = {name: one.state_dict() for name, one in nets.items()}
     folder = checkpoint.save_weights(config.out, state, networks)
-    told = {"file": str(file.resolve()), "loaded": net.encoder.loaded}
+    told = {"file": str(split_source(file)[0].resolve()), "loaded": loaded}
     (config.out / IMPORTED).write_text(json.dumps(told, indent=1) + "\n")
-    lines = [f"{folder}: {net.encoder.loaded}"]
+    lines = [f"{folder}: {name} is {source}" for name, source in loaded.items()]
     if evaluate:
         assert config.data.val is not None
         shards = open_shards(config.data.shards, config.data.cache)
         settings = config.evaluation
         chosen = select(shards, config.data.val)
         figures = build_evaluator(
-            shards, chosen, task, runtime, settings.batch, settings.workers, config.data.timeout_s
-        )(net)
+            chosen, task, runtime, settings.batch, settings.workers, config.data.timeout_s
+        )(nets[list(nets)[-1]])
         with RunLog(config.out, True, STEP, STEP) as log:
             log.record("eval", STEP, {"network": list(nets)[-1], **figures})
         lines += [f"on {config.data.val}:", *report(figures, task)]
     return "\n".join(lines)
+
+
+def _sources(file: str, nets: list[str], head: str, method: str) -> dict[str, str]:
+    """Where each network of the run comes from. UserError: a teacher is wanted and only a student is there.
+
+    A file of one network, as the V1 code wrote them, and one that is named stand for all.
+    """
+    path, named = split_source(file)
+    held = weight_file.networks_of(path)
+    if len(nets) == 1 or named is not None or not held:
+        return dict.fromkeys(nets, file)
+    if len(held) == 2:
+        of = {
+            name: weight_file.STUDENT if name == checkpoint.NETWORK else weight_file.TEACHER for name in nets
+        }
+        return {name: f"{path}#{network}" for name, network in of.items()}
+    if held == [weight_file.STUDENT] and head == "dpt":
+        raise UserError(
+            f"{path} holds a student alone ({weight_file.STUDENT}, no {weight_file.TEACHER}), but method "
+            f"{method} is evaluated by its teacher, as the published figures of UniMatch V2 are: set "
+            f"method.name=supervised, or name {path}#{weight_file.STUDENT} to let it stand for both"
+        )
+    return dict.fromkeys(nets, file)
 
 
 def _known(config: RunConfig, recipe: str | None) -> tuple[Taxonomy, dict[str, Any] | None, Bands | None]:
@@ -111,7 +140,7 @@ def _known(config: RunConfig, recipe: str | None) -> tuple[Taxonomy, dict[str, A
             shards = open_shards(config.data.shards, config.data.cache)
             bands = shards.bands()
             if bands is not None:
-                bands = shards.bands(training_samples(config, shards)["labeled"].rows)
+                bands = shards.bands(training_samples(config, shards).labeled.rows)
             return shards.taxonomy, shards.recipe, bands
         except (UserError, OSError) as error:
             raise UserError(

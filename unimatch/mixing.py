@@ -6,6 +6,8 @@ pixels it counts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,14 @@ def paste(image: Tensor, partner: Tensor, box: Tensor) -> Tensor:
     """
     box = box.view(len(box), *[1] * (image.ndim - 3), *box.shape[-2:])
     return torch.where(box, partner, image)
+
+
+def joined(images: Sequence[Tensor]) -> Tensor:
+    """[B, ..., C, H, W] of several batches, one after another. Each image lies in memory as it did
+    (channels_last), also where it has two dates, of which torch.cat alone would change the order.
+    """
+    inner = images[0].shape[1:-3]
+    return torch.cat([image.flatten(0, -4) for image in images]).unflatten(0, (-1, *inner))
 
 
 def swap_pairs(values: Tensor) -> Tensor:

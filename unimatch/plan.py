@@ -87,7 +87,9 @@ def _overview(config: RunConfig, found: Forecast, per_node: int) -> dict[str, st
     measured = " and ".join(f"{count} samples ({human(size)})" for count, size in found.points)
     nodes = max(1, found.devices / per_node)
     return {
-        "network": f"{network.parameters / 1e6:.2f} M parameters ({human(network.bytes)}); a step runs "
+        "network": f"{network.parameters / 1e6:.2f} M parameters ({human(network.bytes)})"
+        + (f", {network.trained_bytes / network.bytes:.1%} of them trained" if network.frozen else "")
+        + "; a step runs "
         f"it {passes.forward} times, {passes.trained} of them with gradients"
         + (f"; {network.copies} more beside it" if network.copies else ""),
         "batch norms": f"{found.norms}{_norm_messages(config, found)}",

@@ -88,7 +88,7 @@ def runtime_of(configs: Sequence[RunConfig], timeout_s: float) -> Runtime:
             raise UserError(f"the runs differ in {name}, which belongs to the processes: start them apart")
     if len({one.out.resolve() for one in configs}) < len(configs):
         raise UserError("two of the runs have the same `out`")
-    runtime = Runtime(config.precision, timeout_s, broadcast_buffers=config.sync_batchnorm == "off")
+    runtime = Runtime(config.precision, timeout_s)
     runtime.watch()
     return runtime
 

@@ -1,4 +1,6 @@
-"""One process of test_batchnorm: its share of a batch through a synchronised network; rank 0 saves it all."""
+"""One process of test_batchnorm: its share of a batch through a synchronised network, and buffers that become
+rank 0's; rank 0 saves it all.
+"""
 
 import sys
 
@@ -8,6 +10,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from unimatch.engine.batchnorm import synchronize_batchnorm
+from unimatch.engine.replicas import Buffers
 
 
 def network() -> nn.Module:
@@ -48,10 +51,23 @@ if __name__ == "__main__":
         dist.all_reduce(parameter.grad)
     inputs = [torch.empty_like(x) for _ in range(world)]
     dist.all_gather(inputs, x.grad)
+    kept = [torch.full((3,), 1.0 + rank), torch.full((2, 2), 10.0 + rank)]
+    buffers = Buffers(kept)
+    buffers.send()
+    kept[0].zero_()  # what was sent is what counts
+    buffers.receive()
+    everywhere = [torch.empty(7) for _ in range(world)]
+    dist.all_gather(everywhere, torch.cat([one.flatten() for one in kept]))
     if rank == 0:
         grads = {name: p.grad for name, p in net.named_parameters()}
         torch.save(
-            {"loss": loss, "grads": grads, "buffers": dict(net.named_buffers()), "x": torch.cat(inputs)},
+            {
+                "loss": loss,
+                "grads": grads,
+                "buffers": dict(net.named_buffers()),
+                "x": torch.cat(inputs),
+                "kept": torch.stack(everywhere),
+            },
             sys.argv[1],
         )
     dist.destroy_process_group()

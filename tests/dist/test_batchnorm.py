@@ -23,6 +23,7 @@ def test_statistics_and_gradients_are_those_of_the_whole_batch(tmp_path: Path, w
         torch.testing.assert_close(result["grads"][name], parameter.grad, rtol=1e-9, atol=1e-10)
     for name, buffer in net.named_buffers():
         torch.testing.assert_close(result["buffers"][name], buffer, rtol=1e-12, atol=1e-12)
+    assert result["kept"].tolist() == world * [[1.0] * 3 + [10.0] * 4]  # rank 0's, on every rank
 
 
 def test_names_weights_and_the_evaluation_forward_stay():

@@ -1,4 +1,6 @@
-"""UniMatch V2 with a vision transformer and the DPT head: any processes, any layout, after any kill."""
+"""UniMatch V2 with a vision transformer, the DPT head and unlabelled images of two shard sets: any processes,
+any layout, after any kill.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ import pytest
 from tests.conftest import tiny_run_text
 from tests.dist.test_training import Run
 from tests.dist.test_zero import assert_same_weights, beginning, end, zero
+from unimatch.packing.synthetic import write_synthetic
 
+MORE = "{{samples: train, shards: {}/more, weight: 0.9}}"
 HEAD = "head: {name: dpt, channels: 8, levels_channels: [8, 8, 8, 8]}"
 
 
@@ -19,7 +23,12 @@ def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight steps in which every pixel's pseudo-label counts, at a rate that amplifies no rounding."""
     folder = tmp_path_factory.mktemp("v2")
     text = tiny_run_text(folder / "run", tiny_shards)
+    write_synthetic(
+        folder / "more", train=7, val=1, height=56, width=52, seed=9
+    )  # more than a pass in eight steps
+    split = f"{tiny_shards.parent}/split/unlabeled.txt"
     for old, new in (
+        (f"unlabeled: {split}", f"unlabeled: [{{samples: {split}, weight: 0.6}}, {MORE.format(folder)}]"),
         ("name: test_efficientnet, weights: none, output_stride: 16}", "name: test_vit, weights: none}"),
         ("head: {name: deeplabv3plus, channels: 32}", HEAD),
         ("method: {name: unimatch}", "method: {name: unimatch_v2, threshold: 0, ema_decay: 0.7}"),

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from unimatch import keyed
 from unimatch.data.sample import Batch, Labeled, Partner, Unlabeled
 from unimatch.losses import LossConfig, masked_consistency, supervised_loss
-from unimatch.methods import METHODS, Progress
-from unimatch.methods.ops import keyed_uniform
+from unimatch.methods import METHODS, Method, Progress
+from unimatch.methods.ops import complementary_dropout, keyed_uniform
 from unimatch.mixing import paste, swap_pairs
 from unimatch.taxonomy import IGNORE_INDEX
 from unimatch.views.masks import rectangle_mask
@@ -131,11 +131,30 @@ CASES = {
         LossConfig(),
         "batch",
     ),
+    "mean_teacher, partner in batch": (
+        "mean_teacher",
+        {"threshold": 0.6, "mix_partner": "batch"},
+        LossConfig(),
+        "batch",
+    ),
+    "unimatch_v2": ("unimatch_v2", {"threshold": 0.6}, LossConfig(), "batch"),
+    "unimatch_v2, no dropout": (
+        "unimatch_v2",
+        {"threshold": 0.6, "complementary_dropout": False},
+        LossConfig(),
+        "batch",
+    ),
+    "unimatch_v2, OHEM, other partner": (
+        "unimatch_v2",
+        {"threshold": 0.6, "mix_partner": "same"},
+        OHEM,
+        "other",
+    ),
 }
 
 
-def terms(case: str) -> dict[str, Tensor]:
-    """Every logged value of one case's first step from the fixed weights."""
+def first_step(case: str) -> tuple[Net, Method, tuple[Tensor, dict[str, Tensor]]]:
+    """The network, the method, and the loss and the logs of one case's first step from the fixed weights."""
     name, settings, loss, partner = CASES[case]
     entry = METHODS[name]
     method = entry.cls(
@@ -143,23 +162,34 @@ def terms(case: str) -> dict[str, Tensor]:
         lambda logits, labels: supervised_loss(loss, logits, labels),
         masked_consistency,
     )
-    batch = make_batch(partner)
+    batch, net = make_batch(partner), Net()
     if method.views.num_strong == 1:
         batch = first_view(batch)
-    return method.step(Net(), batch, Progress(step=0, total_steps=1, epoch=0))[1]
+    method.begin(net)
+    return net, method, method.step(net, batch, Progress(step=0, total_steps=1, epoch=0))
+
+
+def terms(case: str) -> dict[str, Tensor]:
+    """Every logged value of that step."""
+    return first_step(case)[2][1]
 
 
 def arrays() -> dict[str, np.ndarray]:
-    """Inputs and weights by name, and the channels that the feature dropout keeps (of x, then of u)."""
+    """Inputs and weights by name, the channels that the feature dropout keeps (of x, then of u), and the
+    factors of complementary dropout (of the first strong view, then of the second).
+    """
     batch = make_batch()
     x, u = batch.labeled, batch.unlabeled
     assert u is not None and u.partner is not None
     kept = keyed_uniform(torch.cat([x.noise_key, u.noise_key]), LOW + HIGH) >= FEATURE_DROPOUT
+    levels = [torch.ones(2 * BATCH, channels, 1, 1) for channels in (LOW, HIGH)]
+    factors = [level[..., 0, 0] for level in complementary_dropout(u.noise_key)(levels)]
     values = {
         "x": x.image, "y": x.label, "weak": u.weak, "strong1": u.strong[0], "strong2": u.strong[1],
         "valid": u.valid, "box1": u.boxes[0], "box2": u.boxes[1], "partner_weak": u.partner.weak,
         "partner_strong1": u.partner.strong[0], "partner_strong2": u.partner.strong[1],
         "partner_valid": u.partner.valid, "kept_low": kept[:, :LOW], "kept_high": kept[:, LOW:],
+        "factor_low": factors[0], "factor_high": factors[1],
     }  # fmt: skip
     values |= {f"net.{name}": value for name, value in Net().state_dict().items()}
     return {name: value.numpy() for name, value in values.items()}

@@ -14,6 +14,7 @@ EXAMPLE = runpy.run_path(str(Path(__file__).with_name("methods_example.py")))
 PAGE = Path(__file__).parents[2] / "docs" / "parity.md"
 IGNORE = 255
 DROPOUT = 0.5
+TAUGHT = ("mean_teacher", "unimatch_v2")
 
 
 class SlowNet:
@@ -107,21 +108,62 @@ def slow_mix(image: np.ndarray, partner: np.ndarray, box: np.ndarray) -> np.ndar
     return mixed
 
 
-def slow_terms(name: str, threshold: float, dropout: float, ohem, in_batch: bool) -> dict[str, float]:
-    """The loss terms of one step by the text of the papers, for two labelled and two unlabelled images."""
-    given = EXAMPLE["arrays"]()
-    net = SlowNet(given)
+def slow_given(in_batch: bool) -> dict[str, np.ndarray]:
+    """The example's arrays in float64."""
     given = {
         key: value if value.dtype == bool or key == "y" else value.astype(float)
-        for key, value in given.items()
+        for key, value in EXAMPLE["arrays"]().items()
     }
-    if name == "supervised":
-        loss = slow_supervised(net(given["x"], train=True), given["y"], ohem)
-        return {"loss": loss, "loss_x": loss}
     if in_batch:
         for key in ("weak", "strong1", "strong2", "valid"):
             given[f"partner_{key}"] = given[key][::-1]  # of two images, the neighbour is the other one
+    return given
 
+
+def slow_taught(
+    name: str, threshold: float, dropout: bool, ohem, in_batch: bool, student=None
+) -> dict[str, float]:
+    """The terms of a method with a teacher, which before the first step has the student's first weights."""
+    given = slow_given(in_batch)
+    teacher = SlowNet(given)
+    student = student or SlowNet(given)
+    weak, partner = (softmax(teacher(given[key], train=False)) for key in ("weak", "partner_weak"))
+    conf, labels = weak.max(1), weak.argmax(1)
+    views = (1,) if name == "mean_teacher" else (1, 2)
+    strong = [slow_mix(given[f"strong{v}"], given[f"partner_strong{v}"], given[f"box{v}"]) for v in views]
+    low, high = student.features(np.concatenate(strong), train=True)
+    if dropout:
+        low, high = (
+            level * given[f"factor_{key}"][:, :, None, None] for key, level in (("low", low), ("high", high))
+        )
+    terms = {"loss_x": slow_supervised(student(given["x"], train=True), given["y"], ohem)}
+    for v, logits in zip(views, np.split(student.decode(low, high), len(views)), strict=True):
+        box = given[f"box{v}"]
+        terms["loss_s" if len(views) == 1 else f"loss_s{v}"] = slow_consistency(
+            logits,
+            slow_mix(labels, partner.argmax(1), box),
+            slow_mix(conf, partner.max(1), box),
+            slow_mix(given["valid"], given["partner_valid"], box),
+            threshold,
+        )
+    strong_loss = sum(value for key, value in terms.items() if key != "loss_x") / len(views)
+    terms["loss"] = (terms["loss_x"] + strong_loss) / 2
+    return terms | slow_kept(labels, conf, given["valid"], threshold, weak.shape[1])
+
+
+def slow_kept(labels, conf, valid, threshold: float, classes: int) -> dict[str, float]:
+    chosen = [int(labels[p]) for p in pixels(labels) if valid[p] and conf[p] >= threshold]
+    found = {"kept": len(chosen) / int(valid.sum())}
+    return found | {f"pseudo_hist {k}": chosen.count(k) / len(chosen) for k in range(classes)}
+
+
+def slow_terms(name: str, threshold: float, dropout: float, ohem, in_batch: bool) -> dict[str, float]:
+    """The loss terms of one step by the text of the papers, for two labelled and two unlabelled images."""
+    given = slow_given(in_batch)
+    net = SlowNet(given)
+    if name == "supervised":
+        loss = slow_supervised(net(given["x"], train=True), given["y"], ohem)
+        return {"loss": loss, "loss_x": loss}
     partner = softmax(net(given["partner_weak"], train=False))
     low, high = net.features(np.concatenate([given["x"], given["weak"]]), train=True)
     logits_x, logits_w = np.split(net.decode(low, high), 2)
@@ -160,11 +202,7 @@ def slow_terms(name: str, threshold: float, dropout: float, ohem, in_batch: bool
         terms["loss"] = (
             terms["loss_x"] + 0.25 * terms["loss_s1"] + 0.25 * terms["loss_s2"] + 0.5 * terms["loss_fp"]
         ) / 2
-    chosen = [int(labels[p]) for p in pixels(labels) if given["valid"][p] and conf[p] >= threshold]
-    terms["kept"] = len(chosen) / int(given["valid"].sum())
-    for k in range(weak.shape[1]):
-        terms[f"pseudo_hist {k}"] = chosen.count(k) / len(chosen)
-    return terms
+    return terms | slow_kept(labels, conf, given["valid"], threshold, weak.shape[1])
 
 
 def flat_terms(case: str) -> dict[str, float]:
@@ -179,17 +217,37 @@ def flat_terms(case: str) -> dict[str, float]:
 def test_every_term_follows_the_definitions(case):
     name, settings, loss, partner = EXAMPLE["CASES"][case]
     ohem = (loss.ohem_threshold, 2 * loss.ohem_min_kept_per_image) if loss.name == "ohem" else None
-    expected = slow_terms(
-        name,
-        settings.get("threshold", 0.95),
-        settings.get("feature_dropout", DROPOUT),
-        ohem,
-        partner == "batch",
-    )
+    threshold, in_batch = settings.get("threshold", 0.95), partner == "batch"
+    if name in TAUGHT:
+        dropped = name == "unimatch_v2" and settings.get("complementary_dropout", True)
+        expected = slow_taught(name, threshold, dropped, ohem, in_batch)
+    else:
+        expected = slow_terms(name, threshold, settings.get("feature_dropout", DROPOUT), ohem, in_batch)
     found = flat_terms(case)
     assert set(found) == set(expected)
     for term, value in expected.items():
         assert found[term] == pytest.approx(value, rel=1e-6, abs=1e-6), term
+
+
+# Of a weight of each layer: (name, place).
+NUDGED = [("classifier.weight", (2, 7, 0, 0)), ("high.weight", (3, 1, 0, 2)), ("low_norm.bias", (2,))]
+
+
+@pytest.mark.parametrize(("name", "place"), NUDGED)
+def test_the_gradient_of_v2_is_that_of_the_definitions(name: str, place: tuple[int, ...]):
+    """By differences of the slow loss, in which the student's weights move and the teacher's stay."""
+    net, method, (loss, _) = EXAMPLE["first_step"]("unimatch_v2")
+    loss.backward()
+    losses = []
+    for change in (-1e-5, 1e-5):
+        student = SlowNet(EXAMPLE["arrays"]())
+        student.weights[name] = student.weights[name].copy()
+        student.weights[name][place] += change
+        losses.append(slow_taught("unimatch_v2", 0.6, True, None, True, student)["loss"])
+    expected = (losses[1] - losses[0]) / 2e-5
+    assert abs(expected) > 1e-3
+    assert float(net.get_parameter(name).grad[place]) == pytest.approx(expected, rel=1e-3)
+    assert all(parameter.grad is None for parameter in method.teacher.net.parameters())
 
 
 def words_and_numbers(line: str) -> tuple[list[str], list[float]]:

@@ -19,6 +19,7 @@ from tests.support.tiny_set import (
 )
 from unimatch.codecs.encode import ImageRules, jpeg, pack_image, png
 from unimatch.data.plan import Plan
+from unimatch.data.samples import Pool, Samples
 from unimatch.data.training import RawMicro, train_loader
 from unimatch.packing import synthetic
 from unimatch.packing.pack import labeled_sample
@@ -37,7 +38,11 @@ def load(root: Path, transform: Any = None, partner: Any = None, **options: Any)
     plan = Plan(shards.shard_sizes(labeled), shards.shard_sizes(unlabeled), 2, 4, seed=SEED, partner=partner)
     settings = {"stop_step": 6, "workers": 0, "num_classes": TAXONOMY.num_classes, "timeout_s": 20.0}
     loader = train_loader(
-        shards, labeled, unlabeled, plan, transform or TinyTransform(), **{**settings, **options}
+        Samples(shards, labeled),
+        Pool([Samples(shards, unlabeled)]),
+        plan,
+        transform or TinyTransform(),
+        **{**settings, **options},
     )
     return list(loader)
 

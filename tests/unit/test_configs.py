@@ -41,6 +41,10 @@ def test_a_run_loads_and_its_dump_is_equal(path):
 
 
 EXPERIMENTS = [load_experiment(name) for name in EXPERIMENT_NAMES]
+ALL_LABELS = ("ade20k_all_v2", "cityscapes_all_v2", "coco_all_v2")
+TABLES = [
+    one for one in EXPERIMENTS if one.name not in (*ALL_LABELS, "camvid_short")
+]  # over published splits
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda one: one.name)
@@ -55,40 +59,44 @@ def test_every_run_of_every_experiment_resolves(experiment):
     assert [run.number for run in experiment.runs] == list(range(1, len(experiment.runs) + 1))
     for run in experiment.runs:
         assert from_text(dump(run.config), RunConfig) == run.config
-        method, split = run.values["method"], run.values["split"]
-        dataset = experiment.name.split("_")[0]
-        named = {"fixmatch_v2": "mean_teacher"}.get(method, method)
-        assert run.config.method.name == named and run.config.data.split == f"{dataset}/{split}"
-        assert (run.config.batch.unlabeled is None) == (method == "supervised")
+        assert (run.config.batch.unlabeled is None) == (run.config.method.name == "supervised")
         assert run.config.out.parent == Path("runs", experiment.name)
         # Any two runs differ in what their names say.
         assert run.config.seed == config.seeds[(run.number - 1) // per_seed]
-        assert steps_of(run.config) > 0
     settings = [dump(replace(run.config, out=Path("x"))) for run in experiment.runs]
     assert len(set(settings)) == len(settings)
 
 
+@pytest.mark.parametrize("experiment", TABLES, ids=lambda one: one.name)
+def test_a_run_of_a_table_has_its_split_and_method(experiment):
+    for run in experiment.runs:
+        method, split = run.values["method"], run.values["split"]
+        named = {"fixmatch_v2": "mean_teacher"}.get(method, method)
+        assert run.config.method.name == named and steps_of(run.config) > 0
+        assert run.config.data.split == f"{experiment.name.split('_')[0]}/{split}"
+
+
 def test_the_experiments_are_those_of_the_published_tables():
-    sizes = {one.name: len(one.runs) for one in EXPERIMENTS}
+    sizes = {one.name: len(one.runs) for one in TABLES}
     assert sizes == {
         "acdc": 27,
         "acdc_siblings": 6,
-        "ade20k_v2": 72,
+        "ade20k_v2": 108,
         "cityscapes": 90,
         "cityscapes_siblings": 56,
-        "cityscapes_v2": 72,
+        "cityscapes_v2": 108,
         "coco": 45,
-        "coco_v2": 90,
+        "coco_v2": 135,
         "levir": 72,
-        "levir_v2": 72,
+        "levir_v2": 108,
         "pascal": 90,
         "pascal_blended": 108,
         "pascal_siblings": 90,
-        "pascal_v2": 90,
+        "pascal_v2": 135,
         "whu": 72,
-        "whu_v2": 72,
+        "whu_v2": 108,
     }
-    used = {run.config.data.split for one in EXPERIMENTS for run in one.runs}
+    used = {run.config.data.split for one in TABLES for run in one.runs}
     assert used == set(shipped.of_kind("splits")) - {"ade20k/1_4", "ade20k/1_2"}  # no figures are published
 
 
@@ -168,6 +176,42 @@ def test_settings_of_v2_are_the_published_ones(name):
     for split, expected in steps.items():
         config = run_of(name, method="unimatch_v2", split=split)
         assert steps_of(config) == pytest.approx(expected * epochs, rel=0.003)
+
+
+# Of the published supervised runs of V2: global batch, and steps an epoch of a repeated list.
+SUPERVISED_V2 = {
+    "pascal_v2": (32, 93),
+    "cityscapes_v2": (16, 187),
+    "ade20k_v2": (16, 375),
+    "coco_v2": (32, 937),
+    "levir_v2": (16, 187),
+    "whu_v2": (16, 187),
+}
+
+
+@pytest.mark.parametrize("name", SUPERVISED_V2)
+def test_the_baseline_of_v2_is_as_long_as_published(name):
+    config = run_of(name, method="supervised")
+    batch, per_epoch = SUPERVISED_V2[name]
+    assert (config.batch.labeled, config.batch.unlabeled) == (batch, None)
+    assert steps_of(config) == per_epoch * PUBLISHED_V2[name][1]
+    if name == "cityscapes_v2":  # of a device's four images
+        assert config.task.config.loss.ohem_min_kept_per_image == 200_000 // 4
+
+
+def test_all_labels_are_used_beside_more_images():
+    for name in ALL_LABELS:
+        (one,) = (one for one in EXPERIMENTS if one.name == name)
+        for run in one.runs:
+            data = run.config.data
+            assert (data.split, data.labeled) == (None, "train")
+            others = data.unlabeled if isinstance(data.unlabeled, list) else [data.unlabeled]
+            assert (others == [None]) == (run.values["unlabeled"] == "labels_only")
+    half = run_of("ade20k_all_v2", unlabeled="half_coco").data.unlabeled
+    assert [(part.samples, part.shards, part.weight) for part in half] == [
+        ("train", None, 1),
+        ("train+extra", "data/coco", 1),
+    ]
 
 
 def test_ohem_keeps_as_many_pixels_of_a_device_as_published():

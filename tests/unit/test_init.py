@@ -56,7 +56,8 @@ def test_a_published_split_is_named(tiny_shards: Path, tmp_path: Path, monkeypat
         monkeypatch.setattr(shipped, "found", lambda name, *_: published if name == "set/6" else Path(name))
         config = written(tmp_path, "--shards", tiny_shards, "--split", name)
         assert (config.data.split, config.data.labeled, config.data.unlabeled) == (name, None, None)
-        assert len(training_samples(config, ShardSet.open(tiny_shards))["unlabeled"].rows) == 34
+        unlabeled = training_samples(config, ShardSet.open(tiny_shards)).unlabeled
+        assert unlabeled is not None and len(unlabeled) == 34
     monkeypatch.undo()
     assert written(tmp_path, "--shards", tiny_shards, "--split", published, "--method", "supervised")
     for name, told in (

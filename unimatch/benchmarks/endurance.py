@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from unimatch.data.plan import Plan
+from unimatch.data.samples import Pool, Samples
 from unimatch.data.training import train_loader
 from unimatch.packing import synthetic
 from unimatch.shardset.archive import ShardSet
@@ -56,9 +57,8 @@ def _loader(shards: ShardSet, steps: int, options: argparse.Namespace) -> Iterat
     rows = shards.rows("train")
     sizes = shards.shard_sizes(rows)
     loader = train_loader(
-        shards,
-        rows,
-        rows,
+        Samples(shards, rows),
+        Pool([Samples(shards, rows)]),
         Plan(sizes, sizes, BATCH, BATCH, partner="same"),
         NaturalViews(ViewConfig(crop=options.crop), 2, "same"),
         stop_step=steps,

@@ -25,6 +25,7 @@ from unimatch.codecs.decode import decode_image
 from unimatch.codecs.encode import jpeg, png
 from unimatch.data.decoded import Decoded, node_memory
 from unimatch.data.plan import Plan
+from unimatch.data.samples import Pool, Samples
 from unimatch.data.training import train_loader
 from unimatch.errors import DataError
 from unimatch.packing import folder, synthetic
@@ -183,9 +184,8 @@ def _epoch(shards: ShardSet, transform: NaturalViews, steps: int, unlabeled: int
     sizes = shards.shard_sizes(rows)
     plan = Plan(labeled=sizes, unlabeled=sizes, batch_labeled=1, batch_unlabeled=unlabeled, seed=0)
     loader = train_loader(
-        shards,
-        rows,
-        rows,
+        Samples(shards, rows),
+        Pool([Samples(shards, rows)]),
         plan,
         transform,
         stop_step=steps,
@@ -210,8 +210,7 @@ def _labeled_epoch(
     plan = Plan(labeled=shards.shard_sizes(rows), unlabeled=None, batch_labeled=batch, seed=0)
     num_classes = shards.taxonomy.num_classes
     for _ in train_loader(
-        shards,
-        rows,
+        Samples(shards, rows),
         None,
         plan,
         transform,

@@ -24,15 +24,21 @@ class Section:
 
 
 class Kind:
-    """A declared type without its `| None`, and the registry of the field that it belongs to."""
+    """A declared type without its `| None`, and the registry of the field that it belongs to.
+
+    Beside one type there may be a list, as in `str | list[Item]`: what stands in the file says which it is.
+    """
 
     def __init__(self, hint: Any, registry: Registry | None = None) -> None:
         self.registry = registry
         self.optional = False
+        self.listed: Kind | None = None
         if get_origin(hint) in (Union, types.UnionType):
             others = [arg for arg in get_args(hint) if arg is not types.NoneType]
             self.optional = len(others) < len(get_args(hint))
-            assert len(others) == 1, f"a setting has one type, or one and None, not {hint}"
+            if len(others) == 2 and get_origin(others[1]) is list:
+                self.listed = self.inner(others.pop())
+            assert len(others) == 1, f"a setting has one type, perhaps a list or None beside it, not {hint}"
             hint = others[0]
         self.hint = hint
         self.origin = get_origin(hint) or hint

@@ -34,6 +34,8 @@ class Reader:
         origin = kind.origin
         if is_null(node) and kind.optional:
             return None
+        if kind.listed is not None and isinstance(node, SequenceNode):
+            return self.read(node, kind.listed, key, path)
         if origin is Literal:
             return self._literal(node, get_args(kind.hint), path)
         if origin in (list, tuple):

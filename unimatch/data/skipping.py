@@ -9,16 +9,16 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-import numpy as np
-
+from unimatch.data.samples import Samples
 from unimatch.errors import DataError, summary
 
 logger = logging.getLogger(__name__)
 Sample = TypeVar("Sample")
+Place = tuple[str, int]  # a shard set as text, and a row of it
 
 
 def readable(
-    rows: np.ndarray, ordinal: int, ceiling: int, skipped: dict[int, str], load: Callable[[int], Sample]
+    samples: Samples, ordinal: int, ceiling: int, skipped: dict[Place, str], load: Callable[[int], Sample]
 ) -> Sample:
     """The sample at a place of a split, or in its place the next readable one: the same on every rank and
     after a resume.
@@ -26,15 +26,15 @@ def readable(
     Those that cannot be read are added to `skipped`, with the reason. DataError: more of them than `ceiling`,
     or no readable one.
     """
-    for place in range(ordinal, ordinal + len(rows)):
-        row = int(rows[place % len(rows)])
+    for place in range(ordinal, ordinal + len(samples)):
+        row = int(samples.rows[place % len(samples)])
         try:
             return load(row)
         except DataError as error:
             if ceiling == 0:
                 raise
-            skipped[row] = str(error)
-            _limit(len(skipped), ceiling, skipped[row])
+            skipped[str(samples.shards.root), row] = str(error)
+            _limit(len(skipped), ceiling, str(error))
     raise DataError(f"no sample of the split can be read; {summary(skipped.values(), 1)}")
 
 
@@ -43,13 +43,13 @@ class Skipped:
 
     def __init__(self, ceiling: int) -> None:
         self.ceiling = ceiling
-        self._seen: set[int] = set()
+        self._seen: set[Place] = set()
 
-    def add(self, problems: Mapping[int, str]) -> None:
-        """Take note of rows and why they cannot be read. DataError: more than `ceiling` in all."""
-        for row, problem in problems.items():
-            if row not in self._seen:
-                self._seen.add(row)
+    def add(self, problems: Mapping[Place, str]) -> None:
+        """Take note of samples and why they cannot be read. DataError: more than `ceiling` in all."""
+        for place, problem in problems.items():
+            if place not in self._seen:
+                self._seen.add(place)
                 logger.warning("skipped sample %d of at most %d: %s", len(self._seen), self.ceiling, problem)
             _limit(len(self._seen), self.ceiling, problem)
 

@@ -19,8 +19,9 @@ from unimatch.data.decoded import Decoded
 from unimatch.data.images import rgb
 from unimatch.data.load import Choose, Decode, load_image, load_pair
 from unimatch.data.plan import MicroPlan, Plan, Slots
+from unimatch.data.samples import Pool, Samples
 from unimatch.data.shared_memory import shared_empty
-from unimatch.data.skipping import Skipped, readable
+from unimatch.data.skipping import Place, Skipped, readable
 from unimatch.data.stages import Monitor, stage
 from unimatch.data.workers import ahead
 from unimatch.errors import summary
@@ -66,9 +67,8 @@ def _to_tensors(arrays: Arrays, pin_memory: bool) -> dict[str, torch.Tensor]:
 class _TrainingStep:
     """Computes a rank's micro-batches of a step, as arrays, with the samples that had to be skipped."""
 
-    shards: ShardSet
-    rows_labeled: np.ndarray
-    rows_unlabeled: np.ndarray | None
+    labeled: Samples
+    unlabeled: Pool | None
     plan: Plan
     transform: Transform
     rank: int
@@ -82,60 +82,62 @@ class _TrainingStep:
     def __post_init__(self) -> None:
         """ConfigError: the plan's batches do not divide over ranks and micro-batches."""
         self.plan.check(self.world, self.accumulation)
-        assert len(self.rows_labeled) == self.plan.num_labeled, "the plan was made for another labelled split"
-        num_unlabeled = 0 if self.rows_unlabeled is None else len(self.rows_unlabeled)
+        assert len(self.labeled) == self.plan.num_labeled, "the plan was made for another labelled split"
+        num_unlabeled = 0 if self.unlabeled is None else len(self.unlabeled)
         assert num_unlabeled == self.plan.num_unlabeled, "the plan was made for another unlabelled split"
 
     def __call__(self, step: int) -> list[dict[str, Any]]:
-        if self.shards.is_remote:
-            for soon in (step, step + EXPECT_STEPS):
-                self.shards.expect(self._rows(soon, to_read=True))
+        sets = [self.labeled, *(() if self.unlabeled is None else self.unlabeled.sets)]
+        if any(one.shards.is_remote for one in sets):
+            self._expect(step)
+            self._expect(step + EXPECT_STEPS)
         return [self._micro(micro) for micro in self._plans(step)]
 
     def _plans(self, step: int) -> list[MicroPlan]:
         return self.plan.slots(step, self.rank, self.world, self.accumulation)
 
     def _micro(self, micro: MicroPlan) -> dict[str, Any]:
-        skipped: dict[int, str] = {}
+        skipped: dict[Place, str] = {}
         labeled, unlabeled = micro.labeled, micro.unlabeled
         result: dict[str, Any] = {
-            "labeled": self._stack(labeled, self._labeled(labeled, skipped)),
+            "labeled": self._stack(labeled, self._labeled_views(labeled, skipped)),
             "unlabeled": None,
         }
         if unlabeled is not None:
-            result["unlabeled"] = self._stack(unlabeled, self._unlabeled(unlabeled, skipped))
+            result["unlabeled"] = self._stack(unlabeled, self._unlabeled_views(unlabeled, skipped))
         return {**result, "skipped": skipped}
 
-    def _labeled(self, slots: Slots, skipped: dict[int, str]) -> Iterator[Make]:
+    def _labeled_views(self, slots: Slots, skipped: dict[Place, str]) -> Iterator[Make]:
         for ordinal, key in zip(slots.ordinals.tolist(), slots.view_keys, strict=True):
             choose = partial(self.transform.region, key=key, role="labeled")
             load = partial(self._load_pair, choose=choose)
-            image, label = readable(self.rows_labeled, ordinal, self.skip_ceiling, skipped, load)
+            image, label = readable(self.labeled, ordinal, self.skip_ceiling, skipped, load)
             yield partial(self.transform.labeled, image, label, key)
 
     def _load_pair(self, row: int, choose: Choose) -> tuple[Part, np.ndarray]:
         """As `load_pair`; from memory where that keeps the sample, all of it."""
         if self.decoded is None or row not in self.decoded:
-            return load_pair(self.shards, row, self.num_classes, self.decode, choose)
+            return load_pair(self.labeled.shards, row, self.num_classes, self.decode, choose)
         with stage("read"):
             found = self.decoded.get(row)
         if found is not None:
             return Part.whole(found[0]), found[1]
-        image, label = load_pair(self.shards, row, self.num_classes, self.decode)
+        image, label = load_pair(self.labeled.shards, row, self.num_classes, self.decode)
         self.decoded.put(row, image.pixels, label)
         return image, label
 
-    def _unlabeled(self, slots: Slots, skipped: dict[int, str]) -> Iterator[Make]:
-        assert self.rows_unlabeled is not None
+    def _unlabeled_views(self, slots: Slots, skipped: dict[Place, str]) -> Iterator[Make]:
+        assert self.unlabeled is not None
         partners = [None] * len(slots.ordinals) if slots.partners is None else slots.partners.tolist()
         for ordinal, key, other in zip(slots.ordinals.tolist(), slots.view_keys, partners, strict=True):
             images = []
             wanted: tuple[tuple[int | None, Role], ...] = ((ordinal, "unlabeled"), (other, "partner"))
             for place, role in wanted:
                 if place is not None:
+                    samples, inside = self.unlabeled.at(place)
                     choose = partial(self.transform.region, key=key, role=role)
-                    load = partial(load_image, self.shards, decode=self.decode, choose=choose)
-                    images.append(readable(self.rows_unlabeled, place, self.skip_ceiling, skipped, load))
+                    load = partial(load_image, samples.shards, decode=self.decode, choose=choose)
+                    images.append(readable(samples, inside, self.skip_ceiling, skipped, load))
             yield partial(self.transform.unlabeled, images[0], key, images[1] if len(images) > 1 else None)
 
     @staticmethod
@@ -157,27 +159,35 @@ class _TrainingStep:
 
     def describe(self, step: int) -> str:
         """The step and its samples, for messages."""
-        return f"step {step} (samples {summary(self.shards.keys(self._rows(step)), 8)})"
+        keys = [key for part in self._parts(step) for key in part.shards.keys(part.rows)]
+        return f"step {step} (samples {summary(keys, 8)})"
 
-    def _rows(self, step: int, to_read: bool = False) -> np.ndarray:
+    def _expect(self, step: int) -> None:
+        """Has what a step reads fetched in the background."""
+        rows: dict[ShardSet, list[np.ndarray]] = {}
+        for part in self._parts(step, to_read=True):
+            rows.setdefault(part.shards, []).append(part.rows)
+        for shards, some in rows.items():
+            shards.expect(np.concatenate(some))
+
+    def _parts(self, step: int, to_read: bool = False) -> list[Samples]:
         """The samples of a step, mixing partners last. `to_read`: without those that are kept decoded."""
         parts = []
         for micro in self._plans(step):
-            labeled = self.rows_labeled[micro.labeled.ordinals]
+            labeled = self.labeled.rows[micro.labeled.ordinals]
             if to_read and self.decoded is not None:
                 labeled = self.decoded.missing(labeled)
-            parts.append(labeled)
-            if micro.unlabeled is not None and self.rows_unlabeled is not None:
-                parts.append(self.rows_unlabeled[micro.unlabeled.ordinals])
+            parts.append(Samples(self.labeled.shards, labeled))
+            if micro.unlabeled is not None and self.unlabeled is not None:
+                parts += self.unlabeled.parts(micro.unlabeled.ordinals)
                 if micro.unlabeled.partners is not None:
-                    parts.append(self.rows_unlabeled[micro.unlabeled.partners])
-        return np.concatenate(parts)
+                    parts += self.unlabeled.parts(micro.unlabeled.partners)
+        return parts
 
 
 def train_loader(
-    shards: ShardSet,
-    rows_labeled: np.ndarray,
-    rows_unlabeled: np.ndarray | None,
+    labeled: Samples,
+    unlabeled: Pool | None,
     plan: Plan,
     transform: Transform,
     *,
@@ -200,16 +210,15 @@ def train_loader(
     """(step, this rank's micro-batches) for each step in [start_step, stop_step).
 
     `skip_ceiling`: how many different unreadable samples this rank may replace by the next readable one of
-    the split before it is a DataError; each is logged once. The count starts anew when a run is resumed.
+    its set before it is a DataError; each is logged once. The count starts anew when a run is resumed.
     Workers are processes, or `threads` of this one: the batches are the same. `decoded` keeps labelled
     samples, once one of them has decoded them, for all.
     ConfigError: the plan's batches do not divide over ranks and micro-batches. While iterating: DataError for
     data that cannot be used and for dead or slow workers.
     """
     prepare = _TrainingStep(
-        shards,
-        rows_labeled,
-        rows_unlabeled,
+        labeled,
+        unlabeled,
         plan,
         transform,
         rank,

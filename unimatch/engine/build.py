@@ -21,15 +21,9 @@ from unimatch.engine.group import Processes
 from unimatch.engine.optim import build_optimizer
 from unimatch.engine.resume import resume_from
 from unimatch.engine.run_config import RunConfig
-from unimatch.engine.run_data import (
-    RunData,
-    Selection,
-    check_samples,
-    require_dates,
-    require_labels,
-    samples_hash,
-)
+from unimatch.engine.run_data import RunData, check_samples, require_dates, require_labels
 from unimatch.engine.runtime import Runtime
+from unimatch.engine.selection import Selection, samples_hash
 from unimatch.engine.start_banner import start_banner
 from unimatch.engine.steps import Steps, cut_into_steps
 from unimatch.engine.trainer import Trainer
@@ -38,7 +32,6 @@ from unimatch.methods import METHODS
 from unimatch.methods.base import Group, Method
 from unimatch.models.recompute import recompute_activations
 from unimatch.models.segmentor import Segmentor, build_segmentor
-from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.cache import MEGABYTE
 from unimatch.tasks import TASKS
 from unimatch.tasks.base import Task
@@ -63,11 +56,11 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
     last = checkpoint.last_checkpoint(config.out) if resume else None
     if last is not None:
         state, engine = resume_from(last, config, net, method, state, steps.total)
-    _adapt(net, method, config, runtime)
+    adapt(net, method, config, runtime)
 
     decoded = None
     if memory is not None:
-        decoded = Decoded(memory, data.shards.index, steps.rows_labeled, task.blank(1, 1))
+        decoded = Decoded(memory, data.shards.index, data.labeled.rows, task.blank(1, 1))
     monitor = Monitor()
     trainer = Trainer(
         config,
@@ -76,7 +69,7 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
         method,
         task,
         optimizer,
-        _train_loader(config, data.shards, runtime, task, method, steps, state.step, decoded, monitor),
+        _train_loader(config, data, runtime, task, method, steps, state.step, decoded, monitor),
         _val_evaluator(config, data, task, runtime),
         state,
         steps.total,
@@ -178,7 +171,7 @@ def _first_state(data: RunData, task: Task, runtime: Runtime, total: int) -> che
         best=None,
         best_step=None,
         taxonomy=data.shards.taxonomy.to_json(),
-        splits={name: selection.hash for name, selection in data.selections.items()},
+        splits=data.hashes,
         world=runtime.world,
         total=total,
         bands=None if data.bands is None else data.bands.to_json(),
@@ -186,7 +179,7 @@ def _first_state(data: RunData, task: Task, runtime: Runtime, total: int) -> che
     )
 
 
-def _adapt(net: Segmentor, method: Method, config: RunConfig, runtime: Runtime) -> None:
+def adapt(net: Segmentor, method: Method, config: RunConfig, runtime: Runtime) -> None:
     """Gives networks with their weights what processes, memory and compiler ask of them."""
     trained = [net, *(part for part in method.parts.values() if isinstance(part, Segmentor))]
     if config.sync_batchnorm == "global" and runtime.world > 1:
@@ -194,7 +187,7 @@ def _adapt(net: Segmentor, method: Method, config: RunConfig, runtime: Runtime) 
             synchronize_batchnorm(module, runtime.device)
     if config.activation_checkpointing:
         for each in trained:
-            recompute_activations(each.encoder)
+            recompute_activations(each.encoder.recomputed_parts())
     if config.compile != "off":
         if len(trained) > 1 and config.activation_checkpointing:
             raise UserError(
@@ -207,13 +200,13 @@ def _adapt(net: Segmentor, method: Method, config: RunConfig, runtime: Runtime) 
                 "graphs; set compile: off, or launch with ZeRO-2"
             )
         # Not the whole network: the perturbation between the two is another function in every step.
-        for part in (part for each in trained for part in (each.encoder, each.head)):
+        for part in (part for each in trained for part in (*each.encoder.compiled_parts(), each.head)):
             part.compile(backend=config.compile)
 
 
 def _train_loader(
     config: RunConfig,
-    shards: ShardSet,
+    data: RunData,
     runtime: Runtime,
     task: Task,
     method: Method,
@@ -224,9 +217,8 @@ def _train_loader(
 ) -> Iterator[tuple[int, list[RawMicro]]]:
     """This process's micro-batches of every step from `start` on."""
     return train_loader(
-        shards,
-        steps.rows_labeled,
-        steps.rows_unlabeled,
+        data.labeled.samples,
+        data.unlabeled.pool if data.unlabeled is not None and method.views.unlabeled else None,
         steps.plan,
         task.transform(method.views, task.views_on_device(runtime.device.type != "cpu")),
         rank=runtime.rank,
@@ -240,7 +232,7 @@ def _train_loader(
         prefetch=config.data.prefetch,
         timeout_s=config.data.timeout_s,
         pin_memory=runtime.device.type == "cuda",
-        num_classes=shards.taxonomy.num_classes,
+        num_classes=data.shards.taxonomy.num_classes,
         skip_ceiling=config.data.skip_ceiling,
         decode=task.decode,
         decoded=decoded,
@@ -249,12 +241,11 @@ def _train_loader(
 
 def _val_evaluator(config: RunConfig, data: RunData, task: Task, runtime: Runtime) -> Evaluator | None:
     """What training evaluates on, if the configuration names it."""
-    if "val" not in data.selections:
+    if data.val is None:
         return None
     settings = config.evaluation
     return build_evaluator(
-        data.shards,
-        data.selections["val"],
+        data.val,
         task,
         runtime,
         settings.batch,
@@ -264,7 +255,6 @@ def _val_evaluator(config: RunConfig, data: RunData, task: Task, runtime: Runtim
 
 
 def build_evaluator(
-    shards: ShardSet,
     selection: Selection,
     task: Task,
     runtime: Runtime,
@@ -273,11 +263,11 @@ def build_evaluator(
     timeout_s: float,
 ) -> Evaluator:
     """An evaluator over selected samples."""
-    require_dates(shards, selection, task)
-    require_labels(shards, selection)
+    require_dates(selection, task)
+    require_labels(selection)
     loader = partial(
         eval_loader,
-        shards,
+        selection.shards,
         selection.rows,
         rank=runtime.rank,
         world=runtime.world,
@@ -287,4 +277,6 @@ def build_evaluator(
         decode=task.decode,
         unit=task.unit,
     )
-    return Evaluator(runtime, task, loader, len(selection.rows), samples_hash(shards, selection.rows))
+    return Evaluator(
+        runtime, task, loader, len(selection.rows), samples_hash(selection.shards, selection.rows)
+    )

@@ -67,9 +67,30 @@ def build_optimizer(
                 groups.append(
                     {"params": chosen, "lr": lr, "base_lr": lr, "name": name, "weight_decay": decay}
                 )
+    # One call for all parameters: a loop over those of a ResNet-101 takes 3 to 10 ms of Python a step.
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+
+
+def continued(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The saved state of an optimiser in torch's layout, to be computed with as `optimizer` does it.
+
+    How an update is computed (fused or in a loop) belongs to the program that runs, not to the checkpoint.
+    """
+    how = {name: optimizer.defaults[name] for name in ("foreach", "fused")}
+    return {**saved, "param_groups": [{**group, **how} for group in saved["param_groups"]]}
+
+
+def load_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Goes on from a saved state, whichever way its tensors lie in memory: ZeRO's are contiguous, those of
+    channels_last weights are not, and a fused update takes all of a parameter's in one order unasked.
+    """
+    optimizer.load_state_dict(continued(saved, optimizer))
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _parts(net: Segmentor, config: OptimizerConfig) -> list[tuple[str, list[nn.Parameter], float]]:

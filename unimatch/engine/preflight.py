@@ -21,7 +21,7 @@ from unimatch import config as config_io
 from unimatch.engine import checkpoint
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import RunData, open_data
-from unimatch.engine.run_folder import code_commit, flat, version
+from unimatch.engine.run_folder import code_commit, flat, version, within
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError, of_system
 
@@ -30,6 +30,7 @@ UNKNOWN = "unknown"  # agrees with everything
 # May differ between hosts: where the same shards lie, and how they are read.
 PER_HOST = (
     "data.shards",
+    "data.unlabeled[].shards",
     "data.cache",
     "data.workers",
     "data.worker_kind",
@@ -160,25 +161,28 @@ def _report(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[RunData 
     # Launchers number the hosts, which may share a name.
     host = f"host {platform.node()} (node {os.environ.get('GROUP_RANK', '0')})"
     hashes = {} if data is None else _hashes(data)
-    return data, Report(host, _device(runtime.device), same, hashes, problem, runtime.overruled)
+    return data, Report(host, device_name(runtime.device), same, hashes, problem, runtime.overruled)
 
 
 def _settings(config: RunConfig) -> dict[str, str]:
     """What must be equal of the configuration."""
     settings = flat(config_io.plain(config))
-    return {
-        name: str(value)
-        for name, value in settings.items()
-        if not any(name == one or name.startswith(f"{one}.") for one in PER_HOST)
-    }
+    return {name: str(value) for name, value in settings.items() if not within(name, PER_HOST)}
 
 
 def _hashes(data: RunData) -> dict[str, str]:
     """Of the shards (places, bytes and classes of all samples) and of the samples that each list names."""
-    info = data.shards.info
-    shards = [info["index"]["sha256"], data.shards.taxonomy.hash, *(one["sha256"] for one in info["shards"])]
+    opened = {"shards": data.shards} | {
+        f"shards of data.{name}": one.shards
+        for name, one in data.selections.items()
+        if one.shards is not data.shards
+    }
+    sets = {}
+    for name, one in opened.items():
+        parts = [one.info["index"]["sha256"], one.taxonomy.hash]
+        sets[name] = _hash("\n".join([*parts, *(shard["sha256"] for shard in one.info["shards"])]))
     lists = {f"data.{name} (hash of its keys)": one.hash for name, one in data.selections.items()}
-    return {"shards": _hash("\n".join(shards)), **lists}
+    return {**sets, **lists}
 
 
 def _sources() -> str:
@@ -194,7 +198,7 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _device(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({os.cpu_count()} cores)"

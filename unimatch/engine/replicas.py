@@ -8,10 +8,33 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from unimatch.engine.optim import load_state
 from unimatch.errors import UserError
+
+
+class Buffers:
+    """Rank 0's buffers on every rank, in one message that travels beside the backward pass.
+
+    DistributedDataParallel sends them before the forward pass, in several messages, and waits for each.
+    """
+
+    def __init__(self, buffers: list[Tensor]) -> None:
+        self._buffers = buffers
+
+    def send(self) -> None:
+        self._flat = torch.cat([buffer.flatten() for buffer in self._buffers])
+        self._work = dist.broadcast(self._flat, src=0, async_op=True)
+
+    def receive(self) -> None:
+        assert self._work is not None
+        self._work.wait()
+        parts = self._flat.split([buffer.numel() for buffer in self._buffers])
+        shaped = [part.view_as(buffer) for part, buffer in zip(parts, self._buffers, strict=True)]
+        torch._foreach_copy_(self._buffers, shaped)
 
 
 class Replicas:
@@ -27,7 +50,9 @@ class Replicas:
         module: nn.Module,
         optimizer: torch.optim.Optimizer,
         clip_norm: float | None,
+        same_buffers: bool = False,
     ) -> None:
+        """same_buffers: all processes go on with rank 0's after each step."""
         self._accelerator = accelerator
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._clip_norm = clip_norm
@@ -35,8 +60,11 @@ class Replicas:
         with warnings.catch_warnings():
             # Newer torch has another name for this argument, which accelerate does not know yet.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-            self._module, self._prepared = accelerator.prepare(module, optimizer)
+            self._module, _ = accelerator.prepare(module, optimizer)
         world = accelerator.num_processes
+        floats = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+        self._buffers = Buffers(floats) if same_buffers and world > 1 and floats else None
+        self._last = True
         if world > 1 and not isinstance(self._module, nn.parallel.DistributedDataParallel):
             raise UserError(
                 f"{world} processes, but accelerate wrapped the network as {type(self._module).__name__}"
@@ -49,10 +77,13 @@ class Replicas:
     @contextlib.contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:
         """Around forward and backward: gradients are exchanged in the last micro-batch of a step only."""
+        self._last = last
         with contextlib.nullcontext() if last else self._accelerator.no_sync(self._module):
             yield
 
     def backward(self, loss: Tensor) -> None:
+        if self._buffers is not None and self._last:
+            self._buffers.send()  # no pass of this step changes them any more
         self._accelerator.backward(loss)
 
     def update(self) -> Tensor | None:
@@ -60,8 +91,16 @@ class Replicas:
         norm = None
         if self._clip_norm is not None:
             norm = self._accelerator.clip_grad_norm_(self._parameters, self._clip_norm)
-        self._prepared.step()
-        self._prepared.zero_grad()
+        # Not accelerate's own step, which looks for a package on the disk every time.
+        scaler = self._accelerator.scaler
+        if scaler is None:
+            self._optimizer.step()
+        else:
+            scaler.step(self._optimizer)
+            scaler.update()
+        self._optimizer.zero_grad()
+        if self._buffers is not None:
+            self._buffers.receive()
         return norm
 
     def optimizer_state(self) -> dict[str, Any]:
@@ -74,7 +113,7 @@ class Replicas:
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
         """Continue from `optimizer_state` of any layout and any number of processes."""
-        self._optimizer.load_state_dict(state["optimizer"])
+        load_state(self._optimizer, state["optimizer"])
         if self._accelerator.scaler is not None and state["scaler"]:
             self._accelerator.scaler.load_state_dict(state["scaler"])
 

@@ -30,6 +30,7 @@ class Restored:
 
     config: RunConfig
     net: Segmentor
+    network: str  # its name in the checkpoint
     task: Task
     folder: Path  # the checkpoint
     state: checkpoint.TrainerState
@@ -59,7 +60,7 @@ def restore(
     task = build_task(config, taxonomy, net, bands)
     name = network or next(iter(build_method(config, task, net).eval_nets(net)))
     load_strictly(net, checkpoint.load_network(folder, name), str(folder))
-    return Restored(config, net.eval(), task, folder, state, _prepared(state, config))
+    return Restored(config, net.eval(), name, task, folder, state, _prepared(state, config))
 
 
 def _prepared(state: checkpoint.TrainerState, config: RunConfig) -> Preparation | None:

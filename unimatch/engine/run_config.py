@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,35 @@ class CacheConfig:
 
 
 @dataclass
+class UnlabeledSet:
+    """One of several sets of unlabelled samples."""
+
+    samples: str  # subset name, several joined by +, or text file with one key a line
+    shards: str | None = None  # of another shard set: its folder or URL; none: data.shards
+    # Of each batch's unlabelled samples it has weight / (sum of all weights). None, for all sets alike: each
+    # has as many as it has samples, so that every image comes about once an epoch.
+    weight: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.shards is not None:
+            _check_place(self.shards)
+        if self.weight is not None and not 0 < self.weight < inf:
+            raise ValueError(
+                f"weight must be above 0, found {self.weight:g}: leave out a set that is not to be used"
+            )
+
+
+def _check_place(shards: str) -> None:
+    if not shards or shards.startswith("~"):
+        raise ValueError("shards must be a path with the home folder written in full, or a URL")
+    if holds_credentials(shards):
+        raise ValueError(
+            "shards must not hold a user or password, since the run folder keeps it: put them into "
+            "~/.netrc or the settings of fsspec"
+        )
+
+
+@dataclass
 class DataConfig:
     """Where samples come from. A set of samples is named by a subset of the shards, by several (train+extra),
     or by a key-list file."""
@@ -42,7 +72,9 @@ class DataConfig:
     # or a file with the keys of the labelled samples. The rest of its subset, else of `train`, is unlabelled.
     split: str | None = None
     labeled: str | None = None  # subset name, or text file with one key a line
-    unlabeled: str | None = None  # the same; its masks, if it has any, are never read
+    # The same; its masks, if it has any, are never read. Or a list of sets, also of other shards: see
+    # UnlabeledSet. Then an epoch is as many unlabelled samples as all sets have together.
+    unlabeled: str | list[UnlabeledSet] | None = None
     val: str | None = None  # what training evaluates on; none: no evaluation
     # Data workers per training process; 0 loads in the training process. None: one for each core that is left
     # to it beside the training itself, 1 to 16.
@@ -57,13 +89,7 @@ class DataConfig:
     decoded_mb: int = 1000
 
     def __post_init__(self) -> None:
-        if not self.shards or self.shards.startswith("~"):
-            raise ValueError("shards must be a path with the home folder written in full, or a URL")
-        if holds_credentials(self.shards):
-            raise ValueError(
-                "shards must not hold a user or password, since the run folder keeps it: put them into "
-                "~/.netrc or the settings of fsspec"
-            )
+        _check_place(self.shards)
         if (self.split is None) == (self.labeled is None):
             raise ValueError("labeled or split must be given, one of the two: which samples are labelled")
         if self.split is not None and self.unlabeled is not None:
@@ -71,11 +97,24 @@ class DataConfig:
                 "unlabeled must be left out beside split, which leaves the rest unlabelled; for another list "
                 "give labeled and unlabeled"
             )
+        if isinstance(self.unlabeled, list):
+            _check_weights(self.unlabeled)
         _at_least(self.workers, 0, "workers")
         _at_least(self.prefetch, 1, "prefetch")
         _at_least(self.timeout_s, 1, "timeout_s")
         _at_least(self.skip_ceiling, 0, "skip_ceiling")
         _at_least(self.decoded_mb, 0, "decoded_mb")
+
+
+def _check_weights(sets: list[UnlabeledSet]) -> None:
+    if not sets:
+        raise ValueError("unlabeled is an empty list: name a set, or leave it out")
+    without = [one.samples for one in sets if one.weight is None]
+    if 0 < len(without) < len(sets):
+        raise ValueError(
+            f"unlabeled: {without[0]!r} has no weight, but another set has one; give all sets a weight, or "
+            "none, which takes each as often as it has samples"
+        )
 
 
 @dataclass
@@ -151,8 +190,8 @@ class RunConfig:
     # rank: each process divides by its own pixels (the reference), of each micro-batch if batches accumulate.
     loss_normalization: Literal["global", "rank"] = "global"
     activation_checkpointing: bool = False  # the encoder's blocks keep inputs only: less memory, slower
-    # torch.compile's backend for encoder and head. inductor: minutes at the start, then faster; eager
-    # compiles nothing and is for finding faults.
+    # torch.compile's backend for the encoder, of a vision transformer block by block, and for the head.
+    # inductor: minutes at the start, then faster; eager compiles nothing and is for finding faults.
     compile: Literal["off", "inductor", "eager"] = "off"
     log: LogConfig = field(default_factory=LogConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -166,6 +205,7 @@ FREE_ON_RESUME = (
     "evaluation",
     "checkpoint",
     "data.shards",
+    "data.unlabeled[].shards",
     "data.val",
     "data.workers",
     "data.worker_kind",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import numpy as np
 
 from unimatch import shipped
 from unimatch.codecs.bands import Bands
-from unimatch.engine.run_config import CacheConfig, RunConfig
+from unimatch.engine.run_config import CacheConfig, RunConfig, UnlabeledSet
+from unimatch.engine.selection import Selection, Unlabeled, select
 from unimatch.errors import DataError, UserError
 from unimatch.methods.base import Method
 from unimatch.registry import nearest
@@ -20,16 +20,6 @@ from unimatch.shardset.key_list import Published, list_hash, read_list
 from unimatch.tasks.base import Task
 
 SPLITS = "splits"  # the kind of shipped file
-SIZES = ("width", "height", "image_size", "second_size", "label_size")  # fields of the index
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Rows of a shard set that a configuration names, and the hash of their keys."""
-
-    name: str
-    rows: np.ndarray
-    hash: str
 
 
 def open_shards(place: str, cache: CacheConfig) -> ShardSet:
@@ -37,51 +27,111 @@ def open_shards(place: str, cache: CacheConfig) -> ShardSet:
     return ShardSet.open(place, cache=Cache(cache.folder or default_folder(), int(cache.size_gb * GIGABYTE)))
 
 
-def select(shards: ShardSet, name: str) -> Selection:
-    """The samples of a subset, or of a key-list file."""
-    rows = shards.rows(name)
-    if not len(rows):
-        raise UserError(f"{name!r} names no samples in {shards.root}")
-    return Selection(name, rows, list_hash(shards.keys(rows)))
+@dataclass(frozen=True)
+class Lists:
+    """The samples that a run learns from."""
 
-
-def samples_hash(shards: ShardSet, rows: np.ndarray) -> str:
-    """16 hex digits of the keys of some samples and of the sizes of their images and masks, in pixels and in
-    bytes: the same keys packed from other files, or with another recipe, are other samples.
-    """
-    sizes = np.stack([shards.index[name][rows].astype(np.int64) for name in SIZES])
-    return hashlib.sha256(list_hash(shards.keys(rows)).encode() + sizes.tobytes()).hexdigest()[:16]
+    labeled: Selection
+    unlabeled: Unlabeled | None
 
 
 @dataclass(frozen=True)
 class RunData:
-    """The shards of a run and the samples that its lists name: "labeled", "unlabeled" and "val" if set."""
+    """The shards of a run and the samples that its lists name."""
 
     shards: ShardSet
-    selections: dict[str, Selection]
+    labeled: Selection
+    unlabeled: Unlabeled | None
+    val: Selection | None
 
     @property
     def bands(self) -> Bands | None:
         """What the channels of the images are, with the statistics of the subsets that labelled samples are
         of; None: ordinary pictures."""
-        return self.shards.bands(self.selections["labeled"].rows)
+        return self.shards.bands(self.labeled.rows)
+
+    @property
+    def selections(self) -> dict[str, Selection]:
+        """Every list by the name of its setting, without `data`."""
+        found = {"labeled": self.labeled}
+        sets = () if self.unlabeled is None else self.unlabeled.sets
+        many = len(sets) > 1
+        found |= {f"unlabeled[{n}]" if many else "unlabeled": one for n, one in enumerate(sets)}
+        return found if self.val is None else {**found, "val": self.val}
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Of "labeled", "unlabeled" and "val", as far as they are given."""
+        lists = {"labeled": self.labeled, "unlabeled": self.unlabeled, "val": self.val}
+        return {name: one.hash for name, one in lists.items() if one is not None}
 
 
 def open_data(config: RunConfig) -> RunData:
     """What the configuration's `data` names; opened once, for the preflight and for the trainer."""
     shards = open_shards(config.data.shards, config.data.cache)
-    val = {"val": select(shards, config.data.val)} if config.data.val else {}
-    return RunData(shards, training_samples(config, shards) | val)
+    lists = training_samples(config, shards)
+    val = select(shards, config.data.val) if config.data.val else None
+    return RunData(shards, lists.labeled, lists.unlabeled, val)
 
 
-def training_samples(config: RunConfig, shards: ShardSet) -> dict[str, Selection]:
-    """The "labeled" and, if the configuration names any, the "unlabeled" samples."""
+def training_samples(config: RunConfig, shards: ShardSet) -> Lists:
+    """The labelled samples and, if the configuration names any, the unlabelled ones."""
     data = config.data
     if data.split is not None:
         labeled, rest = divided(shards, data.split)
-        return {"labeled": labeled, "unlabeled": rest} if config.batch.unlabeled else {"labeled": labeled}
-    names = {"labeled": data.labeled, "unlabeled": data.unlabeled}
-    return {name: select(shards, spec) for name, spec in names.items() if spec}
+        return Lists(labeled, Unlabeled((rest,)) if config.batch.unlabeled else None)
+    assert data.labeled is not None, "a split, or labelled samples"
+    unlabeled = None
+    if isinstance(data.unlabeled, list):
+        unlabeled = _several(shards, data.unlabeled, data.cache)
+    elif data.unlabeled:
+        unlabeled = Unlabeled((select(shards, data.unlabeled),))
+    return Lists(select(shards, data.labeled), unlabeled)
+
+
+def _several(shards: ShardSet, sets: list[UnlabeledSet], cache: CacheConfig) -> Unlabeled:
+    """UserError: a sample in two of the sets, or images of another kind than those of the run's shards."""
+    opened = {_identity(shards): shards}
+    found: list[Selection] = []
+    for number, one in enumerate(sets):
+        where = f"data.unlabeled[{number}]"
+        other = shards if one.shards is None else open_shards(one.shards, cache)
+        other = opened.setdefault(_identity(other), other)
+        try:
+            mine = select(other, one.samples)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
+        _require_same_bands(shards, other, where)
+        for before, earlier in enumerate(found):
+            both = np.intersect1d(mine.rows, earlier.rows) if earlier.shards is other else mine.rows[:0]
+            if len(both):
+                raise UserError(
+                    f"{len(both)} samples are in data.unlabeled[{before}] and in {where} (first: "
+                    f"{other.keys(both[:1])[0]}): name each sample once, and give its set a larger weight"
+                )
+        found.append(mine)
+    weights = tuple(one.weight for one in sets if one.weight is not None)
+    return Unlabeled(tuple(found), weights or None)
+
+
+def _identity(shards: ShardSet) -> str:
+    """Equal for one shard set in two places, or under two names."""
+    return str(shards.info["index"]["sha256"])
+
+
+def _require_same_bands(shards: ShardSet, other: ShardSet, where: str) -> None:
+    mine, theirs = shards.bands(), other.bands()
+    kinds = [
+        "ordinary pictures"
+        if one is None
+        else f"{one.describe()} with the ranges {[list(pair) for pair in one.ranges]}"
+        for one in (mine, theirs)
+    ]
+    if kinds[0] != kinds[1]:
+        raise UserError(
+            f"{where}: {other.root} has {kinds[1]}, the labelled samples are {kinds[0]}; pack them with the "
+            "same bands, depth and scaling"
+        )
 
 
 def split_file(name: str) -> Path:
@@ -125,26 +175,25 @@ def divided(shards: ShardSet, name: str) -> tuple[Selection, Selection]:
     if not len(rest):
         raise DataError(f"data.split {name} names all samples of {told.subset!r}: none is left unlabelled")
     return (
-        Selection(name, labeled, list_hash(shards.keys(labeled))),
-        Selection(f"{told.subset} without {name}", rest, list_hash(shards.keys(rest))),
+        Selection(shards, name, labeled, list_hash(shards.keys(labeled))),
+        Selection(shards, f"{told.subset} without {name}", rest, list_hash(shards.keys(rest))),
     )
 
 
 def check_samples(config: RunConfig, data: RunData, task: Task, method: Method) -> None:
     """UserError unless the samples named are what the task and the method train on, and others evaluate."""
-    require_unlabeled(config, data.selections, method)
-    for name in ("labeled", "unlabeled"):
-        if name in data.selections:
-            require_dates(data.shards, data.selections[name], task)
-    require_labels(data.shards, data.selections["labeled"])
-    if "val" in data.selections:
-        _refuse_overlap(data)
+    require_unlabeled(config, data.unlabeled, method)
+    for name, selection in data.selections.items():
+        if name != "val":
+            require_dates(selection, task)
+    require_labels(data.labeled)
+    _refuse_overlap(data)
 
 
-def require_unlabeled(config: RunConfig, selections: dict[str, Selection], method: Method) -> None:
+def require_unlabeled(config: RunConfig, unlabeled: Unlabeled | None, method: Method) -> None:
     """UserError if the method uses unlabelled samples and the configuration names none."""
     missing = []
-    if method.views.unlabeled and "unlabeled" not in selections and config.data.split is None:
+    if method.views.unlabeled and unlabeled is None and config.data.split is None:
         missing.append("data.unlabeled")
     if method.views.unlabeled and not config.batch.unlabeled:
         missing.append("batch.unlabeled")
@@ -152,8 +201,8 @@ def require_unlabeled(config: RunConfig, selections: dict[str, Selection], metho
         raise UserError(f"method {config.method.name} uses unlabelled samples: set {' and '.join(missing)}")
 
 
-def require_dates(shards: ShardSet, selection: Selection, task: Task) -> None:
-    rows = selection.rows
+def require_dates(selection: Selection, task: Task) -> None:
+    rows, shards = selection.rows, selection.shards
     dates = 1 + (shards.index["second_size"][rows] > 0)
     wrong = rows[dates != task.dates]
     if not len(wrong):
@@ -167,8 +216,8 @@ def require_dates(shards: ShardSet, selection: Selection, task: Task) -> None:
     )
 
 
-def require_labels(shards: ShardSet, selection: Selection) -> None:
-    rows = selection.rows
+def require_labels(selection: Selection) -> None:
+    rows, shards = selection.rows, selection.shards
     without = rows[shards.index["label_size"][rows] == 0]
     if len(without):
         keys = ", ".join(shards.keys(without[:5]))
@@ -179,9 +228,10 @@ def require_labels(shards: ShardSet, selection: Selection) -> None:
 
 
 def _refuse_overlap(data: RunData) -> None:
-    val = data.selections["val"]
-    for name in (name for name in data.selections if name != "val"):
-        both = np.intersect1d(val.rows, data.selections[name].rows)
+    for name, one in data.selections.items():
+        if data.val is None or name == "val" or one.shards is not data.val.shards:
+            continue
+        both = np.intersect1d(data.val.rows, one.rows)
         if len(both):
             keys = ", ".join(data.shards.keys(both[:5]))
             raise UserError(

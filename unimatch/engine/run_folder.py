@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -93,8 +95,7 @@ def refuse_changes(config: RunConfig) -> None:
     before, now = flat(config_io.plain(saved)), flat(config_io.plain(config))
     changed = []
     for name in sorted(before.keys() | now.keys()):
-        free = any(name == prefix or name.startswith(prefix + ".") for prefix in FREE_ON_RESUME)
-        if not free and before.get(name) != now.get(name):
+        if not within(name, FREE_ON_RESUME) and before.get(name) != now.get(name):
             changed.append(f"{name}: was {before.get(name)!r}, now {now.get(name)!r}")
     if changed:
         raise UserError(
@@ -105,8 +106,17 @@ def refuse_changes(config: RunConfig) -> None:
         )
 
 
+def within(name: str, sections: Sequence[str]) -> bool:
+    """Whether a setting is one of these or lies in one; `a[].b` stands for `a[0].b`, `a[1].b` ..."""
+    name = re.sub(r"\[\d+\]", "[]", name)
+    return any(name == one or name.startswith(f"{one}.") for one in sections)
+
+
 def flat(tree: Any, path: str = "") -> dict[str, Any]:
-    """{"a.b": value} of nested mappings."""
+    """{"a.b": value} of nested mappings, {"a[0].b": value} of lists of mappings."""
+    if isinstance(tree, list) and tree and all(isinstance(item, dict) for item in tree):
+        items = [flat(item, f"{path}[{number}]") for number, item in enumerate(tree)]
+        return {key: value for item in items for key, value in item.items()}
     if not isinstance(tree, dict):
         return {path: tree}
     return {

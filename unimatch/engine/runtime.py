@@ -59,9 +59,7 @@ class Runtime:
         overruled: a line for each variable of the environment that the run's configuration overrules.
     """
 
-    def __init__(
-        self, precision: Precision = "fp32", timeout_s: float = 600.0, broadcast_buffers: bool = False
-    ):
+    def __init__(self, precision: Precision = "fp32", timeout_s: float = 600.0):
         """Joins the other processes. `timeout_s` bounds every wait for them."""
         self.overruled = overrule(precision)
         has_gpu = torch.cuda.is_available()
@@ -71,7 +69,8 @@ class Runtime:
         timeout = timedelta(seconds=timeout_s)
         # find_unused_parameters stays off: a step reaches every parameter, and DDP says so if it does not.
         handlers: list[Any] = [
-            DistributedDataParallelKwargs(broadcast_buffers=broadcast_buffers, gradient_as_bucket_view=True)
+            # Buffers: see Replicas, which sends them while it computes.
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
         ]
         if launched > 1 or uses_zero:
             handlers.append(InitProcessGroupKwargs(backend="nccl" if has_gpu else "gloo", timeout=timeout))
@@ -113,13 +112,29 @@ class Runtime:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float | None) -> Layout:
-        """The module laid over this run's processes, in its precision, with its optimiser."""
+    def prepare(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        clip_norm: float | None,
+        same_buffers: bool = False,
+    ) -> Layout:
+        """The module laid over this run's processes, in its precision, with its optimiser.
+
+        same_buffers: replicas take rank 0's buffers (batch norms' statistics) in every step.
+        """
         if self.zero_stage:
             from unimatch.engine.zero import Sharded
 
             return Sharded(self.accelerator, module, optimizer, clip_norm)
-        return Replicas(self.accelerator, module, optimizer, clip_norm)
+        return Replicas(self.accelerator, module, optimizer, clip_norm, same_buffers)
+
+    def seed(self, number: int) -> None:
+        """Seeds torch's generators of the host and of this process's device."""
+        # torch.manual_seed asks for every backend that there may be: 0.2 ms on a machine without a GPU.
+        torch.default_generator.manual_seed(number)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(number)
 
     def watch(self) -> None:
         """From now on this process is killed if it makes no progress: between two calls of `alive`.

@@ -46,9 +46,7 @@ def start_banner(
         "global batch": " + ".join(f"{size} {name}" for name, size in sizes.items()),
         "micro-batch": f"{joined(size // world // accumulation for size in sizes.values())} per process, "
         f"accumulated {accumulation}x",
-        "samples": "\n".join(
-            f"{len(s.rows)} {name}: {s.name} (hash {s.hash})" for name, s in data.selections.items()
-        ),
+        "samples": "\n".join(_samples(data)),
         **({} if trainer.task.bands is None else {"images": trainer.task.bands.describe()}),
         "classes": f"{trainer.task.taxonomy.num_classes} (hash {trainer.task.taxonomy.hash})",
         "steps": f"{trainer.total_steps}, {trainer.steps_per_epoch} an epoch",
@@ -76,6 +74,19 @@ def start_banner(
     )
 
 
+def _samples(data: RunData) -> list[str]:
+    """A line for each list; of several unlabelled sets with what each has of a batch, and where it lies."""
+    told = {
+        name: f"{len(one.rows)} {name}: {one.name} (hash {one.hash})" for name, one in data.selections.items()
+    }
+    if data.unlabeled is not None and len(data.unlabeled.sets) > 1:
+        parts = zip(data.unlabeled.sets, data.unlabeled.shares(), strict=True)
+        for number, (one, share) in enumerate(parts):
+            told[f"unlabeled[{number}]"] += f" of {one.shards.root}, {share:.3g} of a batch"
+        told["unlabeled"] = f"{len(data.unlabeled)} unlabeled in all, an epoch (hash {data.unlabeled.hash})"
+    return list(told.values())
+
+
 def _warnings(trainer: Trainer, data: RunData, parts: int) -> list[str]:
     """A sentence each; parts: into how many micro-batches a step's batch is cut."""
     method, found = trainer.method, trainer.task.without_effect()
@@ -85,5 +96,5 @@ def _warnings(trainer: Trainer, data: RunData, parts: int) -> list[str]:
             "processes and on batch.max_per_device"
         )
     if trainer.runtime.is_main:
-        found += class_warnings(data.shards, data.selections)
+        found += class_warnings(data.selections)
     return found

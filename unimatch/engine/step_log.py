@@ -13,15 +13,21 @@ from unimatch.engine.runtime import Runtime
 SHOWN = ("loss", "kept", "images_per_s", "data_wait")  # in the progress bar too
 
 
-def means(logs: Mapping[str, Tensor], runtime: Runtime, classes: Sequence[str]) -> dict[str, Any]:
-    """The logs of a step as means over all processes, by class where each has a value. A collective."""
-    flat = torch.cat([value.reshape(-1).double() for value in logs.values()])
-    flat = (runtime.sum_on_device(flat) / runtime.world).cpu()
-    parts = flat.split([value.numel() for value in logs.values()])
-    return {
+def means(
+    told: Sequence[Mapping[str, Tensor]], losses: Tensor, runtime: Runtime, classes: Sequence[str]
+) -> tuple[dict[str, Any], float]:
+    """The logs of a step's micro-batches as means over them and over all processes, by class where each has a
+    value; and the sum of all processes' `losses`. One collective.
+    """
+    rows = [torch.cat([value.reshape(-1).double() for value in logs.values()]) for logs in told]
+    flat = torch.cat([torch.stack(rows).mean(0) / runtime.world, losses.reshape(1).double()])
+    sizes = [value.numel() for value in told[0].values()]
+    *parts, total = runtime.sum_on_device(flat).cpu().split([*sizes, 1])
+    values = {
         name: part.item() if part.numel() == 1 else dict(zip(classes, part.tolist(), strict=True))
-        for name, part in zip(logs, parts, strict=True)
+        for name, part in zip(told[0], parts, strict=True)
     }
+    return values, total.item()
 
 
 def rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from unimatch.data.plan import Plan
 from unimatch.engine.run_config import BatchConfig, RunConfig
 from unimatch.engine.run_data import RunData
 from unimatch.engine.schedule import total_steps
+from unimatch.engine.selection import Selection, Unlabeled
 from unimatch.errors import UserError
 from unimatch.methods.base import ViewNeeds
-from unimatch.shardset.archive import ShardSet
 
 
 @dataclass(frozen=True)
@@ -20,35 +18,30 @@ class Steps:
     """The steps of a run, and the samples in them."""
 
     plan: Plan
-    rows_labeled: np.ndarray  # the samples that the plan numbers, as rows of the shard set
-    rows_unlabeled: np.ndarray | None  # the same; None: the method uses none
     accumulation: int  # micro-batches per process and step
     total: int  # optimiser steps of the whole run
 
 
 def cut_into_steps(config: RunConfig, data: RunData, views: ViewNeeds, world: int) -> Steps:
     """The steps of a run on `world` processes; UserError if its batches cannot be cut so."""
-    labeled, unlabeled = data.selections["labeled"], data.selections.get("unlabeled")
     accumulation = accumulation_steps(config.batch, views.unlabeled, world)
     _require_neighbours(config.batch, views, world, accumulation)
-    rows = unlabeled.rows if unlabeled is not None else None
-    plan = plan_of(config, data.shards, views, labeled.rows, rows)
-    total = run_steps(config, views, len(labeled.rows), None if rows is None else len(rows))
-    return Steps(plan, labeled.rows, rows if views.unlabeled else None, accumulation, total)
+    unlabeled = data.unlabeled
+    plan = plan_of(config, views, data.labeled, unlabeled)
+    total = run_steps(config, views, len(data.labeled.rows), None if unlabeled is None else len(unlabeled))
+    return Steps(plan, accumulation, total)
 
 
-def plan_of(
-    config: RunConfig, shards: ShardSet, views: ViewNeeds, labeled: np.ndarray, unlabeled: np.ndarray | None
-) -> Plan:
-    """Who reads what when. An epoch is one pass over the unlabelled rows, if there are any."""
+def plan_of(config: RunConfig, views: ViewNeeds, labeled: Selection, unlabeled: Unlabeled | None) -> Plan:
+    """Who reads what when. An epoch is one pass over the unlabelled samples, if there are any."""
     return Plan(
-        labeled=shards.shard_sizes(labeled),
-        unlabeled=shards.shard_sizes(unlabeled) if unlabeled is not None and views.unlabeled else None,
+        labeled=labeled.shards.shard_sizes(labeled.rows),
+        unlabeled=unlabeled.mix if unlabeled is not None and views.unlabeled else None,
         batch_labeled=config.batch.labeled,
         batch_unlabeled=config.batch.unlabeled if views.unlabeled else None,
         seed=config.seed,
         partner=views.partner,
-        epoch_samples=len(unlabeled) if unlabeled is not None else len(labeled),
+        epoch_samples=len(labeled.rows if unlabeled is None else unlabeled),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,7 @@ from unimatch.engine.signals import Remembered, Stopped
 from unimatch.engine.step_log import SHOWN, means, rates
 from unimatch.engine.timing import StepClock, Timed
 from unimatch.errors import UserError
-from unimatch.methods.base import Method, Progress
+from unimatch.methods.base import Logs, Method, Progress
 from unimatch.tasks.base import Task
 
 STEP_TAG = 0x57E9  # keeps a step's torch seed apart from the data's keys
@@ -68,7 +69,10 @@ class Trainer:
         self.num_parameters = sum(p.numel() for p in self.net.parameters())
         self._module = StepModule(self.net, self.method)
         self._layout: Layout | Timed = self.runtime.prepare(
-            self._module, self.optimizer, self.config.optimizer.clip_norm
+            self._module,
+            self.optimizer,
+            self.config.optimizer.clip_norm,
+            same_buffers=self.config.sync_batchnorm == "off",
         )
         if self.config.log.timing:
             self._layout = Timed(self._layout, self.runtime.device)
@@ -83,7 +87,7 @@ class Trainer:
         self._agreement = Agreement(self.runtime, self.task, self.method.views, self._signals, over_all)
         self._headline: float | None = None
         self._over = ""  # what it leaves out
-        self._finite = torch.ones((), dtype=torch.bool, device=self.runtime.device)
+        self._losses = torch.zeros((), device=self.runtime.device)  # all so far: NaN stays in a sum
         self._saved_step = self.state.step
 
     def train(self, log: RunLog) -> None:
@@ -105,12 +109,12 @@ class Trainer:
             if step + 1 < self.total_steps:
                 asked = self._ask(step + 1, samples, log)
             clock.data_ready()
-            logs, batch = self._step(step, raw, shares)
+            told, batch = self.step(step, raw, shares)
             self.state.step = done = step + 1
             is_last = done == self.total_steps
             log.progress(done)
             if is_last or done % config.log.every_steps == 0:
-                self._log_step(log, done, logs, clock)
+                self._log_step(log, done, told, clock)
             if self._shows_pictures(done):
                 self._log_pictures(log, done, batch)
             if self.evaluator and (is_last or done % config.evaluation.every_steps == 0):
@@ -150,31 +154,31 @@ class Trainer:
         self.state.skipped += agreed.skipped
         return asked.raw, agreed.shares
 
-    def _step(self, step: int, raw: RawBatch, shares: list[Tensor]) -> tuple[dict[str, Tensor], Batch]:
-        """One optimiser step over this process's micro-batches; the mean of their logs, and the last one."""
+    def step(self, step: int, raw: RawBatch, shares: list[Tensor]) -> tuple[list[Logs], Batch]:
+        """One optimiser step over this process's micro-batches; what each has to log, and the last one."""
         progress = Progress(step, self.total_steps, step // self.steps_per_epoch)
         set_lr(self.optimizer, lr_factor(step, self.total_steps, self.config.schedule))
-        torch.manual_seed(keyed.key(self.config.seed, STEP_TAG, step, self.runtime.rank) >> 1)
-        totals: dict[str, Tensor] = {}
+        self.runtime.seed(keyed.key(self.config.seed, STEP_TAG, step, self.runtime.rank) >> 1)
+        told: list[Logs] = []
         for index, (micro, share) in enumerate(zip(raw, shares, strict=True)):
             batch = self.task.to_device(self._copies.start(micro), self.runtime.device, share)
             with self._layout.micro_batch(last=index == len(raw) - 1):
                 loss, logs = self._layout(batch, progress)
                 self._layout.backward(loss / len(raw))
-            self._finite &= torch.isfinite(loss.detach())
-            for name, value in logs.items():
-                totals[name] = totals.get(name, 0) + value.detach() / len(raw)
+            self._losses += loss.detach()
+            told.append(logs)
         norm = self._layout.update()
         if norm is not None:
-            totals["grad_norm"] = norm
+            for logs in told:
+                logs["grad_norm"] = norm
         if self._follows:
             with self._layout.readable(self._module):
                 self.method.after_update(self.net, progress)
-        return totals, batch
+        return told, batch
 
-    def _log_step(self, log: RunLog, done: int, logs: Mapping[str, Tensor], clock: StepClock) -> None:
-        values = means(logs, self.runtime, self.task.taxonomy.names)
-        self._check_finite()
+    def _log_step(self, log: RunLog, done: int, told: list[Logs], clock: StepClock) -> None:
+        values, losses = means(told, self._losses, self.runtime, self.task.taxonomy.names)
+        self._require_finite(losses)
         values |= rates(self.optimizer)
         values |= clock.figures(self._images_per_step)
         values |= {f"data_{name}": value for name, value in self.monitor.figures().items()}
@@ -194,8 +198,10 @@ class Trainer:
 
     def _check_finite(self) -> None:
         """Every process checks before anything is logged or saved: poisoned weights become no checkpoint."""
-        bad = self.runtime.sum_on_host(torch.tensor([float(not self._finite.item())])).item()
-        if bad:
+        self._require_finite(self.runtime.sum_on_device(self._losses).item())
+
+    def _require_finite(self, losses: float) -> None:
+        if not math.isfinite(losses):
             raise UserError(
                 f"the loss became NaN or infinite at or before step {self.state.step}; a checkpoint, if "
                 f"there is one, is from before that. Lower optimizer.lr, set optimizer.clip_norm or use "

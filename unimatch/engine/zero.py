@@ -19,6 +19,7 @@ from deepspeed.utils.mixed_precision_linkage import lazy_init_hp_params_optimize
 from torch import Tensor, nn
 
 from unimatch import shipped
+from unimatch.engine.optim import continued
 from unimatch.errors import UserError
 
 CONFIG_FILE = "ACCELERATE_DEEPSPEED_CONFIG_FILE"  # set by `accelerate launch`, or by hand beside torchrun
@@ -34,6 +35,11 @@ OURS = (
     "bf16",
     "torch_autocast",
 )
+
+
+def _beside(flat: Tensor, value: Any) -> Any:
+    """A copy of what an optimiser keeps of a parameter; a fused one has its count of steps on the device."""
+    return value.detach().to(flat.device, copy=True) if torch.is_tensor(value) else copy.deepcopy(value)
 
 
 class _Plugin(DeepSpeedPlugin):
@@ -154,7 +160,11 @@ class Sharded:
         known = [self._optimizer.state[flat] for flat in self._flat() if self._optimizer.state.get(flat)]
         if known:
             parted = [name for name, value in known[0].items() if torch.is_tensor(value) and value.dim() > 0]
-            scalars = {name: value for name, value in known[0].items() if name not in parted}
+            scalars = {
+                name: value.cpu() if torch.is_tensor(value) else value  # a fused one counts on the device
+                for name, value in known[0].items()
+                if name not in parted
+            }
             self._link()
             for number, param in enumerate(p for group in self._groups for p in group):
                 whole = {name: safe_get_full_optimizer_state(param, name).cpu() for name in parted}
@@ -167,7 +177,7 @@ class Sharded:
         return {"optimizer": {"state": params, "param_groups": groups}, "scaler": {}}
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
-        saved = state["optimizer"]
+        saved = continued(state["optimizer"], self._optimizer)
         for group, values in zip(self._optimizer.param_groups, saved["param_groups"], strict=True):
             group.update({k: v for k, v in values.items() if k != "params"})
         if not saved["state"]:
@@ -177,7 +187,7 @@ class Sharded:
         for flat in self._flat():
             mine = self._optimizer.state[flat]
             mine.update({name: torch.zeros_like(flat) for name in parted})
-            mine.update({k: copy.deepcopy(v) for k, v in first.items() if k not in parted})
+            mine.update({k: _beside(flat, v) for k, v in first.items() if k not in parted})
         self._link()
         for number, param in enumerate(p for group in self._groups for p in group):
             for name in parted:

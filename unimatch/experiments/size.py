@@ -41,7 +41,7 @@ def samples(config: RunConfig) -> tuple[int, int | None] | None:
     """
     try:
         found = training_samples(config, open_shards(config.data.shards, config.data.cache))
-        return len(found["labeled"].rows), len(found["unlabeled"].rows) if "unlabeled" in found else None
+        return len(found.labeled.rows), None if found.unlabeled is None else len(found.unlabeled)
     except (UserError, OSError):
         if config.data.split is None:
             return None

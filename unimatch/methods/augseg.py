@@ -18,6 +18,7 @@ from unimatch.methods.mean_teacher import MeanTeacher
 from unimatch.methods.ops import keyed_uniform, logged, paste, pseudo_label, pseudo_stats
 from unimatch.methods.soft import entropy, over_all, pixel_means
 from unimatch.methods.teacher import TeacherConfig, ema_decay
+from unimatch.mixing import joined
 from unimatch.taxonomy import IGNORE_INDEX
 
 
@@ -58,7 +59,7 @@ class AugSeg(MeanTeacher):
         image, conf_s, labels_s, valid = mixed_with_labeled(x, u, conf, labels, pixel_means(certain, u.valid))
 
         net.train()
-        logits_x, logits_s = net(torch.cat([x.image, image]))["logits"].split([len(x.image), len(image)])
+        logits_x, logits_s = net(joined([x.image, image]))["logits"].split([len(x.image), len(image)])
         loss_x = self.supervised_loss(logits_x, x.label) * x.share
         loss_s = over_all(self.consistency_loss, logits_s, labels_s, conf_s, valid, threshold)
         loss = loss_x + self.config.weight * loss_s

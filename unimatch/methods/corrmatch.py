@@ -31,6 +31,7 @@ from unimatch.methods.ops import (
 from unimatch.methods.parts import features_of
 from unimatch.methods.soft import divergence, pixel_mean
 from unimatch.methods.unimatch import UniMatchConfig
+from unimatch.mixing import joined
 
 
 @dataclass
@@ -70,7 +71,7 @@ class CorrMatch(Method):
         net.train()
         key = torch.cat([x.noise_key, u.noise_key])
         twin = twin_dropout(key, self.config.feature_dropout)
-        both, features = features_of(net, torch.cat([x.image, u.weak]), twin)
+        both, features = features_of(net, joined([x.image, u.weak]), twin)
         logits, perturbed = both.chunk(2)
         logits_x, logits_w = logits.split([len(x.image), len(u.weak)])
         logits_s, features_s = features_of(net, mixed_strong(u))

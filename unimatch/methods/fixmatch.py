@@ -5,13 +5,13 @@ Sohn et al., FixMatch, NeurIPS 2020, in the form that UniMatch (Yang et al., CVP
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from unimatch.data.sample import Batch
 from unimatch.errors import ConfigError
 from unimatch.methods.base import METHODS, Logs, Method, MixPartner, Progress, SemiConfig, ViewNeeds
 from unimatch.methods.ops import (
+    joined,
     mixed_strong,
     partner_pseudo_label,
     pseudo_label,
@@ -62,7 +62,7 @@ class FixMatch(Method):
 
         # Two passes, so that batch-norm takes its statistics from weak and from strong views apart.
         net.train()
-        logits_x, logits_w = net(torch.cat([x.image, u.weak]))["logits"].split([len(x.image), len(u.weak)])
+        logits_x, logits_w = net(joined([x.image, u.weak]))["logits"].split([len(x.image), len(u.weak)])
         logits_s = net(mixed_strong(u))["logits"]
 
         conf, labels = pseudo_label(logits_w)

@@ -19,6 +19,7 @@ from unimatch.methods.mean_teacher import MeanTeacher
 from unimatch.methods.ops import blind_logits, logged, paste, pseudo_label, pseudo_stats
 from unimatch.methods.soft import over_all, pixel_means
 from unimatch.methods.teacher import TeacherConfig
+from unimatch.mixing import joined
 
 
 @dataclass
@@ -69,7 +70,7 @@ class IMAS(MeanTeacher):
 
         net.train()
         sizes = [len(x.image), *[len(u.weak)] * 3]
-        images = torch.cat([x.image, u.weak, mixed, intensity])
+        images = joined([x.image, u.weak, mixed, intensity])
         # The weak views take part in the batch-norm alone.
         logits_x, _, logits_cm, logits_int = net(images)["logits"].split(sizes)
         weight = easy[:, None, None].expand_as(conf)

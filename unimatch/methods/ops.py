@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from unimatch import keyed
 from unimatch.data.sample import Unlabeled
 from unimatch.methods.base import ConsistencyLoss
-from unimatch.mixing import paste, swap_pairs
+from unimatch.mixing import joined, paste, swap_pairs
 
 __all__ = [
     "Pseudo",
     "blind_logits",
     "channel_dropout",
     "complementary_dropout",
+    "joined",
     "keyed_normal",
     "keyed_uniform",
     "logged",
@@ -73,7 +74,7 @@ def mixed_strong(unlabeled: Unlabeled) -> Tensor:
     """[V * B, ..., C, H, W]: the strong views one after another, each mixed inside its own box."""
     assert unlabeled.partner is not None, "mixing needs a partner"
     views = zip(unlabeled.strong, unlabeled.partner.strong, unlabeled.boxes, strict=True)
-    return torch.cat([paste(strong, partner, box) for strong, partner, box in views])
+    return joined([paste(strong, partner, box) for strong, partner, box in views])
 
 
 def blind_logits(net: nn.Module, image: Tensor, train: bool = False) -> Tensor:

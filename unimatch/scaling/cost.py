@@ -1,8 +1,9 @@
 """What a run costs, as arithmetic: memory of a device, bytes that cross the network. No torch, no I/O.
 
 N is the number of devices, P the bytes of all parameters in fp32 (their type in every precision: bf16 and
-fp16 are autocast's). A stage is ZeRO's: 0 is DistributedDataParallel, 1 parts the optimiser's state over the
-devices, 2 the gradients too, 3 the parameters too. The equations are in docs/scaling.md.
+fp16 are autocast's), T those of the trained ones, all but a frozen encoder's. A stage is ZeRO's: 0 is
+DistributedDataParallel, 1 parts the optimiser's state over the devices, 2 the gradients too, 3 the parameters
+too. The equations are in docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -67,11 +68,17 @@ class Network:
     buffer_bytes: int  # batch-norm statistics and the like
     moments: int  # values that the optimiser keeps a parameter: SGD 0, with momentum 1, AdamW 2
     copies: int = 0  # further whole networks, such as an EMA teacher
+    frozen: int = 0  # of the elements those that are not trained
 
     @property
     def bytes(self) -> int:
         """P."""
         return FP32 * self.parameters
+
+    @property
+    def trained_bytes(self) -> int:
+        """T: of what there are gradients and an optimiser's state."""
+        return FP32 * (self.parameters - self.frozen)
 
 
 @dataclass(frozen=True)
@@ -129,20 +136,20 @@ def memory(
     overlap: two buffers of `bucket` elements in stages 1 and 2 instead of one, as the setting overlap_comm of
     the launch file; None: as launch/deepspeed has it, on from stage 2.
     """
-    whole, part = float(network.bytes), network.bytes / devices
+    whole, trained = float(network.bytes), float(network.trained_bytes)
     others = network.buffer_bytes + network.copies * (network.bytes + network.buffer_bytes)
     moments = float(network.moments)
     if stage == 0:
-        return Memory(whole + others, whole, moments * whole, 0.0)
+        return Memory(whole + others, trained, moments * trained, 0.0)
     # DeepSpeed updates a copy of its part of the parameters and writes the result back, also in fp32.
-    optimizer = (moments + 1) * part
+    optimizer = (moments + 1) * trained / devices
     buffers = 2 if stage < 3 and (stage == 2 if overlap is None else overlap) else 1
     exchange = float(buffers * FP32 * bucket)
     if stage < 3:
-        return Memory(whole + others, whole if stage == 1 else part, optimizer, exchange)
+        return Memory(whole + others, trained / (1 if stage == 1 else devices), optimizer, exchange)
     # Parts, and what is gathered while it is in use: all of a network that is smaller than REUSE.
     gathered = FP32 * min(network.parameters, max(REUSE, network.persistent, network.largest))
-    return Memory(part + gathered + others, part, optimizer, exchange)
+    return Memory(whole / devices + gathered + others, trained / devices, optimizer, exchange)
 
 
 @dataclass(frozen=True)
@@ -157,21 +164,22 @@ class Traffic:
         return self.gradients + self.parameters
 
 
-def traffic(parameter_bytes: float, stage: int, devices: int, accumulation: int, passes: Passes) -> Traffic:
+def traffic(network: Network, stage: int, devices: int, accumulation: int, passes: Passes) -> Traffic:
     """Bytes a device sends in a step of `accumulation` micro-batches.
 
-    Stage 0 all-reduces the gradients once, 2 (N-1)/N P. The others scatter them, (N-1)/N P: stage 1 once,
-    stages 2 and 3 in each micro-batch. Stages 1 and 2 gather the new parameters once, (N-1)/N P. Stage 3
-    gathers them in each micro-batch: for one forward and one backward pass twice, 3 (N-1)/N P with the
+    Stage 0 all-reduces the gradients once, 2 (N-1)/N T. The others scatter them, (N-1)/N T: stage 1 once,
+    stages 2 and 3 in each micro-batch. Stages 1 and 2 gather the new parameters once, (N-1)/N T. Stage 3
+    gathers all of them in each micro-batch: for one forward and one backward pass twice, 3 (N-1)/N P with the
     gradients, and for `passes` at most once each. DeepSpeed keeps what it needs again within REUSE elements,
     so a smaller network is gathered once a micro-batch at best; the larger figure is given.
     """
-    once = (devices - 1) / devices * parameter_bytes
+    others = (devices - 1) / devices
+    trained, whole = others * network.trained_bytes, others * network.bytes
     if stage == 0:
-        return Traffic(2 * once, 0.0)
+        return Traffic(2 * trained, 0.0)
     if stage < 3:
-        return Traffic(once * (accumulation if stage == 2 else 1), once)
-    return Traffic(once * accumulation, once * accumulation * (passes.forward + passes.trained))
+        return Traffic(trained * (accumulation if stage == 2 else 1), trained)
+    return Traffic(trained * accumulation, whole * accumulation * (passes.forward + passes.trained))
 
 
 def norm_messages(norms: int, passes: Passes, accumulation: int) -> int:

@@ -69,7 +69,7 @@ def shape_only(config: ModelConfig, num_classes: int, recompute: bool = False, d
     with torch.device("meta"):
         net = build_segmentor(config.untrained(), num_classes, dates)  # values need not be there
         if recompute:
-            recompute_activations(net.encoder)
+            recompute_activations(net.encoder.recomputed_parts())
         return net.to(memory_format=torch.channels_last)
 
 
@@ -83,6 +83,7 @@ def network_of(net: nn.Module, moments: int, copies: int) -> Network:
         buffer_bytes=sum(b.numel() * b.element_size() for b in net.buffers()),
         moments=moments,
         copies=copies,
+        frozen=sum(p.numel() for p in net.parameters() if not p.requires_grad),
     )
 
 
@@ -151,7 +152,7 @@ def step_bytes(
         modules = (net, *method.eval_nets(net).values(), *method.companions().values())
         for one in dict.fromkeys(modules):  # a teacher and the method's parts too, once each
             known += _on_cpu(one)
-        trained = [*net.parameters(), *method.parts.parameters()]
+        trained = [p for p in (*net.parameters(), *method.parts.parameters()) if p.requires_grad]
         for parameter in trained:
             parameter.grad = torch.empty_like(parameter)
             known.append(parameter.grad)

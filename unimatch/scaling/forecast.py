@@ -11,6 +11,7 @@ from torch import nn
 from unimatch.engine.build import build_method, build_task, task_class
 from unimatch.engine.run_config import BatchConfig, OptimizerConfig, RunConfig
 from unimatch.engine.run_data import open_shards, require_unlabeled, training_samples
+from unimatch.engine.selection import Selection, Unlabeled
 from unimatch.engine.steps import accumulation_steps, plan_of, run_steps
 from unimatch.engine.trainer import StepModule
 from unimatch.errors import UserError
@@ -20,7 +21,6 @@ from unimatch.scaling import cost
 from unimatch.scaling.cost import STAGES, Activations, Memory, Network, Passes, Traffic
 from unimatch.scaling.footprint import blank_micro, network_of, shape_only, step_bytes
 from unimatch.scaling.pace import Pace, pace_of, smallest_mixture
-from unimatch.shardset.archive import ShardSet
 from unimatch.tasks.base import Task
 
 Points = tuple[tuple[int, float], tuple[int, float]]  # (samples, bytes) of two micro-batches
@@ -75,18 +75,18 @@ def forecast(config: RunConfig, devices: int, device_bytes: float, operations_s:
     method = build_method(config, task, net)
     views, paired = method.views, method.views.unlabeled
     samples = training_samples(config, shards)
-    require_unlabeled(config, samples, method)
-    labeled = samples["labeled"].rows
-    unlabeled = samples["unlabeled"].rows if "unlabeled" in samples else None
+    require_unlabeled(config, samples.unlabeled, method)
+    labeled, unlabeled = samples.labeled, samples.unlabeled
     sizes = (config.batch.labeled, (config.batch.unlabeled or 0) if paired else 0)
     accumulation = accumulation_steps(config.batch, paired, devices)
-    steps_per_epoch = plan_of(config, shards, views, labeled, unlabeled).steps_per_epoch
-    steps = run_steps(config, views, len(labeled), None if unlabeled is None else len(unlabeled))
+    steps_per_epoch = plan_of(config, views, labeled, unlabeled).steps_per_epoch
+    steps = run_steps(config, views, len(labeled.rows), None if unlabeled is None else len(unlabeled))
 
     others = {**method.eval_nets(net), **method.companions()}.values()
     copies = sum(other is not net and other is not method.parts for other in others)
     network = network_of(StepModule(net, method), _moments(config.optimizer), copies)
-    activations, passes, points = _activations(config, net, method, task, shards.index[labeled[0]], sizes)
+    sample = shards.index[labeled.rows[0]]
+    activations, passes, points = _activations(config, net, method, task, sample, sizes)
     room = device_bytes * (1 - SPARE)
     return Forecast(
         devices,
@@ -100,7 +100,7 @@ def forecast(config: RunConfig, devices: int, device_bytes: float, operations_s:
         accumulation,
         steps,
         steps_per_epoch,
-        _read_bytes(shards, labeled, unlabeled, sizes, views.partner),
+        _read_bytes(labeled, unlabeled, sizes, views.partner),
         pace_of(config, shards.taxonomy, bands, operations_s),
         [
             mode_of(config.batch, paired, views.partner, network, activations, passes, room, devices, stage)
@@ -130,9 +130,7 @@ def mode_of(
     left = room - parts.state
     most = activations.most(left) if left > 0 else 0
     limit, times = micro_batch(batch, paired, partner, devices, most)
-    sent = cost.traffic(
-        network.bytes, stage, devices, times or accumulation_steps(batch, paired, devices), passes
-    )
+    sent = cost.traffic(network, stage, devices, times or accumulation_steps(batch, paired, devices), passes)
     return Mode(stage, parts, left, most, limit, times, sent)
 
 
@@ -151,18 +149,23 @@ def _activations(
 
 
 def _read_bytes(
-    shards: ShardSet,
-    labeled: np.ndarray,
-    unlabeled: np.ndarray | None,
+    labeled: Selection,
+    unlabeled: Unlabeled | None,
     sizes: tuple[int, int],
     partner: str | None,
 ) -> float:
     """Mean bytes that a step reads, from the index."""
-    images = shards.index["image_size"].astype(np.float64) + shards.index["second_size"]
-    total = sizes[0] * float((images + shards.index["label_size"])[labeled].mean())
+    total = sizes[0] * _mean_bytes(labeled, "image_size", "second_size", "label_size")
     if unlabeled is not None and sizes[1]:
-        total += sizes[1] * float(images[unlabeled].mean()) * (2 if partner == "shuffled" else 1)
+        parts = zip(unlabeled.sets, unlabeled.shares(), strict=True)
+        image = sum(share * _mean_bytes(one, "image_size", "second_size") for one, share in parts)
+        total += sizes[1] * image * (2 if partner == "shuffled" else 1)
     return total
+
+
+def _mean_bytes(selection: Selection, *names: str) -> float:
+    """Of a sample, from these fields of the index."""
+    return sum(float(selection.shards.index[name][selection.rows].mean(dtype=np.float64)) for name in names)
 
 
 def micro_batch(

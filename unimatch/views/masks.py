@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from unimatch.mixing import paste, swap_pairs
+from unimatch.mixing import swap_pairs
 
 AREA = "area_"  # how the names of the arrays of Extra.areas begin
 
@@ -34,49 +35,48 @@ def rectangle_mask(rectangle: Tensor, height: int, width: int) -> Tensor:
 def draw_masks(arrays: dict[str, Tensor], device: torch.device) -> Masks:
     """The masks of the unlabelled arrays of a raw micro-batch, on the device."""
     height, width = arrays["weak"].shape[-3:-1]
-
-    def mask(name: str) -> Tensor:
-        return rectangle_mask(arrays[name].to(device, non_blocking=True), height, width)
-
-    valid, boxes = mask("content"), _joined(mask("boxes")).unbind(1)
+    content, boxes = arrays["content"], arrays["boxes"]
     # No partner among the arrays: it is the neighbour in the batch.
-    partner_valid = mask("partner_content") if "partner_content" in arrays else swap_pairs(valid)
-    mixed_valid = tuple(paste(valid, partner_valid, box) for box in boxes)
-    areas = {name.removeprefix(AREA): mask(name).any(1) for name in arrays if name.startswith(AREA)}
-    return Masks(valid, boxes, partner_valid, mixed_valid, areas)
+    partner = arrays["partner_content"] if "partner_content" in arrays else swap_pairs(content)
+    names = [name for name in arrays if name.startswith(AREA)]
+    rows = [content[:, None], partner[:, None], boxes.flatten(1, -2), *(arrays[name] for name in names)]
+    # All at once: a rectangle is a dozen launches, whatever the number of them.
+    drawn = rectangle_mask(torch.cat(rows, 1).transpose(0, 1).to(device, non_blocking=True), height, width)
+    own, other, boxed, *areas = drawn.split([row.shape[1] for row in rows])
+    if boxes.ndim == 4:  # several to a view
+        boxed = boxed.unflatten(0, boxes.shape[1:3]).any(1)
+    return Masks(
+        valid=own[0],
+        boxes=boxed.unbind(0),
+        partner_valid=other[0],
+        mixed_valid=torch.where(boxed, other, own).unbind(0),
+        areas={name.removeprefix(AREA): area.any(0) for name, area in zip(names, areas, strict=True)},
+    )
 
 
-def _joined(boxes: Tensor) -> Tensor:
-    """[B, V, H, W]: the box of each view, of more than one [B, V, n, H, W] all of them."""
-    return boxes.any(2) if boxes.ndim == 5 else boxes
-
-
-def valid_pixels(arrays: dict[str, Tensor]) -> list[Tensor]:
-    """int64 scalars: valid pixels of the weak and of each mixed strong view of a raw micro-batch.
+def valid_pixels(arrays: dict[str, Tensor]) -> list[int]:
+    """Valid pixels of the weak and of each mixed strong view of a raw micro-batch, on the CPU.
 
     From the rectangles alone: a mixed view is valid outside its box where the image is, and inside where the
     partner is.
     """
-    valid = arrays["content"]
-    partner = arrays["partner_content"] if "partner_content" in arrays else swap_pairs(valid)
-    counts = [_area(valid).sum()]
     if arrays["boxes"].ndim == 4:  # several to a view, which may overlap
-        size = arrays["weak"].shape[-3:-1]
-        own, other = rectangle_mask(valid, *size), rectangle_mask(partner, *size)
-        boxes = _joined(rectangle_mask(arrays["boxes"], *size)).unbind(1)
-        return [*counts, *(paste(own, other, box).sum() for box in boxes)]
-    for box in arrays["boxes"].unbind(1):
-        outside = _area(valid) - _area(_overlap(valid, box))
-        counts.append((outside + _area(_overlap(partner, box))).sum())
-    return counts
+        masks = draw_masks(arrays, torch.device("cpu"))
+        return [int(mask.sum()) for mask in (masks.valid, *masks.mixed_valid)]
+    content, boxes = arrays["content"], arrays["boxes"].numpy()  # [B, V, 4]
+    partner = arrays["partner_content"] if "partner_content" in arrays else swap_pairs(content)
+    own, other = content.numpy()[:, None], partner.numpy()[:, None]
+    whole = _area(own)
+    mixed = whole - _area(_overlap(own, boxes)) + _area(_overlap(other, boxes))
+    return [int(whole.sum()), *mixed.sum(0).tolist()]
 
 
-def _area(rectangle: Tensor) -> Tensor:
-    """int64 [B]: pixels inside rectangles [B, 4]; 0 where an end does not lie behind its start."""
-    x0, y0, x1, y1 = rectangle.long().unbind(-1)
-    return (x1 - x0).clamp(min=0) * (y1 - y0).clamp(min=0)
+def _area(rectangle: np.ndarray) -> np.ndarray:
+    """int64 [...]: pixels inside rectangles [..., 4]; 0 where an end does not lie behind its start."""
+    sides = rectangle[..., 2:].astype(np.int64) - rectangle[..., :2]
+    return np.maximum(sides, 0).prod(-1)
 
 
-def _overlap(a: Tensor, b: Tensor) -> Tensor:
-    """Rectangles [B, 4] of the pixels inside both."""
-    return torch.cat([torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])], dim=1)
+def _overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Rectangles [..., 4] of the pixels inside both."""
+    return np.concatenate([np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])], -1)

@@ -22,6 +22,7 @@ from unimatch.data import images
 from unimatch.data.decoded import Decoded, node_memory
 from unimatch.data.load import load_pair
 from unimatch.data.plan import Plan
+from unimatch.data.samples import Pool, Samples
 from unimatch.data.training import Transform, train_loader
 from unimatch.errors import DataError
 from unimatch.shardset.archive import ShardSet
@@ -52,7 +53,8 @@ def load(root: Path, transform: Transform, decode: Any = images.rgb, **options: 
     rows = shards.rows("train")
     plan = Plan(shards.shard_sizes(rows[:5]), shards.shard_sizes(rows), 2, 2, seed=1)
     options = {"workers": 0, "stop_step": 12, "num_classes": shards.taxonomy.num_classes, **options}
-    return list(train_loader(shards, rows[:5], rows, plan, transform, decode=decode, **options))
+    samples = Samples(shards, rows[:5]), Pool([Samples(shards, rows)])
+    return list(train_loader(*samples, plan, transform, decode=decode, **options))
 
 
 KINDS: dict[str, tuple[Callable[[Path], Any], Callable[[], Transform], Any, np.ndarray]] = {
@@ -153,7 +155,7 @@ def test_shards_behind_a_url_are_not_fetched_again_for_what_is_kept(tmp_path: Pa
             rows = shards.rows("train")[:5]
             plan = Plan(shards.shard_sizes(rows), None, 2, seed=1)
             options: dict[str, Any] = {"workers": 0, "stop_step": 6, "num_classes": 3, "decoded": decoded}
-            batches.append(list(train_loader(shards, rows, None, plan, TinyTransform(), **options)))
+            batches.append(list(train_loader(Samples(shards, rows), None, plan, TinyTransform(), **options)))
             fetched.append(sum(server.count(name) for name in shards.shard_names))
         assert fetched == [2, 2] and same(*batches)
     finally:

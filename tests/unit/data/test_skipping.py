@@ -20,6 +20,7 @@ from tests.support.tiny_set import (
 )
 from unimatch.codecs.decode import decode_image
 from unimatch.data.plan import Plan
+from unimatch.data.samples import Samples
 from unimatch.data.training import train_loader
 from unimatch.errors import DataError
 
@@ -94,4 +95,4 @@ def test_a_split_without_a_readable_sample_is_an_error(tmp_path: Path) -> None:
     plan = Plan([1], None, 2, seed=SEED)
     options: dict[str, Any] = {"stop_step": 1, "num_classes": 3, "workers": 0, "skip_ceiling": 99}
     with pytest.raises(DataError, match=r"no sample of the split can be read; train-00000\.tar:bad"):
-        list(train_loader(shards, rows, None, plan, TinyTransform(), **options))
+        list(train_loader(Samples(shards, rows), None, plan, TinyTransform(), **options))

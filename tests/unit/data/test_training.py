@@ -27,6 +27,7 @@ from unimatch import keyed
 from unimatch.codecs.decode import decode_image
 from unimatch.data.evaluation import eval_loader
 from unimatch.data.plan import Plan, Tag
+from unimatch.data.samples import Pool, Samples
 from unimatch.data.training import RawMicro, train_loader
 from unimatch.errors import ConfigError, DataError
 from unimatch.shardset.archive import ShardSet
@@ -116,7 +117,13 @@ def test_supervised_batches_have_no_unlabelled_part(root: Path) -> None:
     rows = shards.rows("train")[:5]
     plan = Plan(shards.shard_sizes(rows), None, 2, seed=SEED)
     loader = train_loader(
-        shards, rows, None, plan, TinyTransform(), stop_step=3, workers=1, num_classes=TAXONOMY.num_classes
+        Samples(shards, rows),
+        None,
+        plan,
+        TinyTransform(),
+        stop_step=3,
+        workers=1,
+        num_classes=TAXONOMY.num_classes,
     )
     assert [micro["unlabeled"] for _, (micro,) in loader] == [None] * 3
 
@@ -158,7 +165,8 @@ def test_a_bad_label_is_an_error_only_where_labels_are_used(tmp_path: Path) -> N
     rows = shards.rows("train")
     plan = Plan([1], shards.shard_sizes(rows), 2, 4, seed=SEED)
     options: dict[str, Any] = {"stop_step": 4, "workers": 0, "num_classes": 3}
-    assert len(list(train_loader(shards, rows[:1], rows, plan, TinyTransform(), **options))) == 4
+    samples = Samples(shards, rows[:1]), Pool([Samples(shards, rows)])
+    assert len(list(train_loader(*samples, plan, TinyTransform(), **options))) == 4
     with pytest.raises(DataError, match=r"train-00000\.tar:t002: the label"):
         load(tmp_path)
 
@@ -192,7 +200,7 @@ def test_bad_samples_name_shard_and_key(
     options: dict[str, Any] = {"stop_step": 1, "num_classes": 3}
     for workers in (0, 1):
         with pytest.raises(DataError, match=rf"^train-00000\.tar:bad: .*{message}"):
-            list(train_loader(shards, rows, None, plan, TinyTransform(), workers=workers, **options))
+            list(train_loader(Samples(shards, rows), None, plan, TinyTransform(), workers=workers, **options))
     if label is not None:
         with pytest.raises(DataError, match=rf"^train-00000\.tar:bad: .*{message}"):
             list(eval_loader(shards, rows, workers=0, batch=4))
@@ -204,7 +212,14 @@ def test_a_shard_cut_during_training_is_an_error_in_all_workers(tmp_path: Path) 
     rows = shards.rows("train")
     plan = Plan(shards.shard_sizes(rows[:5]), shards.shard_sizes(rows), 2, 4, seed=SEED)
     loader = train_loader(
-        shards, rows[:5], rows, plan, TinyTransform(), stop_step=1000, workers=2, num_classes=3, prefetch=1
+        Samples(shards, rows[:5]),
+        Pool([Samples(shards, rows)]),
+        plan,
+        TinyTransform(),
+        stop_step=1000,
+        workers=2,
+        num_classes=3,
+        prefetch=1,
     )
     next(loader)
     os.truncate(tmp_path / "train-00001.tar", 2000)

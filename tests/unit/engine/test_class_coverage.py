@@ -14,8 +14,9 @@ from unimatch.engine.build import build_trainer
 from unimatch.engine.class_coverage import MOST_READ, class_warnings
 from unimatch.engine.evaluate import over
 from unimatch.engine.run_config import RunConfig
-from unimatch.engine.run_data import Selection, open_data
+from unimatch.engine.run_data import open_data
 from unimatch.engine.runtime import Runtime
+from unimatch.engine.selection import Selection
 from unimatch.losses import LossConfig
 from unimatch.packing.pack import NewSample
 from unimatch.shardset.archive import ShardSet
@@ -40,41 +41,39 @@ def a_set(folder: Path, train: Sequence[Sequence[int]], val: Sequence[int], coun
 
 
 def selected(shards: ShardSet, name: str, rows: Sequence[int] | None = None) -> Selection:
-    return Selection(name, shards.rows(name) if rows is None else np.array(rows), "0")
+    return Selection(shards, name, shards.rows(name) if rows is None else np.array(rows), "0")
 
 
 @pytest.mark.parametrize("counted", [True, False])
 def test_both_lists_are_looked_at(tmp_path: Path, counted: bool):
     shards = a_set(tmp_path, [[0, 1], [0, 2]], [0, IGNORE_INDEX], counted)
     lists = {"labeled": selected(shards, "train"), "val": selected(shards, "val")}
-    (line,) = class_warnings(shards, lists)
+    (line,) = class_warnings(lists)
     assert line.startswith("data.val: 2 of 3 classes have no pixel in any mask: tree, car; 50.0% of")
 
 
 def test_of_a_list_the_masks_are_read(tmp_path: Path):
     shards = a_set(tmp_path, [[0, 1], [0, 2], [0, 1, 2]], [0, 1, 2])
-    found = [
-        class_warnings(shards, {"labeled": selected(shards, "list.txt", rows)}) for rows in ([0], [0, 1])
-    ]
+    found = [class_warnings({"labeled": selected(shards, "list.txt", rows)}) for rows in ([0], [0, 1])]
     assert found == [["data.labeled: a class has no pixel in any mask: car"], []]
 
 
 def test_a_long_list_is_not_read(tmp_path: Path):
     shards = a_set(tmp_path, [[0, 1]] * (MOST_READ + 1), [0, 1, 2])
     rows = range(MOST_READ + 1)
-    assert class_warnings(shards, {"labeled": selected(shards, "list.txt", rows)}) == []
-    assert len(class_warnings(shards, {"labeled": selected(shards, "list.txt", rows[1:])})) == 1
+    assert class_warnings({"labeled": selected(shards, "list.txt", rows)}) == []
+    assert len(class_warnings({"labeled": selected(shards, "list.txt", rows[1:])})) == 1
 
 
 def test_a_mask_that_cannot_be_read_is_the_loaders_affair(tmp_path: Path):
     shards = a_set(tmp_path, [[0, 1], [0, 1]], [0, 1, 2])
     damage(tmp_path, "t1", "label")
-    assert class_warnings(shards, {"labeled": selected(shards, "list.txt", [0, 1])}) == []
+    assert class_warnings({"labeled": selected(shards, "list.txt", [0, 1])}) == []
 
 
 def test_pairs_without_a_labelled_list_are_no_problem(tmp_path: Path):
     shards = a_set(tmp_path, [[0, 1, 2]], [0, 1, 2])
-    assert class_warnings(shards, {"unlabeled": selected(shards, "train")}) == []
+    assert class_warnings({"unlabeled": selected(shards, "train")}) == []
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,9 @@ from unimatch.data.evaluation import eval_loader
 from unimatch.engine.build import build_trainer
 from unimatch.engine.evaluate import Evaluator, report
 from unimatch.engine.run_config import RunConfig
-from unimatch.engine.run_data import open_data, samples_hash
+from unimatch.engine.run_data import open_data
 from unimatch.engine.runtime import Runtime
+from unimatch.engine.selection import samples_hash
 from unimatch.errors import ConfigError, DataError, UserError
 from unimatch.packing.pack import NewSample
 from unimatch.shardset.archive import ShardSet

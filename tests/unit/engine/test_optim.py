@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from tests.support.training import SUPERVISED, bare, built, trained
 from unimatch.config import Section
-from unimatch.engine.optim import OptimizerConfig, build_optimizer, set_lr
+from unimatch.engine.optim import OptimizerConfig, build_optimizer, load_state, set_lr
 from unimatch.engine.schedule import ScheduleConfig
 from unimatch.engine.trainer import Trainer
 from unimatch.models.encoders import EncoderConfig
@@ -255,3 +256,24 @@ def test_a_frozen_encoder_has_no_group(tiny_run: Path):
     assert [group["name"] for group in trainer.optimizer.param_groups] == ["head"]
     (line,) = trained(trainer)
     assert line["lr_head"] == 0.1 and "lr_encoder" not in line
+
+
+@pytest.mark.parametrize("fused", [None, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_resumed_optimiser_computes_as_this_program_does(fused: bool | None, layout: torch.memory_format):
+    """From one that looped over its parameters, and from weights that lay otherwise in memory."""
+    values, gradient = torch.randn(2, 4, 3, 5, 5)
+    there = torch.nn.Parameter(values.clone().contiguous(memory_format=layout))
+    saved = torch.optim.AdamW([there], lr=0.1, fused=fused)
+    there.grad = gradient.clone().contiguous(memory_format=layout)
+    saved.step()
+    here = torch.nn.Parameter(there.detach().clone().contiguous(memory_format=torch.channels_last))
+    now = torch.optim.AdamW([here], lr=0.3, fused=True)
+    load_state(now, copy.deepcopy(saved.state_dict()))
+    assert now.param_groups[0]["fused"] is True and now.param_groups[0]["lr"] == 0.1
+    here.grad = gradient.flip(0).contiguous(memory_format=torch.channels_last)
+    there.grad = gradient.flip(0).contiguous(memory_format=layout)
+    now.step()
+    saved.step()
+    assert torch.allclose(here, there, rtol=1e-5, atol=1e-6)
+    assert now.state[here]["step"].item() == 2

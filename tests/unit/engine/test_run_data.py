@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from unimatch.engine.run_config import RunConfig
-from unimatch.engine.run_data import open_data, select
+from unimatch.engine.run_data import open_data
+from unimatch.engine.selection import select
 from unimatch.errors import DataError, UserError
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.key_list import Published, list_hash, write_keys

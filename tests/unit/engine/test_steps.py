@@ -3,8 +3,9 @@ import re
 import pytest
 
 from unimatch.engine.run_config import BatchConfig
+from unimatch.engine.run_data import open_data
 from unimatch.engine.schedule import ScheduleConfig
-from unimatch.engine.steps import accumulation_steps, run_steps
+from unimatch.engine.steps import accumulation_steps, cut_into_steps, run_steps
 from unimatch.errors import UserError
 from unimatch.methods.base import ViewNeeds
 
@@ -75,3 +76,11 @@ def test_a_batch_that_these_devices_cannot_share(tiny_config):
     tiny_config.schedule = ScheduleConfig(epochs=3, epoch_devices=3)
     with pytest.raises(UserError, match="schedule.epoch_devices is 3, by which a batch of 4 cannot be"):
         run_steps(tiny_config, ViewNeeds(num_strong=2, partner="same", unlabeled=True), 6, 34)
+
+
+def test_an_epoch_of_the_baseline_is_a_pass_over_the_unlabelled_samples_too(tiny_config):
+    """So that it is as long as the method beside it: 34 unlabelled samples, four labelled a step."""
+    alone = ViewNeeds(num_strong=0, partner=None, unlabeled=False)
+    tiny_config.schedule = ScheduleConfig(epochs=3)
+    steps = cut_into_steps(tiny_config, open_data(tiny_config), alone, world=1)
+    assert (steps.plan.steps_per_epoch, steps.total) == (8, 24)

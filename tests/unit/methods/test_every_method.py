@@ -14,6 +14,7 @@ from unimatch.taxonomy import IGNORE_INDEX
 
 START = Progress(step=0, total_steps=20, epoch=0)
 SEMI = ["fixmatch", "unimatch"]
+ALL = [*SEMI, "mean_teacher", "unimatch_v2"]
 VIEWS = {"supervised": 0, "fixmatch": 1, "unimatch": 2}
 
 
@@ -361,3 +362,21 @@ def test_unimatch_drops_as_often_as_it_is_told(p, make_batch):
 def test_settings_out_of_range_are_refused(name, settings, field):
     with pytest.raises(ConfigError, match=field):
         METHODS[name].config(**settings)
+
+
+@pytest.mark.parametrize("partner", ["same", "batch"])
+@pytest.mark.parametrize("name", ALL)
+def test_no_view_is_encoded_twice(name: str, partner: str, make_net, make_batch):
+    """Whoever sees it, student or teacher: what a second pass over an image would give is shared."""
+    net = make_net()
+    method = build(name, mix_partner=partner)
+    seen: list[bytes] = []
+
+    def note(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.extend(image.numpy().tobytes() for image in inputs[0].detach())
+
+    net.register_forward_pre_hook(note)  # the teacher is a copy, which has it too
+    method.begin(net)
+    method.step(net, make_batch(views=method.views.num_strong, partner=partner), START)
+    passes = 1 + 1 + method.views.num_strong + (partner == "same")  # x, weak, strong; the partner's weak view
+    assert len(seen) == len(set(seen)) == 4 * passes

@@ -79,6 +79,15 @@ def test_the_students_own_pseudo_labels_take_its_mode_and_no_gradient(make_net, 
     assert all(p.grad is not None and p.grad.any() for p in net.parameters())
 
 
+def test_the_teacher_predicts_in_the_precision_of_the_run(make_net):
+    method = build(make_net())
+    assert method.teacher.logits(torch.zeros(1, 3, 8, 8)).dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = method.teacher.logits(torch.zeros(1, 3, 8, 8))
+    assert logits.dtype == torch.bfloat16 and not logits.requires_grad
+    assert next(method.teacher.net.parameters()).dtype == torch.float32
+
+
 def test_the_views_and_settings():
     entry = METHODS["unimatch_v2"]
     views = entry.cls(entry.config(), cross_entropy, masked_consistency).views

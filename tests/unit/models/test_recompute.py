@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from unimatch.errors import UserError
 from unimatch.models.encoders import EncoderConfig, build_encoder
-from unimatch.models.recompute import blocks, recompute_activations
+from unimatch.models.recompute import recompute_activations
 
 
 @pytest.fixture(scope="module", params=["test_efficientnet", "resnet18", "test_convnext", "test_resnet"])
@@ -37,7 +38,8 @@ def step(encoder: nn.Module) -> tuple[torch.Tensor, int]:
 
 def test_gradients_and_statistics_are_the_same_and_less_is_kept(encoder: nn.Module):
     plain, lean = copy.deepcopy(encoder), copy.deepcopy(encoder)
-    assert recompute_activations(lean) == len(blocks(plain)) >= 4
+    assert len(lean.recomputed_parts()) >= 4
+    recompute_activations(lean.recomputed_parts())
     for _ in range(2):
         (loss, held), (lean_loss, lean_held) = step(plain), step(lean)
         assert torch.equal(loss, lean_loss)
@@ -53,7 +55,7 @@ def test_gradients_and_statistics_are_the_same_and_less_is_kept(encoder: nn.Modu
 
 def test_evaluation_is_not_touched(encoder: nn.Module):
     lean = copy.deepcopy(encoder).eval()
-    recompute_activations(lean)
+    recompute_activations(lean.recomputed_parts())
     image = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         for mine, theirs in zip(lean(image), encoder.eval()(image), strict=True):
@@ -62,10 +64,15 @@ def test_evaluation_is_not_touched(encoder: nn.Module):
 
 def test_a_copy_computes_with_its_own_weights(encoder: nn.Module):
     lean = copy.deepcopy(encoder)
-    recompute_activations(lean)
+    recompute_activations(lean.recomputed_parts())
     twin = copy.deepcopy(lean)
     for parameter in twin.parameters():
         parameter.data.zero_()
     image = torch.randn(2, 3, 64, 64)
     assert all(feature.abs().max() == 0 for feature in twin.train()(image))
     assert any(feature.abs().max() > 0 for feature in lean.train()(image))
+
+
+def test_a_network_without_blocks_is_refused():
+    with pytest.raises(UserError, match="activation_checkpointing: this encoder has no blocks"):
+        recompute_activations([])

@@ -14,9 +14,10 @@ from torch import Tensor
 from unimatch.errors import ConfigError, UserError
 from unimatch.models.encoders import EncoderConfig, build_encoder
 from unimatch.models.heads.dpt import DPT, WIDTHS, DPTConfig
+from unimatch.models.recompute import recompute_activations
 from unimatch.models.segmentor import ModelConfig, Segmentor, build_segmentor
 from unimatch.models.vit import ViTEncoder, released_positions, taken_blocks
-from unimatch.models.vit_weights import timm_names
+from unimatch.models.vit_names import timm_names
 
 State = dict[str, Tensor]
 SMALL = "vit_small_patch14_dinov2"
@@ -282,6 +283,69 @@ def test_an_image_that_does_not_divide_is_an_error(narrow: None):
 def test_sources_that_there_are_not(narrow: None, weights: str):
     with pytest.raises(UserError, match=f"encoder weights '{weights}'"):
         build_encoder(EncoderConfig(SMALL, weights))
+
+
+@pytest.mark.parametrize("name", ["beitv2_base_patch16_224", "vit_relpos_base_patch16_224"])
+def test_transformers_of_other_kinds_are_refused(name: str):
+    with pytest.raises(UserError):
+        build_encoder(EncoderConfig(name, "none"))
+
+
+# How it is computed
+
+
+@pytest.mark.parametrize("name", [SMALL, "vit_small_patch16_dinov3"])
+def test_attention_is_torchs_own(narrow: None, name: str, monkeypatch: pytest.MonkeyPatch):
+    calls, real = [], F.scaled_dot_product_attention
+
+    def counted(*args: object, **options: object) -> Tensor:
+        calls.append(1)
+        return real(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
+    encoder = vit(name)
+    encoder(torch.randn(1, 3, 2 * encoder.patch, 2 * encoder.patch, dtype=torch.float64))
+    assert len(calls) == 12
+
+
+def test_one_block_is_compiled_for_all(narrow: None):
+    plain, compiled = vit(), vit()
+    for part in compiled.compiled_parts():
+        part.compile(backend="eager")
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    image = torch.randn(1, 3, 28, 28, dtype=torch.float64)
+    for found, wanted in zip(compiled(image), plain(image), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert len(compiled.compiled_parts()) == 12
+
+
+@pytest.mark.parametrize("name", [SMALL, "vit_small_patch16_dinov3", "vit_base_patch16_siglip_224"])
+def test_blocks_that_are_computed_again_give_the_same_gradients(narrow: None, name: str):
+    plain, lean = vit(name, drop_path=0.3), vit(name, drop_path=0.3)
+    assert len(lean.recomputed_parts()) == 12
+    recompute_activations(lean.recomputed_parts())
+    image = torch.randn(2, 3, 2 * plain.patch, 3 * plain.patch, dtype=torch.float64)
+    gradients, kept = [], []
+    for encoder in (plain, lean):
+        torch.manual_seed(5)  # paths are dropped alike
+        encoder.train()
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
+            sizes[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = sum(feature.square().sum() for feature in encoder(image))
+        kept.append(sum(sizes.values()))
+        loss.backward()
+        gradients.append([p.grad for p in encoder.parameters()])
+    assert kept[1] < 0.5 * kept[0]
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
 
 
 # Freezing, paths, depths

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unimatch.errors import UserError
-from unimatch.models import weights
+from unimatch.models import weight_file, weights
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([1.0, 2.0])}
 
@@ -29,7 +29,7 @@ def same(found: dict[str, Tensor]) -> bool:
 )
 def test_wrappers_are_taken_off(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "w.pth")
-    state, digest = weights.read_file(tmp_path / "w.pth")
+    state, digest = weight_file.read_file(tmp_path / "w.pth")
     assert same(state)
     assert len(digest) == 64
 
@@ -37,10 +37,10 @@ def test_wrappers_are_taken_off(tmp_path: Path, content: Any) -> None:
 def test_safetensors_file_and_digest_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file(TENSORS, path)
-    state, digest = weights.read_file(path)
+    state, digest = weight_file.read_file(path)
     assert same(state)
     save_file({**TENSORS, "a.bias": torch.tensor([1.0, 3.0])}, path)
-    assert weights.read_file(path)[1] != digest
+    assert weight_file.read_file(path)[1] != digest
 
 
 def test_numpy_score_beside_the_tensors_of_old_and_new_numpy(tmp_path: Path) -> None:
@@ -49,8 +49,8 @@ def test_numpy_score_beside_the_tensors_of_old_and_new_numpy(tmp_path: Path) -> 
     torch.save(content, new, _use_new_zipfile_serialization=False)
     old.write_bytes(new.read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
     assert new.read_bytes() != old.read_bytes()
-    assert same(weights.read_file(new)[0])
-    assert same(weights.read_file(old)[0])
+    assert same(weight_file.read_file(new)[0])
+    assert same(weight_file.read_file(old)[0])
 
 
 class Payload:
@@ -66,7 +66,7 @@ class Payload:
 def test_a_file_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     torch.save({"model": TENSORS, "extra": Payload(tmp_path / "executed")}, tmp_path / "w.pth")
     with pytest.raises(UserError, match="w.pth .*not opened for safety"):
-        weights.read_file(tmp_path / "w.pth")
+        weight_file.read_file(tmp_path / "w.pth")
     assert not (tmp_path / "executed").exists()
 
 
@@ -81,7 +81,7 @@ def test_damaged_file(tmp_path: Path, name: str, cut: int) -> None:
         save_file(tensors, path)
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(UserError, match="damaged"):
-        weights.read_file(path)
+        weight_file.read_file(path)
 
 
 @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ def test_damaged_file(tmp_path: Path, name: str, cut: int) -> None:
 def test_files_without_named_tensors(tmp_path: Path, content: Any, message: str) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(UserError, match=message):
-        weights.read_file(tmp_path / "w.pth")
+        weight_file.read_file(tmp_path / "w.pth")
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.pth: No such file"):
-        weights.read_file(tmp_path / "none.pth")
+        weight_file.read_file(tmp_path / "none.pth")
 
 
 def test_differences_are_listed_together_with_counts() -> None:

@@ -90,7 +90,7 @@ def ring_bytes(elements: int, devices: int, hops: str) -> int:
 
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
 def test_traffic_is_what_rings_send(devices: int):
-    size = 4 * 800
+    size = Network(parameters=800, persistent=0, largest=400, buffer_bytes=0, moments=1)
     all_reduce = 4 * ring_bytes(800, devices, "reduce gather")
     one_way = 4 * ring_bytes(800, devices, "gather")
     found = [cost.traffic(size, stage, devices, 1, ONCE) for stage in cost.STAGES]
@@ -98,6 +98,26 @@ def test_traffic_is_what_rings_send(devices: int):
     # Accumulation: once a step, once, scattered in each micro-batch, and gathered as well.
     found = [cost.traffic(size, stage, devices, 4, ONCE) for stage in cost.STAGES]
     assert [one.total for one in found] == [all_reduce, 2 * one_way, 5 * one_way, 12 * one_way]
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_what_is_frozen_has_no_gradient_to_send_and_no_state(devices: int):
+    """Of 1000 elements 600 are trained, with AdamW: 2400 bytes."""
+    frozen = replace(SGD, moments=2, frozen=400)
+    expected = {
+        0: (4000, 2400, 4800),
+        1: (4000, 2400, 7200 / devices),
+        2: (4000, 2400 / devices, 7200 / devices),
+    }
+    for stage, parts in expected.items():
+        found = cost.memory(frozen, stage, devices, bucket=10)
+        assert (found.parameters, found.gradients, found.optimizer) == parts
+    found = cost.memory(frozen, 3, devices, bucket=10)
+    assert (found.parameters, found.gradients) == (4000 / devices + 4000, 2400 / devices)
+    others = (devices - 1) / devices
+    sent = [cost.traffic(frozen, stage, devices, 1, ONCE) for stage in cost.STAGES]
+    assert [one.gradients for one in sent] == [others * 4800, *[others * 2400] * 3]
+    assert [one.parameters for one in sent] == [0, others * 2400, others * 2400, others * 8000]
 
 
 def test_only_what_crosses_a_border_leaves_a_node():
@@ -208,6 +228,10 @@ def test_the_network_is_counted_without_memory(tiny_config):
     assert found.bytes == sum(p.nbytes for p in real.parameters())
     assert found.buffer_bytes == sum(b.nbytes for b in real.buffers())
     assert network_of(nn.Linear(1000, 101), 1, 0).persistent == 101
+    assert found.frozen == 0
+    tiny_config.model.encoder.freeze = True
+    frozen = network_of(shape_only(tiny_config.model, 8), moments=1, copies=0)
+    assert frozen.trained_bytes == sum(p.nbytes for p in real.head.parameters())
 
 
 def test_the_report_of_a_run(tiny_config, tiny_shards):

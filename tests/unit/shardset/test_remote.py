@@ -27,6 +27,7 @@ from tests.support.http_folder import HttpFolder
 from tests.support.tiny_set import TinyTransform, write_tiny
 from unimatch.data.evaluation import eval_loader
 from unimatch.data.plan import Plan
+from unimatch.data.samples import Pool, Samples
 from unimatch.data.training import train_loader
 from unimatch.errors import DataError, masked
 from unimatch.shardset import background, files, patience, remote
@@ -562,7 +563,13 @@ def batches(shards: ShardSet, workers: int) -> list[Any]:
     labeled, unlabeled = shards.rows("train")[:5], shards.rows("train")
     plan = Plan(shards.shard_sizes(labeled), shards.shard_sizes(unlabeled), 2, 4, seed=1, partner="shuffled")
     training = train_loader(
-        shards, labeled, unlabeled, plan, TinyTransform(), stop_step=6, workers=workers, num_classes=3
+        Samples(shards, labeled),
+        Pool([Samples(shards, unlabeled)]),
+        plan,
+        TinyTransform(),
+        stop_step=6,
+        workers=workers,
+        num_classes=3,
     )
     found: list[Any] = [
         {name: tensor.tolist() for name, tensor in {**micro["labeled"], **(micro["unlabeled"] or {})}.items()}

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unimatch.errors import ConfigError
+from unimatch.models.base import Head
 from unimatch.models.heads.layers import conv_norm_relu, refuse_one_image
 
 MIN_ASPP_CHANNELS = 32
@@ -47,11 +48,13 @@ class ASPP(nn.Module):
         """x [B, in_channels, h, w] -> [B, out_channels, h, w]."""
         refuse_one_image(x, self.pool[1], "DeepLabv3+")
         pooled = self.pool(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[-2:])
+        # As the others lie in memory: joined with a broadcast one, all five would be turned over and back.
+        pooled = pooled.contiguous(memory_format=torch.channels_last)
         branches = [self.point(x), *(branch(x) for branch in self.atrous), pooled]
         return self.project(torch.cat(branches, dim=1))
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(Head):
     """Logits at stride 4 from the stride-4 feature and the deepest one.
 
     The pyramid has C / 8 channels (256 for ResNets), but at least 32, so that small encoders are not choked.

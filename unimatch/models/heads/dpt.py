@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unimatch.errors import ConfigError
+from unimatch.models.base import Head
 
 PYRAMID = [4, 8, 16, 32]
 # By the width of the encoder: channels of the head, and of the four levels before they are brought to it.
@@ -70,7 +71,7 @@ class Fusion(nn.Module):
         return self.out(F.interpolate(x, size, mode="bilinear", align_corners=True))
 
 
-class DPT(nn.Module):
+class DPT(Head):
     """Logits at twice the size of the finest level.
 
     Of features on one grid (a vision transformer's) a pyramid is made with 4, 2, 1 and 1/2 times its sides;

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from unimatch.models.base import Head
+
 
 @dataclass
 class LinearHeadConfig:
     """No settings."""
 
 
-class LinearHead(nn.Module):
+class LinearHead(Head):
     """Logits at the stride of the deepest feature."""
 
     def __init__(

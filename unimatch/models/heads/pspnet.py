@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unimatch.errors import ConfigError
+from unimatch.models.base import Head
 from unimatch.models.heads.layers import conv_norm_relu, refuse_one_image
 
 
@@ -27,7 +28,7 @@ class PSPNetConfig:
             raise ConfigError(f"head dropout must lie in [0, 1), found {self.dropout}")
 
 
-class PSPNet(nn.Module):
+class PSPNet(Head):
     """Logits at the stride of the deepest feature, the only one that it reads.
 
     With C channels there, each bin's average goes through a 1x1 convolution to C / 4, batch-norm and ReLU,

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unimatch.errors import ConfigError
+from unimatch.models.base import Head
 from unimatch.models.unet import DoubleConv
 
 
@@ -24,7 +25,7 @@ class UNetHeadConfig:
     transposed: a 2x2 transposed convolution of stride 2."""
 
 
-class UNetHead(nn.Module):
+class UNetHead(Head):
     """Logits at the image's size: upsample, join the next finer feature, two convolutions; level by level.
 
     The classifier is a 3x3 convolution, as in the released code.
