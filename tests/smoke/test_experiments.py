@@ -37,8 +37,8 @@ TABLES = {
     "levir": ("levir", "levir", [], 21, "test"),
     "whu": ("whu", "levir", [], 9, "test"),
     "acdc": ("acdc", "acdc", [], 9, "val+test"),
-    "pascal_v2": ("pascal", "voc2012/VOCdevkit/VOC2012", ["subsets.val.optional=true"], 6, None),
-    "levir_v2": ("levir", "levir", [], 5, "test"),
+    "pascal_v2": ("pascal", "voc2012/VOCdevkit/VOC2012", ["subsets.val.optional=true"], 11, None),
+    "levir_v2": ("levir", "levir", [], 9, "test"),
 }
 SMALL = [
     "schedule={epochs: null, steps: 2, epoch_devices: 1}",
