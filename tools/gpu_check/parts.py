@@ -29,10 +29,10 @@ class Part:
 PARTS = (
     Part("plan", "planned", "what unimatch plan says of the cases below", 300.0, beside=True),
     Part("tests", "suite", "do the tests of tests/gpu pass", 75.0),
-    Part("correctness", "correctness", "are losses those of the CPU, in every mode", 80.0),
-    Part("speed", "speed", "images a second and memory, against a plain PyTorch step", 220.0),
+    Part("correctness", "correctness", "are losses those of the CPU, in every mode", 90.0),
+    Part("speed", "speed", "images a second and memory, against a plain PyTorch step", 200.0),
     Part("input", "inputs", "how long does training wait for its input", 70.0),
-    Part("profile", "kernels", "where does the time go", 35.0),
+    Part("profile", "kernels", "where does the time go", 55.0),
     Part("sharded", "sharded", "do ZeRO-2 and FSDP run on one GPU", 40.0),
     Part("accuracy", "accuracy", "a published run, in slices that resume", 480.0, by_default=False),
 )

@@ -193,7 +193,10 @@ def _fill(teller: Teller, case: Case) -> None:
         if teller.rehearsal:
             break
         size = (fits + too_large) // 4 * 2 if too_large else 2 * fits  # even: as many labelled as not
-    teller.tell(f"{case.name}: largest batch", samples=fits, does_not_fit=too_large or None)
+    if fits or too_large:
+        teller.tell(f"{case.name}: largest batch", samples=fits, does_not_fit=too_large or None)
+    else:
+        teller.tell(f"{case.name}: largest batch", note=NO_TIME)
 
 
 def _fits(case: Case, samples: int) -> bool:

@@ -81,7 +81,9 @@ def _theirs(published: Sequence[Published], mine: Mapping[str, str], across: str
 def _others(
     rest: Sequence[Published], axes: Sequence[str], columns: Sequence[str], sources: list[str]
 ) -> list[str]:
-    lines = [_row(["method", *axes, *columns, "source"])]
+    """Of other works, with the axes that one of them names."""
+    axes = [axis for axis in axes if any(axis in one.at for one in rest)]
+    lines = [_row(["work", *axes, *columns, "source"])]
     lines.append(_row(["---"] * (1 + len(axes)) + ["---:"] * len(columns) + ["---"]))
     for one in rest:
         figures = [one.figures.get(column) for column in columns]

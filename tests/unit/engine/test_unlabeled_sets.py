@@ -171,6 +171,7 @@ def test_the_forecast_counts_the_images_of_all_sets(tiny_run, more, monkeypatch)
     line = Activations.through(((2, 2.0), (4, 4.0))), Passes(1, 1), ((2, 2.0), (4, 4.0))
     monkeypatch.setattr(forecasts, "_activations", lambda *_: line)
     alone = forecast(given(tiny_run, "train"), 1, 1e9, 1e12)
-    both = forecast(given(tiny_run, f"[{{samples: train}}, {{samples: train, shards: {more}}}]"), 1, 1e9, 1e12)
+    two = given(tiny_run, f"[{{samples: train}}, {{samples: train, shards: {more}}}]")
+    both = forecast(two, 1, 1e9, 1e12)
     assert (alone.steps_per_epoch, both.steps_per_epoch) == (10, 12)
     assert both.read_bytes < alone.read_bytes  # the other images are smaller

@@ -18,7 +18,7 @@ from unimatch.engine.run_folder import IMPORTED
 from unimatch.errors import ConfigError, UserError
 from unimatch.experiments.definition import Experiment, load_experiment
 from unimatch.experiments.listing import status
-from unimatch.experiments.progress import claimed, progress_of
+from unimatch.experiments.progress import Progress, claimed, progress_of
 from unimatch.experiments.size import Paces, classes_of, samples, steps_of
 from unimatch.experiments.table import table
 from unimatch.scaling.cost import Activations, Passes
@@ -229,7 +229,7 @@ def test_a_folder_that_is_no_run_of_this_experiment_does_not_count(experiment: E
 
 
 def test_the_table_by_hand(experiment: Experiment) -> None:
-    finish(experiment, 3, {10: 0.7, 20: 0.68})
+    finish(experiment, 3, {10: 0.75, 20: 0.68})
     finish(experiment, 7, {10: 0.6, 20: 0.70})
     finish(experiment, 1, {20: 0.5})
     finish(experiment, 4, {10: 0.9})
@@ -241,14 +241,14 @@ def test_the_table_by_hand(experiment: Experiment) -> None:
         "| --- | --- | ---: | ---: | ---: | ---: | ---: |\n"
         "| supervised | low | 50.0 | 1 of 2 | - | 50.0 | - |\n"
         "| supervised | high | - | 0 of 2 | - | - | - |\n"
-        "| unimatch | low | 69.0 | 2 of 2 | 68.0 to 70.0 | 70.0 | 71.2 [1] |\n"
+        "| unimatch | low | 69.0 | 2 of 2 | 68.0 to 70.0 | 72.5 | 71.2 [1] |\n"
         "| unimatch | high | - | 0 of 2 | - | - | - |\n"
         "\n"
         "Published by others:\n"
         "\n"
-        "| method | method | low | high | source |\n"
-        "| --- | --- | ---: | ---: | --- |\n"
-        "| Other | - | 60.0 | 61.5 | [2] |\n"
+        "| work | low | high | source |\n"
+        "| --- | ---: | ---: | --- |\n"
+        "| Other | 60.0 | 61.5 | [2] |\n"
         "\n"
         "[1] the paper\n"
         "[2] a log\n"
@@ -258,6 +258,15 @@ def test_the_table_by_hand(experiment: Experiment) -> None:
         "\n"
         "- Best in hindsight.\n"
     )
+
+
+def test_other_works_stand_under_the_axes_that_one_of_them_names(file: Path) -> None:
+    one = "  - {name: Third, at: {method: supervised}, figures: {low: 1}, source: a log}\nnotes:"
+    file.write_text(file.read_text().replace("notes:", one))
+    experiment = load_experiment(str(file))
+    told = table(experiment, {run.number: Progress() for run in experiment.runs}, "miou")
+    assert "| work | method | low | high | source |" in told
+    assert "| Other | - | 60.0 | 61.5 | [2] |\n| Third | supervised | 1.0 | - | [2] |" in told
 
 
 def test_one_program_trains_a_run(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,15 +83,18 @@ def test_what_was_told_before_an_end_is_read_and_a_cut_line_is_not(tmp_path: Pat
 
 def test_the_plan_is_held_against_what_was_measured():
     found = [
-        Result("plan", "A at 1", {"peak_gib": 9.5}),
-        Result("plan", "B at 2", {"peak_gib": 12.0}),
+        Result("plan", "A at 1", {"peak_gib": 9.5, "most_samples": 120}),
+        Result("plan", "B at 2", {"peak_gib": 12.0, "most_samples": 90}),
         Result("speed", "A at 1: bf16", {"peak_gib": 10.0}),
         Result("speed", "A at 1: fp32", {"peak_gib": 20.0}),
         Result("speed", "B at 2: bf16", {"peak_gib": 10.0}),
+        Result("speed", "A at 1: largest batch", {"samples": 100}),
+        Result("speed", "B at 2: largest batch", {}),
     ]
-    close, off = report.plan_against_measured(found)
-    assert (close.name, close.passed, close.values["off"]) == ("A at 1 against measured", True, -0.05)
+    close, off, largest = report.plan_against_measured(found)
+    assert (close.name, close.passed, close.values["off"]) == ("A at 1: GiB", True, -0.05)
     assert (off.passed, off.values["off"]) == (False, 0.2)
+    assert (largest.name, largest.passed, largest.values["off"]) == ("A at 1: largest batch", None, 0.2)
 
 
 @pytest.mark.parametrize(
