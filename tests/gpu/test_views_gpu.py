@@ -38,7 +38,7 @@ def test_views_are_those_of_the_cpu(config: ViewConfig, tf32: bool, gpu: torch.d
 @pytest.mark.parametrize("partner", ["same", "batch"])
 def test_a_batch_is_made_without_waiting(partner: str, on_device: bool, gpu: torch.device, no_wait: None):
     task, raw = make_task(), pinned(raw_micro(partner, on_device=on_device))
-    shares = task.pixel_counts(raw) / 7
+    shares = torch.tensor(task.pixel_counts(raw)) / 7
     batch = task.to_device(raw, gpu, shares)
     torch.cuda.set_sync_debug_mode("default")
     expected = leaves(task.to_device(raw, torch.device("cpu"), shares))

@@ -108,6 +108,7 @@ def blank_micro(
         "labeled": stacked(transform.labeled(image, label, 1), labeled),
         "unlabeled": stacked(transform.unlabeled(image, 1, image), unlabeled) if unlabeled else None,
         "skipped": 0,
+        "counts": [],
     }
 
 
@@ -161,7 +162,7 @@ def step_bytes(
             other = raw["unlabeled"]
             if other is not None:
                 other = {name: fake.from_tensor(value) for name, value in other.items()}
-            micro: RawMicro = {"labeled": half, "unlabeled": other, "skipped": 0}
+            micro: RawMicro = {"labeled": half, "unlabeled": other, "skipped": 0, "counts": []}
             with LiveBytes(known) as live, counter or contextlib.nullcontext():
                 batch = task.to_device(micro, torch.device("cpu"), torch.ones(8))
                 with contextlib.nullcontext() if dtype is None else torch.autocast("cpu", dtype=dtype):
