@@ -170,18 +170,16 @@ class PixelTask(Task):
         """Images and their strong views, if any, of each source: arrays, the name of its images among them,
         and how the names of what makes its strong views begin.
         """
-        groups = []
+        groups: list[list[Tensor]] = []
         for arrays, name, prefix in sources:
-            images = arrays[name].to(device, non_blocking=True)
-            strong = arrays.get(f"{prefix}strong")
-            drawn = () if strong is None else strong.to(device, non_blocking=True).unbind(1)
-            groups.append((images, *drawn))
-        every = [view for group in groups for view in group]
-        normalised = iter(self._normalized(every))
+            groups.append([arrays[name].to(device, non_blocking=True)])
+            if f"{prefix}strong" in arrays:
+                groups[-1] += arrays[f"{prefix}strong"].to(device, non_blocking=True).unbind(1)
+        normalised = iter(self._normalized([view for group in groups for view in group]))
         found = []
-        for (arrays, _, prefix), (images, *drawn) in zip(sources, groups, strict=True):
-            weak, strong = next(normalised), tuple(next(normalised) for _ in drawn)
-            found.append((weak, strong or self._made(arrays, images, prefix, device)))
+        for (arrays, _, prefix), group in zip(sources, groups, strict=True):
+            weak, *strong = [next(normalised) for _ in group]
+            found.append((weak, tuple(strong) or self._made(arrays, group[0], prefix, device)))
         return found
 
     def _made(
