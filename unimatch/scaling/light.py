@@ -98,6 +98,6 @@ def cost_of(encoder: Encoder, shape: Sequence[int]) -> EncoderCost:
         forward = counter.get_total_flops()
         trained = [feature.sum() for feature in features if feature.requires_grad]
         if trained:
-            torch.stack(trained).sum().backward()  # type: ignore[no-untyped-call]
+            torch.stack(trained).sum().backward()
     backward = counter.get_total_flops() - forward
     return EncoderCost([feature.shape[1:] for feature in features], forward / IMAGES, backward / IMAGES)
