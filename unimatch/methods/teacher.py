@@ -52,7 +52,7 @@ class Teacher:
     @torch.inference_mode()
     def logits(self, image: Tensor, train: bool = False) -> Tensor:
         """[B, K, H, W] in torch's inference mode, with the network in eval or in train mode, in the precision
-        of the run. No loss can keep them for its backward pass: what is made of them (a softmax, labels) it can.
+        of the run. No loss can keep them for backward; what is made of them (a softmax, labels) it can.
         """
         logits: Tensor = self.net.train(train)(image)["logits"]
         return logits
