@@ -1,10 +1,10 @@
 """What a step takes over a link that carries packets 50 ms late, beside the exchange of its gradients alone.
 
-python -m tests.dist.slow_link [--tree FOLDER]
+python -m tests.dist.slow_link [FOLDER]
 
 Two hosts of this machine (tests.dist.hosts) train 25 steps of a tiny network over an ordinary link and over
 the slow one. The yardstick: DistributedDataParallel over as many parameters, which computes nothing, on the
-same links. `--tree`: another checkout, whose package is measured.
+same links. FOLDER: another checkout, whose package is measured.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def run(hosts: Hosts, tree: Path, program: str, *arguments: str) -> tuple[int, f
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tree", type=Path, default=ROOT, help="another checkout to measure")
+    parser.add_argument("tree", nargs="?", type=Path, default=ROOT, help="another checkout to measure")
     tree = parser.parse_args(arguments).tree.resolve()
     if reason := why_not():
         raise SystemExit(reason)
