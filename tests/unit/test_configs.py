@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -42,15 +43,17 @@ def test_a_run_loads_and_its_dump_is_equal(path):
 
 EXPERIMENTS = [load_experiment(name) for name in EXPERIMENT_NAMES]
 ALL_LABELS = ("ade20k_all_v2", "cityscapes_all_v2", "coco_all_v2")
+BOARDS = [one for one in EXPERIMENTS if one.config.baseline is not None]
 TABLES = [
-    one for one in EXPERIMENTS if one.name not in (*ALL_LABELS, "camvid_short")
+    one for one in EXPERIMENTS if one.name not in (*ALL_LABELS, "camvid_short") and one not in BOARDS
 ]  # over published splits
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda one: one.name)
 def test_every_run_of_every_experiment_resolves(experiment):
     config = experiment.config
-    per_seed = math.prod(len(values) for values in config.axes.values())
+    skipped = [dict(zip(config.axes, values, strict=True)) for values in product(*config.axes.values())]
+    per_seed = math.prod(len(values) for values in config.axes.values()) - sum(map(config.skips, skipped))
     assert (
         len(experiment.runs)
         == per_seed * len(config.seeds)
@@ -98,6 +101,27 @@ def test_the_experiments_are_those_of_the_published_tables():
     }
     used = {run.config.data.split for one in TABLES for run in one.runs}
     assert used == set(shipped.of_kind("splits")) - {"ade20k/1_4", "ade20k/1_2"}  # no figures are published
+
+
+@pytest.mark.parametrize("experiment", BOARDS, ids=lambda one: one.name)
+def test_a_board_gives_all_methods_the_same_labels_and_the_baseline_more_time(experiment):
+    """Of one seed and setting: the same lists, steps and labelled images; splits differ between seeds."""
+    config = experiment.config
+    for run in experiment.runs:
+        mine, others = run.config, {**run.values, config.across: config.baseline}
+        (base,) = [
+            one.config for one in experiment.runs
+            if one.values == others and one.config.seed == mine.seed
+        ]  # fmt: skip
+        assert (mine.data, mine.batch.labeled, mine.schedule, mine.optimizer, mine.task) == (
+            base.data, base.batch.labeled, base.schedule, base.optimizer, base.task,
+        )  # fmt: skip
+        assert f"seed{mine.seed}/" in mine.data.labeled and f"seed{mine.seed}/" in mine.data.unlabeled
+    lengths = {
+        name: [run.config.schedule.steps for run in experiment.runs if run.values[config.across] == name]
+        for name in config.axes[config.across]
+    }
+    assert len(set(lengths[config.baseline])) > len(set(lengths["fixmatch"]))
 
 
 def run_of(name, **values):
