@@ -24,6 +24,7 @@ from pathlib import Path
 from unimatch.cores import share_of_cores
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.launcher import add_launch_options, apart, launch_path, launched
+from unimatch.engine.options import add_overrides, add_timeout
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.signals import SIGNALS, Stopped
 from unimatch.errors import UserError
@@ -38,7 +39,7 @@ from unimatch.experiments.table import missing, table
 from unimatch.scaling.cost import parse_tflops
 from unimatch.scaling.pace import add_rate_option
 from unimatch.tasks import TASKS
-from unimatch.train import TIMEOUT_S, runtime_of, train_one
+from unimatch.train import runtime_of, train_one
 
 DEVICES = [1, 4, 8]
 # Exit status of a run that a signal stopped, while it was starting and later -> that of the command.
@@ -79,13 +80,8 @@ def arguments(args: list[str]) -> argparse.Namespace:
         metavar="AXIS=VALUE[,VALUE]",
         help="the runs of these values of an axis alone; may be repeated",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="replace one value in every run; give it to each command, since it makes other runs",
+    add_overrides(
+        parser, "replace one value in every run; give it to each command, since it makes other runs"
     )
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="of the run folders, in place of the file's"
@@ -111,7 +107,7 @@ def arguments(args: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--mixed-code", action="store_true", help="table: of a board, also by several versions or machines"
     )
-    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS", help="as of train")
+    add_timeout(parser)
     add_launch_options(parser)
     options = parser.parse_args(args)
     for problem in mistakes(options):

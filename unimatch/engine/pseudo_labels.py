@@ -26,14 +26,14 @@ SURE = 0.9  # the same for all methods, whatever their own thresholds
 
 def build_pseudo_labels(
     config: RunConfig, data: RunData, task: Task, runtime: Runtime
-) -> PseudoLabels | None:
+) -> LabelQuality | None:
     """What measures pseudo-labels at each evaluation, if the configuration asks for it."""
     settings = config.evaluation
     if not settings.pseudo_labels or data.unlabeled is None:
         return None
     chosen = with_masks(data.unlabeled, settings.pseudo_labels)
     batches = eval_batches(chosen, task, runtime, settings.batch, settings.workers, config.data.timeout_s)
-    return PseudoLabels(runtime, task, batches)
+    return LabelQuality(runtime, task, batches)
 
 
 def with_masks(unlabeled: Unlabeled, count: int) -> Selection:
@@ -53,7 +53,7 @@ def with_masks(unlabeled: Unlabeled, count: int) -> Selection:
 
 
 @dataclass
-class PseudoLabels:
+class LabelQuality:
     """Calling it with a network gives the figures of its labels for whole images, in eval mode, that are
     surer than SURE; the same on every process.
     """

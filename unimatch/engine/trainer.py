@@ -19,7 +19,7 @@ from unimatch.engine.copies import Copies
 from unimatch.engine.evaluate import Evaluator, over, shown
 from unimatch.engine.log import RunLog
 from unimatch.engine.optim import set_lr
-from unimatch.engine.pseudo_labels import PseudoLabels
+from unimatch.engine.pseudo_labels import LabelQuality
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.runtime import Layout, Runtime
 from unimatch.engine.schedule import lr_factor
@@ -63,7 +63,7 @@ class Trainer:
     steps_per_epoch: int
     optimizer_state: dict[str, Any] | None = None  # of the checkpoint that the run continues
     monitor: Monitor = field(default_factory=Monitor)  # of the loader's workers
-    pseudo_labels: PseudoLabels | None = None  # measures them at each evaluation
+    pseudo_labels: LabelQuality | None = None  # measures them at each evaluation
 
     def __post_init__(self) -> None:
         batch, uses_unlabeled = self.config.batch, self.method.views.unlabeled

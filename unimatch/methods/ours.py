@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from unimatch.data.sample import Batch, Labeled, Unlabeled
 from unimatch.errors import ConfigError
+from unimatch.losses import PseudoLabels
 from unimatch.methods.base import METHODS, Logs, MixPartner, Progress
 from unimatch.methods.class_counts import ClassCounts
 from unimatch.methods.mean_teacher import MeanTeacher
@@ -92,15 +93,12 @@ class Ours(MeanTeacher):
         known = x.label != IGNORE_INDEX
         self.counts.labeled_and_not(logits_x.argmax(1), x.label, known, labels, conf, u.valid)
         conf, labels = self._eased(conf, labels)
-        image, target, sure, valid, pasted = self._strong(x, u, conf, labels, partner)
-        trust = None
-        if self.config.trust:
-            trust = torch.where(pasted, 1.0, self.counts.precision().to(target.device)[target])
+        image, pseudo = self._strong(x, u, conf, labels, partner)
         logits_s = net(image)["logits"]
 
         threshold = self.config.threshold
         loss_x = self.supervised_loss(logits_x, x.label) * x.share
-        loss_s = self.consistency_loss(logits_s, target, sure, valid, threshold, trust) * self.share_of(valid)
+        loss_s = self.consistency_loss(logits_s, pseudo) * self.share_of(pseudo.valid)
         loss = loss_x + weight * loss_s
         logs = logged(loss=loss, loss_x=loss_x, loss_s=loss_s)
         return loss, logs | pseudo_stats(conf, labels, u, threshold, self.num_classes)
@@ -113,8 +111,8 @@ class Ours(MeanTeacher):
 
     def _strong(
         self, x: Labeled, u: Unlabeled, conf: Tensor, labels: Tensor, partner: Pseudo | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """(image, labels, conf, valid, pasted) of the strong view: mixed, with labelled pixels pasted in."""
+    ) -> tuple[Tensor, PseudoLabels]:
+        """The strong view, mixed and with labelled pixels pasted in, and its labels."""
         mixed_conf, target = mixed_pseudo_label(conf, labels, partner, u.boxes[0])
         count = len(u.weak)
         # In proportion, so that the pairs do not depend on how a batch is cut into micro-batches.
@@ -123,9 +121,13 @@ class Ours(MeanTeacher):
         known, outside = label != IGNORE_INDEX, self.num_classes
         pasted = class_mix(label.masked_fill(~known, outside), u.noise_key + 1, outside + 1) & known
         pasted &= (keyed_uniform(u.noise_key + 2, 1)[:, 0] < self.config.paste)[:, None, None]
-        image = paste(mixed_strong(u), x.image[donor], pasted)
-        target, sure = paste(target, label, pasted), mixed_conf.masked_fill(pasted, torch.inf)
-        return image, target, sure, u.mixed_valid[0] | pasted, pasted
+        target = paste(target, label, pasted)
+        trust = None
+        if self.config.trust:
+            trust = torch.where(pasted, 1.0, self.counts.precision().to(target.device)[target])
+        sure, valid = mixed_conf.masked_fill(pasted, torch.inf), u.mixed_valid[0] | pasted
+        pseudo = PseudoLabels(target, sure, valid, self.config.threshold, trust)
+        return paste(mixed_strong(u), x.image[donor], pasted), pseudo
 
     def _eased(self, conf: Tensor, labels: Tensor) -> Pseudo:
         """Pseudo-labels with confidences over which one threshold is that of each class."""

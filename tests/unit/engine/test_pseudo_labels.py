@@ -14,7 +14,7 @@ from torch import nn
 from tests.conftest import tiny_run_text
 from unimatch.config import from_text
 from unimatch.engine.label_passes import label_passes, too_short
-from unimatch.engine.pseudo_labels import PseudoLabels, with_masks
+from unimatch.engine.pseudo_labels import LabelQuality, with_masks
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import open_data
 from unimatch.engine.selection import Selection, Unlabeled
@@ -51,7 +51,7 @@ def test_precision_of_sure_labels_by_hand() -> None:
     conf = torch.tensor([0.95, 0.9, 0.95, 0.99, 0.5, 0.95])
     label = torch.tensor([0, 0, 1, 1, 1, IGNORE_INDEX], dtype=torch.uint8)
     batch = {"image": torch.stack([said, conf], -1)[None, None], "label": label[None, None], "keys": ["a"]}
-    found = PseudoLabels(OneProcess(), Told(), lambda: [batch])(nn.Linear(1, 1).train())
+    found = LabelQuality(OneProcess(), Told(), lambda: [batch])(nn.Linear(1, 1).train())
     assert found["precision"] == 0.75 and found["share"] == 0.8  # 4 of 5 labelled pixels are sure, 3 right
     assert found["precision_of"] == {"sky": pytest.approx(2 / 3), "road": 1.0, "sign": None}
     assert found["share_of"] == {"sky": 0.75, "road": 0.25, "sign": 0.0}

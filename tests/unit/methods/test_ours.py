@@ -56,19 +56,23 @@ def test_labelled_pixels_are_pasted_with_their_labels(make_net, make_batch):
     batch = make_batch(needs=method.views)
     x, u = batch.labeled, batch.unlabeled
     conf, labels = torch.full(x.label.shape, 0.1), torch.zeros_like(x.label)
-    image, target, sure, valid, pasted = method._strong(x, u, conf, labels, None)
+    image, pseudo = method._strong(x, u, conf, labels, None)
+    target, sure, valid = pseudo.labels, pseudo.conf, pseudo.valid
+    pasted = torch.isinf(sure)
     assert 0 < int(pasted.sum()) < pasted.numel() and not pasted[x.label == IGNORE_INDEX].any()
     assert torch.equal(target[pasted], x.label[pasted]) and not target[~pasted].any()
-    assert torch.isinf(sure[pasted]).all() and (sure[~pasted] == conf[~pasted]).all()
+    assert (sure[~pasted] == conf[~pasted]).all()
+    assert pseudo.weight is not None and (pseudo.weight[pasted] == 1.0).all()
     wide = pasted[:, None].expand_as(image)
     assert torch.equal(image[wide], x.image[wide])
     assert torch.equal(valid, u.mixed_valid[0] | pasted)
     for one, label in zip(pasted, x.label, strict=True):  # whole classes, half of them
         classes = set(label[one].tolist())
         assert all(bool(one[label == each].all()) for each in classes)
-    assert not build(make_net(), paste=0.0)._strong(x, u, conf, labels, None)[4].any()
+    none = build(make_net(), paste=0.0)._strong(x, u, conf, labels, None)[1]
+    assert not torch.isinf(none.conf).any()
     more = dataclasses.replace(x, image=x.image.repeat(2, 1, 1, 1), label=x.label.repeat(2, 1, 1))
-    assert torch.equal(method._strong(more, u, conf, labels, None)[1][0], target[0])
+    assert torch.equal(method._strong(more, u, conf, labels, None)[1].labels[0], target[0])
 
 
 def test_a_class_of_which_the_teacher_is_less_sure_has_a_lower_threshold(make_net):
