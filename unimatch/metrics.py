@@ -94,7 +94,7 @@ class Calibration:
 
     def update(self, prediction: Tensor, conf: Tensor, label: Tensor) -> None:
         """Adds pixels [B, H, W], except those where prediction or label is IGNORE_INDEX; conf: float."""
-        counted = (label != IGNORE_INDEX) & (prediction != IGNORE_INDEX)
+        counted = ~((label == IGNORE_INDEX) | (prediction == IGNORE_INDEX))
         conf, right = conf[counted], (prediction == label)[counted]
         place = (conf * self.BINS).long().clamp_(0, self.BINS - 1)
         parts = torch.ones_like(place), right.long(), (conf.double() * self.UNIT).round().long()

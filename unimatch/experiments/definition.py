@@ -42,10 +42,11 @@ class ExperimentConfig:
 
     about: str  # one line
     base: str  # the configuration that each run starts from: a file beside this one, or a shipped one's name
-    recipe: str  # of the data, which names the classes where there are no shards yet: found like the base
     out: Path  # holds the run folders
     axes: dict[str, dict[str, list[str]]]  # of each axis: its values, each some settings KEY=VALUE
     across: str  # the axis over which published figures are listed
+    # Of the data, which names the classes where no shards are yet, found like the base. None: there are some.
+    recipe: str | None = None
     seeds: list[int] = field(default_factory=lambda: [0])
     # Combinations that are left out: of each axis the values; a run is, if all of its values are among them.
     skip: list[dict[str, list[str]]] = field(default_factory=list)
@@ -128,7 +129,7 @@ class Experiment:
     name: str
     config: ExperimentConfig
     base: Path
-    recipe: Path
+    recipe: Path | None
     runs: list[Run]
 
     def chosen(self, only: str | None) -> list[Run]:
@@ -177,8 +178,8 @@ def load_experiment(file: str, overrides: Sequence[str] = (), out: Path | None =
             f"--set {given[0]}: the experiment gives {' and '.join(GIVEN)}; the folder is --out"
         )
     base = shipped.found(config.base, KIND, path.parent)
-    recipe = shipped.found(config.recipe, RECIPES, path.parent)
-    if not recipe.is_file():
+    recipe = None if config.recipe is None else shipped.found(config.recipe, RECIPES, path.parent)
+    if config.recipe is not None and recipe is not None and not recipe.is_file():
         told = nearest(config.recipe, shipped.of_kind(RECIPES))
         raise ConfigError(f"{path}: recipe {config.recipe}: no such file, nor a recipe of unimatch; {told}")
     place = out or config.out

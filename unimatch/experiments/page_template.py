@@ -23,6 +23,8 @@ th button:focus-visible, tr.row:focus-visible { outline: 2px solid #06c; }
 tr.row { cursor: pointer; }
 tr.row:hover td { background: #f2f6fb; }
 tr.detail td { text-align: left; white-space: normal; position: static; }
+tr.detail .part { position: sticky; left: .5em; width: fit-content; max-width: calc(100vw - 3em); }
+tr.detail .part td + td, tr.detail .part th + th { text-align: right; }
 .up { color: #06702b; font-weight: 600; }
 .down { color: #a3100f; font-weight: 600; }
 .plots { display: flex; flex-wrap: wrap; gap: 1em; }
@@ -108,18 +110,19 @@ function table() {
 }
 function toggle(line, row) {
   if (line.nextSibling && line.nextSibling.className === "detail") { line.nextSibling.remove(); return; }
-  const cell = make("td", null, { colSpan: COLUMNS.length });
+  const cell = make("td", null, { colSpan: COLUMNS.length }), part = make("div", null, { className: "part" });
   const detail = make("tr", null, { className: "detail" });
-  cell.append(curves(row), classes(row));
-  if (row.picture) cell.append(make("img", null, { src: data.truth, alt: "images and labels" }), make("br"),
+  part.append(curves(row), classes(row));
+  if (row.picture) part.append(make("img", null, { src: data.truth, alt: "images and labels" }), make("br"),
     make("img", null, { src: row.picture, alt: "what " + row.name + " predicts" }));
   for (const run of row.runs) {
     const text = [run.name, shown(run.figure), "settings " + run.settings, "labelled list " + run.labeled,
       "commit " + run.commit, run.machine].join(", ");
     const told = make("p");
     told.append(make("small", text));
-    cell.append(told);
+    part.append(told);
   }
+  cell.append(part);
   detail.append(cell);
   line.after(detail);
 }
@@ -163,7 +166,7 @@ function classes(row) {
   const box = make("div", null, { className: "wide" }), grid = make("table");
   const base = data.groups[byId("group").value].rows.find((one) => one.name === data.baseline);
   const head = make("tr"), steps = (row.runs[0].pseudo || []).map((one) => one.step);
-  head.append(...["class", data.headline, "baseline", ...steps.map((s) => "sure and right, step " + s)]
+  head.append(...["class", data.headline, "baseline", ...steps.map((s) => "sure labels right, " + s)]
     .map((text) => make("th", text)));
   grid.append(head);
   for (const name of Object.keys(row.runs[0].classes)) {

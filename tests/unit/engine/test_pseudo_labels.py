@@ -88,9 +88,10 @@ def test_passes_over_the_labels(data) -> None:
     assert label_passes(labeled, 4, 100, quarter) == pytest.approx(100 * 4 / 4 / count)
     enough = 60 * count
     assert too_short(labeled, 4, enough, quarter) is None
-    told = too_short(labeled, 4, enough - 1, quarter)
+    assert too_short(labeled, 4, enough - 1, quarter) is not None
+    told = too_short(labeled, 4, enough // 2, quarter)
     assert (
-        told is not None and f"{enough - 1} steps of 4 labelled crops are 60 passes over the {count}" in told
+        told is not None and f"{enough // 2} steps of 4 labelled crops are 30 passes over the {count}" in told
     )
     assert f"take {enough} steps, or method: supervised" in told
     many = Selection(labeled.shards, "", np.repeat(labeled.rows, 1000), "")

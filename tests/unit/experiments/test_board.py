@@ -109,10 +109,10 @@ def test_the_board_by_hand(experiment: Experiment, results: list[Result]) -> Non
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"figures": {"samples": "other"}}, "evaluated samples: abc .5 runs.*other .1 runs"),
+        ({"figures": {"samples": "other"}}, "evaluated samples: .*other .1 runs"),
         ({"figures": {"labels": "other"}}, "masks of the evaluated samples"),
-        ({"splits": {"labeled": "other"}}, "labelled samples of one seed: list0 .2 runs.*other .1 runs"),
-        ({"code": {"sources": "other"}}, "sources: s .5 runs.*other .1 runs"),
+        ({"splits": {"labeled": "other"}}, "labelled samples of one seed: .*other .1 runs"),
+        ({"code": {"sources": "other"}}, "sources: .*other .1 runs"),
         ({"code": {"machine": "other"}}, "machine: "),
         ({"code": {"torch": "other"}}, "torch: "),
     ],

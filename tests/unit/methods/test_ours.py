@@ -31,8 +31,8 @@ def test_until_its_start_it_is_the_baseline(make_net, make_batch):
     for step, alike in [(0, True), (9, True), (10, False)]:
         loss, logs = method.step(make_net(norm=True), batch, Progress(step, 20, 0))
         expected, _ = baseline.step(make_net(norm=True), batch, Progress(step, 20, 0))
-        assert (float(loss) == float(expected)) == alike and ("loss_s" in logs) != alike
-        assert float(logs["loss_x"]) == float(expected), "the labelled loss keeps its whole weight"
+        assert torch.equal(loss, expected) == alike and ("loss_s" in logs) != alike
+        assert torch.equal(logs["loss_x"], expected.detach()), "the labelled loss keeps its whole weight"
     assert list(method.eval_nets(net)) == ["model", "ema"]
 
 
