@@ -22,7 +22,7 @@ from tests.support.warm_python import FIXED, WarmPython
 from unimatch.scaling.spawn import places
 
 # What no two runs log alike: of each training line, and of an evaluation.
-MEASURED = {"images_per_s", "step_s", "memory_gib", "data_wait", "data_queue"}
+MEASURED = {"images_per_s", "step_s", "cpu_s", "memory_gib", "data_wait", "data_queue"}
 MEASURED |= {"data_read_s", "data_decode_s", "data_views_s", "seconds"}
 
 
