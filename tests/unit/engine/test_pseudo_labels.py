@@ -18,7 +18,9 @@ from unimatch.engine.pseudo_labels import LabelQuality, with_masks
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import open_data
 from unimatch.engine.selection import Selection, Unlabeled
+from unimatch.engine.start_banner import _warnings
 from unimatch.errors import UserError
+from unimatch.methods import METHODS
 from unimatch.tasks import MedicalTask
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
 
@@ -76,6 +78,24 @@ def test_samples_with_masks_are_spread_over_the_list(data) -> None:
     bare = SimpleNamespace(index=index)
     with pytest.raises(UserError, match="evaluation.pseudo_labels is 3, but no sample of .* has a mask"):
         with_masks(Unlabeled((Selection(bare, one.name, one.rows, ""),)), 3)
+
+
+def test_a_short_run_is_told_that_it_is(data) -> None:
+    """Not the baseline, nor a method that keeps the baseline's labelled loss."""
+
+    def warned(name: str, steps: int) -> list[str]:
+        entry = METHODS[name]
+        task = SimpleNamespace(without_effect=list, part_of_image=lambda w, h: 1.0)
+        runtime = SimpleNamespace(is_main=False)
+        method = entry.cls(entry.config(), None, None)
+        config = SimpleNamespace(batch=SimpleNamespace(labeled=4))
+        trainer = SimpleNamespace(method=method, task=task, config=config, total_steps=steps, runtime=runtime)
+        return _warnings(trainer, data, 1)
+
+    (told,) = warned("unimatch", 20)
+    assert told.startswith("20 steps of 4 labelled crops are 13.3 passes over the 6 labelled images")
+    assert [warned(name, 20) for name in ("supervised", "ours")] == [[], []]
+    assert warned("unimatch", 90) == []
 
 
 def test_passes_over_the_labels(data) -> None:
