@@ -28,6 +28,7 @@ from unimatch.codecs.prepared import restored
 from unimatch.codecs.sheet import Sample, legend_picture, sheet, tile_side
 from unimatch.codecs.volume_files import VOLUME_SUFFIXES, is_volume, write_labels
 from unimatch.engine.entry import Parser, run_entry
+from unimatch.engine.options import add_which_weights
 from unimatch.engine.prediction_mode import add_options, given
 from unimatch.errors import DataError, UserError
 from unimatch.interface import Run, load
@@ -59,12 +60,7 @@ def arguments(args: list[str]) -> argparse.Namespace:
         metavar="FOLDER",
         help="gets ids/, colors/, overlays/ and legend.png",
     )
-    parser.add_argument(
-        "--checkpoint", default="last", metavar="WHICH", help="last, best or a step (default: last)"
-    )
-    parser.add_argument(
-        "--network", metavar="NAME", help="which network of the checkpoint (default: the headline one)"
-    )
+    add_which_weights(parser)
     parser.add_argument(
         "--alpha", type=float, default=0.5, help="strength of the colours in overlays, 0 to 1 (default: 0.5)"
     )

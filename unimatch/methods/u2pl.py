@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unimatch import keyed
 from unimatch.data.sample import Batch
+from unimatch.losses import PseudoLabels
 from unimatch.methods.base import METHODS, Logs, Progress, ViewNeeds
 from unimatch.methods.contrast import Queues
 from unimatch.methods.mean_teacher import MeanTeacher
@@ -95,7 +96,8 @@ class U2PL(MeanTeacher):
         loss_x = self.supervised_loss(logits_x, x.label) * x.share
         sure = valid & ~found.unlabeled(found.uncertain)
         scale = valid.sum() / sure.sum().clamp(min=1)
-        loss_s = scale * self.consistency_loss(logits_s, target, torch.ones_like(conf), sure, 0.0)
+        certain = PseudoLabels(target, torch.ones_like(conf), sure, threshold=0.0)
+        loss_s = scale * self.consistency_loss(logits_s, certain)
         ranks = (min(self.config.low_rank, self.num_classes // 2), self.config.high_rank)
         loss_c = class_contrast(vectors, their_vectors, probability, found, ranks, self.queues, self.group)
         loss = loss_x + loss_s + self.config.contrast_weight * loss_c
