@@ -148,6 +148,7 @@ def _preload(names: Sequence[str]) -> bytes:
         streams = os.dup(1), os.dup(2)
         os.dup2(told.fileno(), 1)
         os.dup2(told.fileno(), 2)
+        gc.disable()
         for name in names:
             importlib.import_module(name)
         sys.modules["unimatch.views.resize"].prepare()  # the compiler has half a second of imports of its own
@@ -156,6 +157,7 @@ def _preload(names: Sequence[str]) -> bytes:
             os.close(stream)
         told.seek(0)
         text = told.read()
+    gc.enable()
     gc.collect()
     gc.freeze()  # a collection in a fork must not touch, and so copy, what it shares
     return text
