@@ -20,6 +20,7 @@ from pathlib import Path
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.launcher import add_launch_options, apart, launch_path, launched
 from unimatch.engine.options import add_overrides, add_timeout
+from unimatch.engine.run_data import open_shards
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.signals import SIGNALS, Stopped
 from unimatch.errors import UserError
@@ -71,6 +72,7 @@ def main(args: list[str]) -> None:
     experiment = load_experiment(options.file, options.overrides, options.out)
     chosen = experiment.chosen(options.only)
     if options.action == "run":
+        require_data(chosen)
         if launch_path(options) is not None and len(chosen) > 1:
             run_apart(chosen, args)
         elif not launched("unimatch.experiment", options, args):
@@ -83,6 +85,21 @@ def main(args: list[str]) -> None:
         states = {one.number: progress_of(one.config) for one in experiment.runs}
         headline = TASKS[experiment.runs[0].config.task.name].cls.headline
         print(table(experiment, states, headline), end="")
+
+
+def require_data(runs: list[Run]) -> None:
+    """UserError, before any process is started, if none of the runs that are left has its data."""
+    problems: dict[str, None] = {}
+    for one in runs:
+        if not progress_of(one.config).finished:
+            try:
+                open_shards(one.config.data.shards, one.config.data.cache)
+            except (UserError, OSError) as error:
+                problems[str(error)] = None
+            else:
+                return
+    if problems:
+        raise UserError("no run can start: " + "\n".join(problems))
 
 
 def run(runs: list[Run], timeout_s: float) -> None:
