@@ -72,8 +72,9 @@ def main(args: list[str]) -> None:
     experiment = load_experiment(options.file, options.overrides, options.out)
     chosen = experiment.chosen(options.only)
     if options.action == "run":
+        path = launch_path(options)
         require_data(chosen)
-        if launch_path(options) is not None and len(chosen) > 1:
+        if path is not None and len(chosen) > 1:
             run_apart(chosen, args)
         elif not launched("unimatch.experiment", options, args):
             run(chosen, options.timeout)
