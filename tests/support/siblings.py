@@ -44,7 +44,12 @@ SIBLINGS = {
     "pc2seg": Sibling({"anchors": 20, "negatives": 30, "width": 8}, [train(4), train(8)]),
     "ua_mt": Sibling({"passes": 2}, [train(8)], {"ema": [BLIND] * 3}),
     "bcp": Sibling({"pretrain": 2}, [train(4), train(4)], {"ema": [BLIND]}),
+    "st": Sibling({}, [train(4)]),
+    "st_plus": Sibling({}, [train(4)]),
 }
+
+
+LABELED_ALONE = ("st", "st_plus")  # whose unlabelled images come with the labels of another run
 
 
 def method_name(case: str) -> str:
