@@ -12,6 +12,7 @@ from unimatch.engine.checkpoint import check_shards
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.evaluate import report
 from unimatch.engine.launcher import add_launch_options, launched
+from unimatch.engine.options import add_which_weights
 from unimatch.engine.prediction_mode import add_options, given
 from unimatch.engine.restore import restore
 from unimatch.engine.run_data import open_shards
@@ -29,12 +30,7 @@ def arguments(args: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--shards", metavar="PLACE", help="other shards of these classes, folder or URL (default: the run's)"
     )
-    parser.add_argument(
-        "--checkpoint", default="last", metavar="WHICH", help="last, best or a step (default: last)"
-    )
-    parser.add_argument(
-        "--network", metavar="NAME", help="which network of the checkpoint (default: the headline one)"
-    )
+    add_which_weights(parser)
     parser.add_argument(
         "--batch", type=int, default=4, help="equal-sized images predicted together (default: 4)"
     )

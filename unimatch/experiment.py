@@ -19,6 +19,7 @@ from pathlib import Path
 
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.launcher import add_launch_options, apart, launch_path, launched
+from unimatch.engine.options import add_overrides, add_timeout
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.signals import SIGNALS, Stopped
 from unimatch.errors import UserError
@@ -29,7 +30,7 @@ from unimatch.experiments.table import table
 from unimatch.scaling.cost import parse_tflops
 from unimatch.scaling.pace import add_rate_option
 from unimatch.tasks import TASKS
-from unimatch.train import TIMEOUT_S, runtime_of, train_with_stages
+from unimatch.train import runtime_of, train_with_stages
 
 DEVICES = [1, 4, 8]
 # Exit status of a run that a signal stopped, while it was starting and later -> that of the command.
@@ -43,13 +44,8 @@ def main(args: list[str]) -> None:
     parser.add_argument("action", choices=("list", "run", "status", "table"))
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("--only", metavar="NUMBERS", help="these runs, such as 3 or 1-4,9")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="replace one value in every run; give it to each command, since it makes other runs",
+    add_overrides(
+        parser, "replace one value in every run; give it to each command, since it makes other runs"
     )
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="of the run folders, in place of the file's"
@@ -63,7 +59,7 @@ def main(args: list[str]) -> None:
         help="list: hours on so many (default: 1 4 8)",
     )
     add_rate_option(parser)
-    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, metavar="SECONDS", help="as of train")
+    add_timeout(parser)
     add_launch_options(parser)
     options = parser.parse_args(args)
     if min(options.devices) < 1:

@@ -20,6 +20,7 @@ from safetensors.torch import save
 from unimatch.durable import replace_file
 from unimatch.engine import checkpoint
 from unimatch.engine.entry import Parser, run_entry
+from unimatch.engine.options import add_which_weights
 from unimatch.engine.restore import restore
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
@@ -38,12 +39,7 @@ def main(args: list[str]) -> None:
         "--format", choices=("released", "ours"), default="released", help="names of the tensors"
     )
     parser.add_argument("--out", required=True, type=Path, metavar="FILE", help=".pth or .safetensors")
-    parser.add_argument(
-        "--checkpoint", default="last", metavar="WHICH", help="last, best or a step (default: last)"
-    )
-    parser.add_argument(
-        "--network", metavar="NAME", help="which network of the checkpoint (default: the headline one)"
-    )
+    add_which_weights(parser)
     options = parser.parse_args(args)
     if options.out.suffix not in (".pth", ".pt", ".safetensors"):
         parser.error(f"--out {options.out}: the file's name must end on .pth or .safetensors")

@@ -25,6 +25,7 @@ from unimatch.engine.build import build_evaluator, build_method, build_network, 
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.evaluate import report
 from unimatch.engine.log import RunLog
+from unimatch.engine.options import add_overrides
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import open_shards, training_samples
 from unimatch.engine.run_folder import IMPORTED, start_run_folder
@@ -47,7 +48,7 @@ def main(args: list[str]) -> None:
     )
     parser.add_argument("file", help=".pth or .safetensors, with the released names or ours")
     parser.add_argument("--config", required=True, metavar="RUN.yaml", help="as of unimatch train")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    add_overrides(parser)
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="the run folder to make")
     parser.add_argument(
         "--classes",

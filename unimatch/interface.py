@@ -26,6 +26,7 @@ from unimatch.codecs.prepared import Preparation, restored
 from unimatch.codecs.volume_files import is_volume
 from unimatch.data.images import stack_dates
 from unimatch.engine.memory import refuse_too_large
+from unimatch.engine.options import TIMEOUT_S
 from unimatch.engine.prediction_mode import NAMES, in_one_pass
 from unimatch.engine.restore import Restored, restore
 from unimatch.engine.run_config import RunConfig
@@ -33,7 +34,7 @@ from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
 from unimatch.predicting.scenes import read_scene
 from unimatch.shardset.archive import ShardSet
-from unimatch.train import TIMEOUT_S, train_runs
+from unimatch.train import train_runs
 
 LARGE = 3 << 22  # numbers of an image that is predicted alone, and only if it fits into memory
 IMAGES_PER_PASS = 8  # bounds the memory; the result does not depend on it

@@ -17,6 +17,22 @@ from unimatch.taxonomy import IGNORE_INDEX
 DICE_SMOOTH = 1e-5  # as published
 
 
+@dataclass(frozen=True)
+class PseudoLabels:
+    """What a network said of unlabelled images, as a consistency loss takes it."""
+
+    labels: Tensor  # int64 [B, H, W]
+    conf: Tensor  # float [B, H, W]
+    valid: Tensor  # bool [B, H, W]: pixels of the image; the others are in no mean
+    threshold: float  # a valid pixel with less confidence counts 0
+    weight: Tensor | None = None  # float [B, H, W], from 0: what the others count; None: 1
+
+    @property
+    def kept(self) -> Tensor:
+        """bool [B, H, W]: the valid pixels that are confident enough."""
+        return self.valid & (self.conf >= self.threshold)
+
+
 @dataclass
 class LossConfig:
     """The supervised loss.
@@ -86,27 +102,18 @@ def supervised_loss(config: LossConfig, logits: Tensor, labels: Tensor) -> Tenso
     return cross_entropy(logits, labels)
 
 
-def masked_consistency(
-    logits: Tensor,
-    labels: Tensor,
-    conf: Tensor,
-    valid: Tensor,
-    threshold: float,
-    weight: Tensor | None = None,
-) -> Tensor:
+def masked_consistency(logits: Tensor, pseudo: PseudoLabels) -> Tensor:
     """sum(CE * [conf >= threshold] * valid) / sum(valid), a scalar; 0 if no pixel is valid (FixMatch, eq. 3).
 
     The denominator counts valid pixels, not kept ones, so the loss is small while few pixels are confident.
-    logits: [B, K, H, W]; labels: int64 [B, H, W], pseudo-labels; conf: float [B, H, W]; valid: bool
-    [B, H, W]; weight: float [B, H, W], by which a pixel's term is multiplied.
+    logits: [B, K, H, W].
     """
-    kept = valid & (conf >= threshold)
-    labels = torch.where(kept, labels, IGNORE_INDEX)
-    how = "sum" if weight is None else "none"
+    labels = torch.where(pseudo.kept, pseudo.labels, IGNORE_INDEX)
+    how = "sum" if pseudo.weight is None else "none"
     total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE_INDEX, reduction=how)
-    if weight is not None:
-        total = (total * weight).sum()
-    return total / valid.sum().clamp(min=1)
+    if pseudo.weight is not None:
+        total = (total * pseudo.weight).sum()
+    return total / pseudo.valid.sum().clamp(min=1)
 
 
 def dice_loss(logits: Tensor, labels: Tensor, kept: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -138,16 +145,9 @@ def cross_entropy_and_dice(logits: Tensor, labels: Tensor) -> Tensor:
     return (cross_entropy(logits, labels) + dice_loss(logits, labels, labels != IGNORE_INDEX)) / 2.0
 
 
-def masked_dice(
-    logits: Tensor,
-    labels: Tensor,
-    conf: Tensor,
-    valid: Tensor,
-    threshold: float,
-    weight: Tensor | None = None,
-) -> Tensor:
+def masked_dice(logits: Tensor, pseudo: PseudoLabels) -> Tensor:
     """The Dice loss against pseudo-labels over valid pixels with conf >= threshold, a scalar.
 
-    Arguments as for masked_consistency. Unlike there, pixels below the threshold are in no denominator.
+    Unlike in masked_consistency, pixels below the threshold are in no denominator.
     """
-    return dice_loss(logits, labels, valid & (conf >= threshold), weight)
+    return dice_loss(logits, pseudo.labels, pseudo.kept, pseudo.weight)

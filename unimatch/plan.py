@@ -12,6 +12,7 @@ from dataclasses import replace
 from unimatch import config as config_io
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.log import banner
+from unimatch.engine.options import add_overrides
 from unimatch.engine.run_config import RunConfig
 from unimatch.errors import UserError
 from unimatch.scaling import cost
@@ -32,7 +33,7 @@ NAMES = ("DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3")
 def main(args: list[str]) -> None:
     parser = Parser(prog="unimatch plan", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--config", required=True, metavar="RUN.yaml", help="as of unimatch train")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    add_overrides(parser)
     parser.add_argument("--devices", type=int, required=True, help="GPUs, or CPU processes")
     parser.add_argument("--device-memory", required=True, help="of each, such as 80GB")
     parser.add_argument("--devices-per-node", type=int, default=8)

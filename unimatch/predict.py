@@ -33,6 +33,7 @@ from unimatch.codecs.volume_files import VOLUME_SUFFIXES, is_volume, write_label
 from unimatch.engine.checkpoint import check_shards
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.launcher import add_launch_options, launched
+from unimatch.engine.options import add_which_weights
 from unimatch.engine.prediction_mode import add_options, given
 from unimatch.engine.restore import restore
 from unimatch.engine.run_data import open_shards, require_dates
@@ -70,12 +71,7 @@ def arguments(args: list[str]) -> argparse.Namespace:
         help="gets ids/, colors/, overlays/ and legend.png",
     )
     add_label_options(parser)
-    parser.add_argument(
-        "--checkpoint", default="last", metavar="WHICH", help="last, best or a step (default: last)"
-    )
-    parser.add_argument(
-        "--network", metavar="NAME", help="which network of the checkpoint (default: the headline one)"
-    )
+    add_which_weights(parser)
     parser.add_argument(
         "--alpha", type=float, default=0.5, help="strength of the colours in overlays, 0 to 1 (default: 0.5)"
     )

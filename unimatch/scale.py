@@ -24,6 +24,7 @@ import torch
 from unimatch import config as config_io
 from unimatch import shipped
 from unimatch.engine.entry import Parser, run_entry
+from unimatch.engine.options import add_overrides
 from unimatch.engine.run_config import BatchConfig, RunConfig
 from unimatch.engine.run_data import open_shards
 from unimatch.errors import UserError
@@ -44,7 +45,7 @@ def main(args: list[str]) -> None:
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     run = commands.add_parser("run", help="measure on this machine")
     run.add_argument("--config", type=Path, required=True)
-    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    add_overrides(run)
     run.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     run.add_argument("--modes", nargs="+", choices=MODES, default=["ddp"])
     run.add_argument("--precisions", nargs="+", choices=["fp32", "bf16", "fp16"], default=["fp32"])
@@ -57,7 +58,7 @@ def main(args: list[str]) -> None:
     simulate = commands.add_parser("simulate", help="predict")
     simulate.add_argument("--measured", type=Path, metavar="scaling.json")
     simulate.add_argument("--settings", type=Path, metavar="FILE.yaml")
-    simulate.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
+    add_overrides(simulate, "replace one value of --settings; may be repeated")
     simulate.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(args)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from unimatch.engine.checkpoint import last_checkpoint, load_state
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.launcher import add_launch_options, launched
 from unimatch.engine.log import RunLog
+from unimatch.engine.options import add_overrides, add_timeout
 from unimatch.engine.preflight import preflight
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_folder import refuse_changes, start_run_folder
@@ -25,8 +26,6 @@ from unimatch.engine.runtime import Runtime
 from unimatch.engine.stages import FOLDER, last_run, stages_of
 from unimatch.errors import UserError
 from unimatch.predicting.stage_labels import label_stage
-
-TIMEOUT_S = 600.0
 
 
 def main(args: list[str]) -> None:
@@ -39,26 +38,13 @@ def main(args: list[str]) -> None:
         help="run configuration: a file (`unimatch init run` writes one), or a name of `unimatch where`;\n"
         "several are trained one after the other in the same processes, which spares the starts",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="replace one value, for instance --set optimizer.lr=0.01; may be repeated",
-    )
+    add_overrides(parser)
     parser.add_argument(
         "--resume",
         action="store_true",
         help="continue from the last checkpoint in the run folder; starts at step 0 if there is none",
     )
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=TIMEOUT_S,
-        metavar="SECONDS",
-        help="a process that lets the others wait this long ends the run (default: %(default)g)",
-    )
+    add_timeout(parser)
     add_launch_options(parser)
     options = parser.parse_args(args)
     if launched("unimatch.train", options, args):

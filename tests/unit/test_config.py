@@ -315,6 +315,15 @@ def test_what_is_missing_at_the_top_names_the_file():
     ]
 
 
+def test_a_file_of_another_kind_is_one_mistake():
+    """Not one for each of its keys; a single wrong key is still told with the nearest one."""
+    assert mistakes("about: a\nbase: b\naxes: {}\nseed: 3", Run) == [
+        "run.yaml: a file of another kind: expected batch, method, found about, base, axes"
+    ]
+    assert len(mistakes("about: a\nbase: b\nbacth: {}", Run, ("seed=1", "seed=2"))) == 1
+    assert "run.yaml:1: bacth: unknown key; did you mean 'batch'?" in mistakes("bacth: {}", Run)
+
+
 def test_post_init_mistakes_are_collected_where_the_field_stands():
     text = "batch:\n  unlabeled: 2\n  labeled: 0\nmethod: {name: fix}\nseed: x"
     assert mistakes(text, Run) == [

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from unimatch.losses import cross_entropy, cross_entropy_and_dice, dice_loss, masked_consistency, masked_dice
+from unimatch.losses import (
+    PseudoLabels,
+    cross_entropy,
+    cross_entropy_and_dice,
+    dice_loss,
+    masked_consistency,
+    masked_dice,
+)
 from unimatch.taxonomy import IGNORE_INDEX
 
 
@@ -43,7 +50,7 @@ def test_equals_the_literal_version(sample: tuple[Tensor, Tensor, Tensor]) -> No
     valid = everything.clone()
     valid[:, :, :2] = False
     expected = literal_dice(logits, labels, valid & (conf >= 0.4))
-    assert masked_dice(logits, labels, conf, valid, 0.4).item() == pytest.approx(expected)
+    assert masked_dice(logits, PseudoLabels(labels, conf, valid, 0.4)).item() == pytest.approx(expected)
 
 
 def test_by_hand() -> None:
@@ -76,7 +83,7 @@ def test_no_pixel_counts_gives_0_with_a_graph(sample: tuple[Tensor, Tensor, Tens
         loss = cross_entropy_and_dice(logits, torch.full_like(labels, IGNORE_INDEX))
     else:
         valid = torch.full_like(labels, why == "unsure", dtype=torch.bool)
-        loss = masked_dice(logits, labels, conf, valid, 2.0)
+        loss = masked_dice(logits, PseudoLabels(labels, conf, valid, 2.0))
     assert loss.item() == 0
     loss.backward()
     assert logits.grad is not None and bool((logits.grad == 0).all())
@@ -104,5 +111,6 @@ def test_threshold_is_a_filter_not_a_weight(sample: tuple[Tensor, Tensor, Tensor
     few = conf >= 0.9
     assert 0 < few.sum() < 10
     alone = literal_dice(logits, labels, few)
-    assert masked_dice(logits, labels, conf, valid, 0.9).item() == pytest.approx(alone)
-    assert masked_consistency(logits, labels, conf, valid, 0.9) < cross_entropy(logits, labels) / 2
+    pseudo = PseudoLabels(labels, conf, valid, 0.9)
+    assert masked_dice(logits, pseudo).item() == pytest.approx(alone)
+    assert masked_consistency(logits, pseudo) < cross_entropy(logits, labels) / 2

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from unimatch.errors import ConfigError
-from unimatch.losses import LossConfig, cross_entropy, masked_consistency, ohem_cross_entropy, supervised_loss
+from unimatch.losses import (
+    LossConfig,
+    PseudoLabels,
+    cross_entropy,
+    masked_consistency,
+    ohem_cross_entropy,
+    supervised_loss,
+)
 from unimatch.taxonomy import IGNORE_INDEX
 
 
@@ -71,7 +78,7 @@ def test_consistency_divides_by_valid_pixels_not_by_kept_ones(threshold):
         if valid[place] and conf[place] >= torch.tensor(threshold):
             total -= math.log(probability(logits, *place, int(labels[place])))
     expected = total / int(valid.sum())
-    assert float(masked_consistency(logits, labels, conf, valid, threshold)) == pytest.approx(
+    assert float(masked_consistency(logits, PseudoLabels(labels, conf, valid, threshold))) == pytest.approx(
         expected, rel=1e-6
     )
 
@@ -79,8 +86,9 @@ def test_consistency_divides_by_valid_pixels_not_by_kept_ones(threshold):
 def test_a_confidence_equal_to_the_threshold_is_kept():
     logits, labels = torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, dtype=torch.int64)
     conf, valid = torch.full((1, 1, 1), 0.75), torch.ones(1, 1, 1, dtype=torch.bool)
-    assert float(masked_consistency(logits, labels, conf, valid, 0.75)) == pytest.approx(math.log(2))
-    assert float(masked_consistency(logits, labels, conf, valid, 0.76)) == 0.0
+    equal, above = (PseudoLabels(labels, conf, valid, threshold) for threshold in (0.75, 0.76))
+    assert float(masked_consistency(logits, equal)) == pytest.approx(math.log(2))
+    assert float(masked_consistency(logits, above)) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -89,7 +97,7 @@ def test_a_confidence_equal_to_the_threshold_is_kept():
         lambda logits, labels: cross_entropy(logits, labels),
         lambda logits, labels: ohem_cross_entropy(logits, labels, 0.7, 3),
         lambda logits, labels: masked_consistency(
-            logits, labels.clamp(max=2), torch.ones(labels.shape), labels != IGNORE_INDEX, 0.5
+            logits, PseudoLabels(labels.clamp(max=2), torch.ones(labels.shape), labels != IGNORE_INDEX, 0.5)
         ),
     ],
     ids=["ce", "ohem", "consistency"],
@@ -108,10 +116,10 @@ def test_losses_of_half_precision_logits_are_computed_in_fp32():
         value = supervised_loss(config, logits, labels)
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, supervised_loss(config, logits.float(), labels))
-    arguments = (labels.clamp(max=2), torch.ones(labels.shape), labels != IGNORE_INDEX, 0.5)
-    value = masked_consistency(logits, *arguments)
+    pseudo = PseudoLabels(labels.clamp(max=2), torch.ones(labels.shape), labels != IGNORE_INDEX, 0.5)
+    value = masked_consistency(logits, pseudo)
     assert value.dtype == torch.float32
-    torch.testing.assert_close(value, masked_consistency(logits.float(), *arguments))
+    torch.testing.assert_close(value, masked_consistency(logits.float(), pseudo))
 
 
 def test_the_configuration_chooses_the_loss_and_refuses_nonsense():

@@ -149,8 +149,14 @@ class Reader:
     ) -> Any:
         members = settings_of(cls)
         given = {k.value: (k, value) for k, value in node.value}
+        unknown = [name for name in given if name not in members]
+        if key is None and len(unknown) > max(2, len(given) - len(unknown)):
+            needed = [name for name, (field, _) in members.items() if default_of(field) is MISSING]
+            told = f"a file of another kind: expected {', '.join(needed)}, found {', '.join(unknown)}"
+            self._note(None, path, told)
+            return INVALID
         bad = False
-        for name in given.keys() - members.keys():
+        for name in unknown:
             self.mistakes.at(
                 given[name][0], joined(path, name), f"unknown key{owner}; {nearest(name, members)}"
             )

@@ -87,7 +87,9 @@ def claimed(config: RunConfig) -> Iterator[bool]:
         path.parent.mkdir(parents=True, exist_ok=True)
         number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise UserError(of_system(error)) from error
+        raise UserError(
+            f"{path.parent} is to hold the run folders ({of_system(error)}): name another folder with --out"
+        ) from error
     try:
         yield _locked(number)
     finally:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unimatch.data.sample import Batch, Labeled, Unlabeled
+from unimatch.losses import PseudoLabels
 from unimatch.methods.base import METHODS, Logs, Progress, ViewNeeds
 from unimatch.methods.mean_teacher import MeanTeacher
 from unimatch.methods.ops import keyed_uniform, logged, paste, pseudo_label, pseudo_stats
@@ -61,7 +62,7 @@ class AugSeg(MeanTeacher):
         net.train()
         logits_x, logits_s = net(joined([x.image, image]))["logits"].split([len(x.image), len(image)])
         loss_x = self.supervised_loss(logits_x, x.label) * x.share
-        loss_s = over_all(self.consistency_loss, logits_s, labels_s, conf_s, valid, threshold)
+        loss_s = self.consistency_loss(logits_s, over_all(PseudoLabels(labels_s, conf_s, valid, threshold)))
         loss = loss_x + self.config.weight * loss_s
         logs = logged(loss=loss, loss_x=loss_x, loss_s=loss_s)
         return loss, logs | pseudo_stats(conf, labels, u, threshold, logits_w.shape[1])

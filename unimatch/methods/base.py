@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from unimatch.data.sample import Batch, Labeled
 from unimatch.errors import ConfigError, UserError
+from unimatch.losses import PseudoLabels
 from unimatch.registry import Registry
 
 METHODS = Registry("method")
@@ -32,9 +33,8 @@ METHODS = Registry("method")
 MixPartner = Literal["same", "shuffled", "batch"]
 SupervisedLoss = Callable[[Tensor, Tensor], Tensor]
 """(logits [B, K, H, W], labels int64 [B, H, W]) -> scalar, a mean over labelled pixels."""
-ConsistencyLoss = Callable[..., Tensor]
-"""(logits [B, K, H, W], labels, conf, valid [B, H, W], threshold, weight=None) -> scalar, a mean over valid
-pixels; weight: float [B, H, W], with which a pixel's loss is multiplied."""
+ConsistencyLoss = Callable[[Tensor, PseudoLabels], Tensor]
+"""(logits [B, K, H, W], pseudo-labels of these images) -> scalar, a mean over valid pixels."""
 Logs = dict[str, Tensor]
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unimatch.data.sample import Batch
+from unimatch.losses import PseudoLabels
 from unimatch.methods.base import METHODS, Logs, Method, Progress, ViewNeeds
 from unimatch.methods.correlation import Correlation, followed, propagated
 from unimatch.methods.ops import (
@@ -94,7 +95,7 @@ class CorrMatch(Method):
         )
 
         def weak(logits: Tensor) -> Tensor:
-            return self.consistency_loss(logits, labels, conf, u.valid, tau) * u.share
+            return self.consistency_loss(logits, PseudoLabels(labels, conf, u.valid, tau)) * u.share
 
         def strong(logits: Tensor) -> Tensor:
             return strong_losses(self.consistency_loss, logits, conf, labels, partner, u, tau)[0]

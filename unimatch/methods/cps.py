@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unimatch.data.sample import Batch, Labeled, Unlabeled
 from unimatch.errors import ConfigError
+from unimatch.losses import PseudoLabels
 from unimatch.methods.base import METHODS, Logs, Method, MixPartner, Progress, SemiConfig, ViewNeeds
 from unimatch.methods.ops import (
     Pseudo,
@@ -76,7 +77,7 @@ class CPS(Method):
         )
         loss_x, loss_x2 = (self.supervised_loss(each, x.label) * x.share for each in logits_x)
         loss_cps, loss_cps2 = (
-            over_all(self.consistency_loss, mine, theirs[1], theirs[0], valid, 0.0)
+            self.consistency_loss(mine, over_all(PseudoLabels(theirs[1], theirs[0], valid, 0.0)))
             for mine, theirs in zip(logits, reversed(pseudo), strict=True)
         )
         weight = self.config.weight

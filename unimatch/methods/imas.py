@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unimatch import keyed
 from unimatch.data.sample import Batch, Unlabeled
+from unimatch.losses import PseudoLabels
 from unimatch.methods.agreement import confusions, weighted_iou
 from unimatch.methods.base import METHODS, Logs, Progress, ViewNeeds
 from unimatch.methods.mean_teacher import MeanTeacher
@@ -75,12 +76,14 @@ class IMAS(MeanTeacher):
         logits_x, _, logits_cm, logits_int = net(images)["logits"].split(sizes)
         weight = easy[:, None, None].expand_as(conf)
         loss_x = self.supervised_loss(logits_x, x.label) * x.share
-        loss_int = over_all(self.consistency_loss, logits_int, labels, conf, u.valid, threshold, weight)
+        loss_int = self.consistency_loss(
+            logits_int, over_all(PseudoLabels(labels, conf, u.valid, threshold, weight))
+        )
         mixed_labels, mixed_conf, valid = (
             paste(each, each[partner], box) for each in (labels, conf, u.valid)
         )
-        loss_cm = over_all(
-            self.consistency_loss, logits_cm, mixed_labels, mixed_conf, valid, threshold, weight
+        loss_cm = self.consistency_loss(
+            logits_cm, over_all(PseudoLabels(mixed_labels, mixed_conf, valid, threshold, weight))
         )
         halves = box.any().float() / 2.0
         loss = loss_x + self.config.weight * ((1.0 - halves) * loss_int + halves * loss_cm)

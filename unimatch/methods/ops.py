@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unimatch import keyed
 from unimatch.data.sample import Labeled, Unlabeled
+from unimatch.losses import PseudoLabels
 from unimatch.methods.base import ConsistencyLoss, Logs, Method
 from unimatch.mixing import joined, paste, swap_pairs
 
@@ -118,7 +119,7 @@ def strong_losses(
     found = []
     for view, each in enumerate(logits.chunk(len(unlabeled.boxes))):
         mixed_conf, mixed_labels = mixed_pseudo_label(conf, labels, partner, unlabeled.boxes[view])
-        term = loss(each, mixed_labels, mixed_conf, unlabeled.mixed_valid[view], threshold)
+        term = loss(each, PseudoLabels(mixed_labels, mixed_conf, unlabeled.mixed_valid[view], threshold))
         found.append(term * unlabeled.mixed_share[view])
     return found
 

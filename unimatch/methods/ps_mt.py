@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unimatch.data.sample import Batch
+from unimatch.losses import PseudoLabels
 from unimatch.methods.adversarial import against
 from unimatch.methods.base import METHODS, Logs, Method, MixPartner, Progress, ViewNeeds
 from unimatch.methods.ops import logged, mixed_strong, partner_logits, paste, pseudo_label, pseudo_stats
@@ -81,7 +82,8 @@ class PSMT(Method):
         conf, labels = pseudo_label(target)
         kept = u.mixed_valid[0] & (conf >= self.config.threshold)
         loss_x = self.supervised_loss(logits_x, x.label) * x.share
-        loss_s = self.consistency_loss(logits_s, labels, conf, kept, 0.0, conf) * self.share_of(kept)
+        pseudo = PseudoLabels(labels, conf, kept, threshold=0.0, weight=conf)
+        loss_s = self.consistency_loss(logits_s, pseudo) * self.share_of(kept)
         done = min(1.0, (progress.epoch - self.config.warm_up) / max(1, self.config.ramp))
         loss = loss_x + self.config.weight * 0.5 * (1.0 - math.cos(math.pi * done)) * loss_s + self.idle()
         logs = logged(loss=loss, loss_x=loss_x, loss_s=loss_s)

@@ -7,11 +7,12 @@ micro-batch, 0 where there are none.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from unimatch.methods.base import ConsistencyLoss
+from unimatch.losses import PseudoLabels
 
 
 def risen(share: float) -> float:
@@ -19,20 +20,12 @@ def risen(share: float) -> float:
     return math.exp(-5.0 * (1.0 - min(share, 1.0)) ** 2)
 
 
-def over_all(
-    loss: ConsistencyLoss,
-    logits: Tensor,
-    labels: Tensor,
-    conf: Tensor,
-    valid: Tensor,
-    threshold: float,
-    weight: Tensor | None = None,
-) -> Tensor:
-    """The consistency loss over the number of all pixels, padding too: for methods that mix by what they
+def over_all(pseudo: PseudoLabels) -> PseudoLabels:
+    """The same for a mean over the number of all pixels, padding too: for methods that mix by what they
     predict. Every micro-batch has as many pixels, so its share of the global batch is 1.
     """
-    every = torch.ones_like(valid)
-    return loss(logits, labels, conf.masked_fill(~valid, -math.inf), every, threshold, weight)
+    conf = pseudo.conf.masked_fill(~pseudo.valid, -math.inf)
+    return replace(pseudo, conf=conf, valid=torch.ones_like(pseudo.valid))
 
 
 def pixel_mean(values: Tensor, valid: Tensor) -> Tensor:

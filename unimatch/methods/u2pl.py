@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unimatch import keyed
 from unimatch.data.sample import Batch
+from unimatch.losses import PseudoLabels
 from unimatch.methods.base import METHODS, Logs, Progress, ViewNeeds
 from unimatch.methods.contrast import Queues
 from unimatch.methods.mean_teacher import MeanTeacher
@@ -36,8 +37,7 @@ class U2PLConfig(TeacherConfig):
     contrast_weight: of the contrastive loss: 1 as published, 0.1 as its author later advised.
     low_rank, high_rank: a pixel is a negative of the classes with these ranks among its probabilities; of few
         classes the first is at most half of their number.
-    queue: features of a class that are kept; published are 30000, which the checkpoint then holds.
-    width: of the features.
+    queue: features of a class, `width` numbers each, that are kept; 30000 published, all in the checkpoint.
     """
 
     ema_decay: float = 0.99
@@ -95,7 +95,9 @@ class U2PL(MeanTeacher):
         loss_x = self.supervised_loss(logits_x, x.label) * x.share
         sure = valid & ~found.unlabeled(found.uncertain)
         scale = valid.sum() / sure.sum().clamp(min=1)
-        loss_s = scale * self.consistency_loss(logits_s, target, torch.ones_like(conf), sure, 0.0)
+        loss_s = scale * self.consistency_loss(
+            logits_s, PseudoLabels(target, torch.ones_like(conf), sure, 0.0)
+        )
         ranks = (min(self.config.low_rank, self.num_classes // 2), self.config.high_rank)
         loss_c = class_contrast(vectors, their_vectors, probability, found, ranks, self.queues, self.group)
         loss = loss_x + loss_s + self.config.contrast_weight * loss_c

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unimatch.data.sample import Batch, Labeled, Unlabeled
 from unimatch.errors import ConfigError
+from unimatch.losses import PseudoLabels
 from unimatch.methods.base import METHODS, Logs, Method, Progress, ViewNeeds
 from unimatch.methods.fixmatch import FixMatchConfig
 from unimatch.methods.ops import (
@@ -95,7 +96,7 @@ class UniMatch(Method):
         and its terms.
         """
         conf, labels = pseudo
-        loss_fp = self.consistency_loss(logits_fp, labels, conf, u.valid, threshold) * u.share
+        loss_fp = self.consistency_loss(logits_fp, PseudoLabels(labels, conf, u.valid, threshold)) * u.share
         loss_s = strong_losses(self.consistency_loss, logits_s, conf, labels, partner, u, threshold)
         loss = 0.25 * loss_s[0] + 0.25 * loss_s[1] + 0.5 * loss_fp
         return loss, {"loss_s1": loss_s[0], "loss_s2": loss_s[1], "loss_fp": loss_fp}

@@ -15,6 +15,7 @@ from unimatch.codecs.part import Part, Rect
 from unimatch.codecs.picture import as_rgb, overlay
 from unimatch.codecs.sheet import class_legend
 from unimatch.data.sample import Batch
+from unimatch.losses import PseudoLabels
 from unimatch.metrics import Metric
 from unimatch.registry import Registry
 from unimatch.shardset.archive import Record
@@ -138,18 +139,8 @@ class Task(ABC):
         """The mean loss over labelled pixels, a scalar."""
 
     @abstractmethod
-    def consistency_loss(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        conf: Tensor,
-        valid: Tensor,
-        threshold: float,
-        weight: Tensor | None = None,
-    ) -> Tensor:
-        """The mean loss against pseudo-labels, a scalar; pixels with conf below the threshold count 0, the
-        others by their weight: float [B, H, W], of any value from 0; None: 1.
-        """
+    def consistency_loss(self, logits: Tensor, pseudo: PseudoLabels) -> Tensor:
+        """The mean loss against pseudo-labels, a scalar."""
 
     @abstractmethod
     def predict(self, net: nn.Module, image: Tensor) -> Tensor:

@@ -77,17 +77,9 @@ class MedicalTask(PixelTask):
         """The mean of cross-entropy and Dice loss."""
         return losses.cross_entropy_and_dice(logits, labels)
 
-    def consistency_loss(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        conf: Tensor,
-        valid: Tensor,
-        threshold: float,
-        weight: Tensor | None = None,
-    ) -> Tensor:
+    def consistency_loss(self, logits: Tensor, pseudo: losses.PseudoLabels) -> Tensor:
         """The Dice loss against confident pseudo-labels."""
-        return losses.masked_dice(logits, labels, conf, valid, threshold, weight)
+        return losses.masked_dice(logits, pseudo)
 
     @torch.no_grad()
     def predict(self, net: nn.Module, image: Tensor) -> Tensor:

@@ -179,17 +179,9 @@ class PixelTask(Task):
         """Cross-entropy or OHEM, as configured."""
         return losses.supervised_loss(self.config.loss, logits, labels)
 
-    def consistency_loss(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        conf: Tensor,
-        valid: Tensor,
-        threshold: float,
-        weight: Tensor | None = None,
-    ) -> Tensor:
+    def consistency_loss(self, logits: Tensor, pseudo: losses.PseudoLabels) -> Tensor:
         """Cross-entropy against confident pseudo-labels, over the number of valid pixels."""
-        return losses.masked_consistency(logits, labels, conf, valid, threshold, weight)
+        return losses.masked_consistency(logits, pseudo)
 
     def predict(self, net: nn.Module, image: Tensor) -> Tensor:
         """uint8 [B, H, W]: class ids; IGNORE_INDEX outside the middle in mode "centre".

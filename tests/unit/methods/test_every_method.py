@@ -8,7 +8,7 @@ import torch
 
 from unimatch.data.sample import Batch
 from unimatch.errors import ConfigError, UserError
-from unimatch.losses import cross_entropy, masked_consistency
+from unimatch.losses import PseudoLabels, cross_entropy, masked_consistency
 from unimatch.methods import METHODS, Progress, ViewNeeds
 from unimatch.taxonomy import IGNORE_INDEX
 
@@ -122,7 +122,8 @@ def test_an_in_batch_partner_lends_its_own_train_mode_pseudo_label(name, make_ne
     for v, logits in enumerate(net(torch.cat(mixed))["logits"].chunk(VIEWS[name])):
         mixed_conf = torch.where(u.boxes[v], conf[neighbour], conf)
         mixed_labels = torch.where(u.boxes[v], labels[neighbour], labels)
-        expected = masked_consistency(logits, mixed_labels, mixed_conf, u.mixed_valid[v], 0.4).detach()
+        pseudo = PseudoLabels(mixed_labels, mixed_conf, u.mixed_valid[v], 0.4)
+        expected = masked_consistency(logits, pseudo).detach()
         assert float(expected) > 0
         torch.testing.assert_close(logs["loss_s" if name == "fixmatch" else f"loss_s{v + 1}"], expected)
 

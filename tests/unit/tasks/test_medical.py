@@ -96,7 +96,7 @@ def test_losses_are_those_of_the_published_runs() -> None:
     conf, valid = torch.rand(2, 8, 8, generator=generator), torch.ones(2, 8, 8, dtype=torch.bool)
     ce, dice = losses.cross_entropy(logits, labels), losses.dice_loss(logits, labels, valid)
     torch.testing.assert_close(task.supervised_loss(logits, labels), (ce + dice) / 2)
-    found = task.consistency_loss(logits, labels, conf, valid, 0.5)
+    found = task.consistency_loss(logits, losses.PseudoLabels(labels, conf, valid, 0.5))
     torch.testing.assert_close(found, losses.dice_loss(logits, labels, conf >= 0.5))
 
 

@@ -10,7 +10,7 @@ from tests.support.sheets import tiles_of
 from unimatch.codecs.picture import hatching, scaled
 from unimatch.codecs.sheet import GAP, TILE
 from unimatch.errors import ConfigError
-from unimatch.losses import LossConfig
+from unimatch.losses import LossConfig, PseudoLabels
 from unimatch.methods.base import ViewNeeds
 from unimatch.tasks import TASKS, NaturalTask, NaturalTaskConfig, prediction
 from unimatch.tasks.prediction import EvaluateConfig
@@ -306,7 +306,8 @@ def test_losses_are_the_configured_ones():
     ohem = make_task(loss=LossConfig("ohem", 0.5, 1))
     assert float(ohem.supervised_loss(logits, labels)) == pytest.approx(hard)
     conf, valid = torch.tensor([[[0.9, 0.5]]]), torch.ones(1, 1, 2, dtype=torch.bool)
-    assert float(ohem.consistency_loss(logits, labels, conf, valid, 0.6)) == pytest.approx(easy / 2)
+    pseudo = PseudoLabels(labels, conf, valid, 0.6)
+    assert float(ohem.consistency_loss(logits, pseudo)) == pytest.approx(easy / 2)
 
 
 def test_pictures_show_labelled_and_unlabelled_images():
