@@ -95,9 +95,8 @@ class U2PL(MeanTeacher):
         loss_x = self.supervised_loss(logits_x, x.label) * x.share
         sure = valid & ~found.unlabeled(found.uncertain)
         scale = valid.sum() / sure.sum().clamp(min=1)
-        loss_s = scale * self.consistency_loss(
-            logits_s, PseudoLabels(target, torch.ones_like(conf), sure, 0.0)
-        )
+        certain = PseudoLabels(target, torch.ones_like(conf), sure, threshold=0.0)
+        loss_s = scale * self.consistency_loss(logits_s, certain)
         ranks = (min(self.config.low_rank, self.num_classes // 2), self.config.high_rank)
         loss_c = class_contrast(vectors, their_vectors, probability, found, ranks, self.queues, self.group)
         loss = loss_x + loss_s + self.config.contrast_weight * loss_c
@@ -105,8 +104,7 @@ class U2PL(MeanTeacher):
         return loss, logs | pseudo_stats(conf, labels, u, 0.0, self.num_classes)
 
     def after_update(self, net: nn.Module, progress: Progress) -> None:
-        pairs = ((self.teacher, net), (self.projector, self.parts["project"]))
-        for teacher, student in pairs:
+        for teacher, student in ((self.teacher, net), (self.projector, self.parts["project"])):
             if progress.step < self.config.burn_in:
                 teacher.copy(student)  # it makes no passes of its own then
             else:
