@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,9 +43,9 @@ def followed(
     u: Unlabeled,
     num_classes: int,
     group: Group,
-) -> Tensor:
-    """The threshold after it has moved to the mean over predicted classes of the largest confidence of all
-    processes.
+) -> Any:
+    """The threshold, a tensor, after it has moved to the mean over predicted classes of the largest
+    confidence of all processes.
     """
     values = torch.where(u.valid, conf, 0.0).flatten()
     largest = conf.new_zeros(num_classes).scatter_reduce_(0, labels.flatten(), values, "amax")

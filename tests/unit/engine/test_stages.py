@@ -79,7 +79,7 @@ def test_stages_are_configurations_alone(base, tmp_path):
     assert [len(stages_of(other)) for other in others] == [1, 0]
     assert sizes(config, 4, 9) == [4, 4 + 4, 4 * 3 + 9]
     assert steps_of(config) == 9
-    epochs = config_of(base, tmp_path, "schedule={epochs: 2}", "batch.labeled=2")
+    epochs = config_of(base, tmp_path, "schedule={steps: null, epochs: 2}", "batch.labeled=2")
     assert steps_of(epochs) == 2 * (4 // 2) + 2 * (8 // 2) + 2 * (21 // 2)
 
 
