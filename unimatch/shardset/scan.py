@@ -61,11 +61,11 @@ def scan_tar(path: Path, subset: str, label_member: str | None = None, kind: str
     for name, offset, size in members(path):
         if is_hidden(name):
             continue
-        key, kind = split_name(name)
+        key, ending = split_name(name)
         group = groups.setdefault(key, {})
-        if kind in group:
+        if ending in group:
             problems.append(f"{name}: occurs twice")
-        group[kind] = (offset, size)
+        group[ending] = (offset, size)
     samples = []
     with open(path, "rb") as file:
         for key, group in groups.items():

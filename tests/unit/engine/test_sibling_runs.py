@@ -62,7 +62,7 @@ def config_of(base: Path, task: str, method: str, out: Path, steps: int) -> RunC
         own = (*own, f"data.pseudo={labels_of(base)}")
     settings = (
         f"schedule.steps={steps}",
-        f"checkpoint.every_steps=2",
+        "checkpoint.every_steps=2",
         "optimizer.lr=0.001",
     )
     return load(base, RunConfig, [*own, method, *settings, f"out={out}"])
