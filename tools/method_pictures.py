@@ -34,7 +34,7 @@ from unimatch.tasks.base import Task
 
 SHOWN = 2  # images of a pass
 SIDE = 192  # pixels of one
-COLUMNS, SMALL, QUALITY = 6, 112, 80  # of the sheet of all
+COLUMNS, SMALL, QUALITY = 6, 96, 65  # of the sheet of all
 LATE = Progress(step=1000, total_steps=2000, epoch=1000)  # behind any burn-in
 
 
@@ -86,6 +86,9 @@ def passes_of(run: Path, name: str) -> tuple[list[tuple[str, Tensor, Tensor]], T
     )
     _, (raw, *_) = next(loader)
     batch = task.to_device(raw, runtime.device)
+    if method.stages:  # the last run of them, whose second half comes with pseudo-labels
+        half = torch.arange(len(batch.labeled.label), device=runtime.device)
+        batch.labeled.pseudo = half >= len(half) // 2
     passes = Passes(networks(method, net))
     with torch.no_grad() if name == "supervised" else torch.enable_grad():
         method.step(net, batch, LATE)

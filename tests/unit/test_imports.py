@@ -24,8 +24,8 @@ MAY_IMPORT = {
     "models": set(),
     "methods": {"data.sample"},
     "tasks": {"codecs", "shardset.archive", "views", "data"},
-    "predicting": {"codecs", "packing", "tasks", "shardset", "data", "engine"},
     "engine": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks"},
+    "predicting": {"codecs", "packing", "tasks", "shardset", "data", "engine"},
     "scaling": {"codecs.bands", "shardset.archive", "data", "models", "methods", "tasks", "engine"},
     "experiments": {"shardset.key_list", "shardset.index", "packing", "methods", "engine", "scaling"},
     "benchmarks": {
