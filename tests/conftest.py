@@ -5,6 +5,7 @@ Imports of the package are in the fixtures: the process that only hands tests to
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 # Read by torch when it is imported: on few cores the thread pools of several processes would fight.
 os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).parent.parent
+# What collection imports and makes stays; looking for garbage in it would be a quarter of its time.
+gc.disable()
 
 TINY_RUN = """
 out: {out}
@@ -41,6 +44,11 @@ checkpoint: {{every_steps: 10}}
 def tiny_run_text(out: Path, shards: Path | str, split: Path | None = None) -> str:
     """The configuration of a 20-step run; its split lies beside the shards unless it is given."""
     return TINY_RUN.format(out=out, shards=shards, split=split or Path(shards).parent / "split")
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -6,16 +6,17 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT, tiny_run_text
 from tests.dist.test_training import Run
-from tests.support.processes import Ended, Processes, data_worker, run
+from tests.support.processes import Ended, Processes, data_worker, forking, run
+from tests.support.warm_python import FORKED_PYTHON
 from unimatch.engine import checkpoint
 from unimatch.engine.runtime import WATCHDOG_GRACE_S
 
@@ -120,7 +121,8 @@ def test_a_full_disk_keeps_the_checkpoints_before_it(config: Path, record_proper
     full.out.mkdir()
     script = 'mount -t tmpfs -o size=2400k none "$0" && { "$@"; code=$?; ls "$0/checkpoints"; exit $code; }'
     program = "import os, sys; os.execvp('unshare', ['unshare', '-rm', 'sh', '-c', *sys.argv[1:]])"
-    with Processes(2, ["-c", program, script, str(full.out), sys.executable, *full.args]) as processes:
+    arguments = ["-c", program, script, str(full.out), str(FORKED_PYTHON), *full.args]
+    with Processes(2, arguments, **forking()) as processes:
         ended = wait_and_record(processes, time.monotonic(), record_property)
     assert [one.code for one in ended] == [1, 1], ended[0].err
     assert "error: rank 0: could not write the checkpoint" in ended[0].err
@@ -193,21 +195,22 @@ def test_a_launcher_that_may_restart_continues_by_itself(config: Path, record_pr
     again = Run(config, "again", "data.val=null")
     script = str(ROOT / "launch" / "torchrun.sh")
     program = f"import os, sys; os.execvp('bash', ['bash', {script!r}, '2', *sys.argv[1:]])"
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     alone = dict.fromkeys(("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"), "")
     arguments = ["-c", program, *again.args[2:], "--resume"]
-    with Processes(1, arguments, ROOT, RESTARTS="1", PATH=path, **alone) as processes:
+    with Processes(1, arguments, ROOT, **{**forking(), **alone, "RESTARTS": "1"}) as processes:
         again.wait_for_step(processes, 5)
-        os.kill(rank_of(processes.processes[0].pid, 1), signal.SIGKILL)
+        os.kill(rank_of(again, 1), signal.SIGKILL)
         ended = wait_and_record(processes, time.monotonic(), record_property)
     assert ended[0].code == 0, ended[0].err
     assert ended[0].out.count("resumed") == 1 and "finished after step 20" in ended[0].out
     assert [line["step"] for line in again.lines()] == list(range(1, 21))
 
 
-def rank_of(launcher: int, rank: int) -> int:
-    """The process of a rank among a launcher's children."""
-    for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
-        if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-            return int(pid)
-    raise AssertionError(f"the launcher has no rank {rank}")
+def rank_of(run: Run, rank: int) -> int:
+    """The process of a rank that a launcher has started."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            trains = str(run.out).encode() in (folder / "cmdline").read_bytes()
+            if trains and f"RANK={rank}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                return int(folder.name)
+    raise AssertionError(f"no process of rank {rank}")

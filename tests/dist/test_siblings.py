@@ -17,7 +17,7 @@ from unimatch.engine.log import read_metrics
 from unimatch.engine.run_config import RunConfig
 from unimatch.methods import METHODS
 
-PROGRAM = Path(__file__).with_name("sibling_process.py")
+PROGRAM = Path(__file__).with_name("runs_process.py")
 # Stages of ZeRO, each with other parts: a second network, a head and its teacher, a head.
 SHARDED = [("cps", "3"), ("u2pl", "2"), ("corrmatch", "1")]
 # Two epochs of two steps, for what begins or changes with an epoch. Small steps amplify no rounding.

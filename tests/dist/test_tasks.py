@@ -24,7 +24,7 @@ from unimatch.packing.synthetic import write_synthetic
 from unimatch.shardset.archive import ShardSet
 from unimatch.tasks import TASKS
 
-PROGRAM = Path(__file__).with_name("task_process.py")
+PROGRAM = Path(__file__).with_name("runs_process.py")
 
 
 def natural_run(folder: Path) -> Path:
@@ -72,7 +72,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path
             overrides += ["sync_batchnorm=off", f"schedule.steps={STEPS[task]}", "evaluation.every_steps=20"]
             path = folder / f"{method}.yaml"
             path.write_text(dump(load(base, RunConfig, overrides)))
-            configs.append(str(path))
+            configs += ["0", str(path)]
     succeed(2, str(PROGRAM), *configs, PYTHONPATH=str(ROOT))
     return found
 

@@ -64,7 +64,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten steps of UniMatch in which every pixel's pseudo-label counts, from the first step on.
+    """Eight steps of UniMatch in which every pixel's pseudo-label counts, from the first step on.
 
     The rate is small: a larger one would amplify rounding, whoever rounds (0.001: to 3e-4 on some CPUs).
     """
@@ -73,8 +73,8 @@ def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.yaml").write_text(text)
     path = folder / "run.yaml"
     path.write_text(
-        "include: tiny.yaml\noptimizer: {lr: 0.0003}\nmethod: {threshold: 0}\nschedule: {steps: 10}\n"
-        "evaluation: {every_steps: 5}\ncheckpoint: {every_steps: 5}\n"
+        "include: tiny.yaml\noptimizer: {lr: 0.0003}\nmethod: {threshold: 0}\nschedule: {steps: 8}\n"
+        "evaluation: {every_steps: 4}\ncheckpoint: {every_steps: 4}\n"
     )
     return path
 
@@ -98,7 +98,7 @@ def double(config: Path) -> Run:
 
 
 def assert_same_curve(ours: Run, theirs: Run) -> None:
-    assert len(ours.losses) == 10
+    assert len(ours.losses) == 8
     assert all(line["kept"] > 0.99 and line["loss_s1"] > 0 for line in ours.lines())
     assert ours.losses == pytest.approx(theirs.losses, rel=1e-4)
     for mine, other in zip(ours.lines("eval"), theirs.lines("eval"), strict=True):
@@ -141,10 +141,10 @@ def test_strong_views_made_by_the_device(config: Path):
 
 
 def test_killed_and_resumed_equals_never_stopped_to_the_last_bit(config: Path, double: Run):
-    """kill -9 of both processes and their workers after step 7; checkpoints are at 5 and 10."""
+    """kill -9 of both processes and their workers after step 6; checkpoints are at 4 and 8."""
     killed = Run(config, "killed")
-    killed.stop(2, 7, signal.SIGKILL)
-    assert killed.saved_step == 5
+    killed.stop(2, 6, signal.SIGKILL)
+    assert killed.saved_step == 4
     killed.train(2, "--resume")
     assert killed.lines() == double.lines()
     assert killed.lines("eval") == double.lines("eval")
@@ -161,7 +161,7 @@ def test_a_run_continues_on_another_number_of_processes(config: Path, single: Ru
 
 def test_a_killed_process_ends_the_others_with_a_message(config: Path):
     """No launcher here that would end the survivor: it must notice by itself, in seconds."""
-    lost = Run(config, "lost", "data.val=null")
+    lost = Run(config, "lost", "data.val=null", "schedule.steps=20")
     with Processes(2, lost.args) as processes:
         lost.wait_for_step(processes, 3)
         processes.processes[1].kill()
@@ -174,7 +174,8 @@ def test_a_killed_process_ends_the_others_with_a_message(config: Path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_one_process_saves_and_ends_all(config: Path, number: signal.Signals):
-    stopped = Run(config, f"stopped{number}", "sync_batchnorm=off", "data.val=null")
+    settings = ("sync_batchnorm=off", "data.val=null", "schedule.steps=20")
+    stopped = Run(config, f"stopped{number}", *settings)
     ended = stopped.stop(2, 5, number)
     assert [one.code for one in ended] == [128 + number] * 2
     assert f"stopped by {number.name} after step {stopped.saved_step}" in ended[0].err

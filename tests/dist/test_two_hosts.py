@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -19,6 +18,8 @@ import pytest
 from tests.conftest import ROOT, tiny_run_text
 from tests.dist.hosts import ADDRESSES, INTERFACE, Hosts, why_not
 from tests.dist.test_training import Run
+from tests.support.processes import forking
+from tests.support.warm_python import FIXED
 from unimatch.engine.entry import LAUNCHER_S
 from unimatch.engine.log import read_metrics
 
@@ -60,11 +61,10 @@ class Pair:
         self._open = ExitStack()
         self.logs: list[IO[str]] = []
         self.launchers = []
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         for host, (command, own) in enumerate(zip(commands, environments, strict=True)):
             log = self._open.enter_context(TemporaryFile("w+"))  # noqa: SIM115 (closed by __exit__)
             self.logs.append(log)
-            common = {"PATH": path, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": INTERFACE}
+            common = {**FIXED, **forking(), "GLOO_SOCKET_IFNAME": INTERFACE}
             launcher = subprocess.Popen(
                 hosts.inside(host, command),
                 cwd=ROOT,

@@ -6,13 +6,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.support.processes import forking
 from tests.support.training import BARE
+from tests.support.warm_python import FIXED, FORKED_PYTHON
 from unimatch import evaluate, train
 from unimatch.engine.log import read_metrics
 from unimatch.errors import UserError
@@ -21,12 +22,13 @@ SHORT = [*BARE, "schedule.steps=2", "sync_batchnorm=off", "batch={labeled: 2, un
 
 
 def started(module: str, *args: str) -> subprocess.Popen[str]:
-    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    env = {**os.environ, **FIXED, **forking()}
+    del env["OMP_NUM_THREADS"]
     return subprocess.Popen(
-        [sys.executable, "-m", f"unimatch.{module}", *args],
+        [FORKED_PYTHON, "-m", f"unimatch.{module}", *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**env, "CUDA_VISIBLE_DEVICES": ""},
+        env=env,
         text=True,
     )
 

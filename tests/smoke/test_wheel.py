@@ -25,6 +25,16 @@ task: {views: {crop: 32}}
 schedule: {steps: 2}
 evaluation: {workers: 0}
 """
+# As a shell does, in one process: the imports of each would take longer than its work.
+IN_TURN = """
+import runpy, sys
+for arguments in {commands}:
+    sys.argv = [{command!r}, *arguments]
+    try:
+        runpy.run_path({command!r}, run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, arguments
+"""
 PREDICT = """
 import unimatch
 run = unimatch.load("run")
@@ -89,13 +99,17 @@ def test_the_commands_and_python_work_from_another_folder(site: Path, tmp_path: 
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    unimatch = site / "bin" / "unimatch"
+    command = site / "bin" / "unimatch"
     files = site / "unimatch" / "files"
-    assert run(unimatch, "where", "launch/cpu2") == f"{files}/launch/accelerate/cpu2.yaml\n"
+    assert run(command, "where", "launch/cpu2") == f"{files}/launch/accelerate/cpu2.yaml\n"
     shards = "runs/synthetic/shards"
     size = ("--train", "12", "--val", "2", "--size", "32x48")
-    assert "14 images" in run(unimatch, "pack", "--recipe", "synthetic", "--out", shards, *size)
-    run(unimatch, "split", "--shards", shards, "--count", "4", "--out", "runs/synthetic/split")
+    commands = [
+        ("pack", "--recipe", "synthetic", "--out", shards, *size),
+        ("split", "--shards", shards, "--count", "4", "--out", "runs/synthetic/split"),
+        ("train", "--config", "run.yaml"),
+    ]
     (tmp_path / "run.yaml").write_text(RUN)
-    assert "finished after step 2" in run(unimatch, "train", "--config", "run.yaml")
-    assert run("-c", PREDICT) == f"{site}/unimatch/__init__.py 2 (32, 48)\n"
+    told = run("-c", IN_TURN.format(command=str(command), commands=commands) + PREDICT)
+    assert "14 images" in told and "finished after step 2" in told
+    assert told.endswith(f"{site}/unimatch/__init__.py 2 (32, 48)\n")

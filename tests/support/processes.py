@@ -21,6 +21,7 @@ from typing import IO
 from tests.support.warm_python import FIXED, WarmPython
 from unimatch.scaling.spawn import places
 
+COMMANDS = Path(__file__).with_name("commands")
 # What no two runs log alike: of each training line, and of an evaluation.
 MEASURED = {"images_per_s", "step_s", "memory_gib", "data_wait", "data_queue"}
 MEASURED |= {"data_read_s", "data_decode_s", "data_views_s", "seconds"}
@@ -36,11 +37,17 @@ class Ended:
 
 
 @cache
-def warm_python(*preloaded: str) -> WarmPython:
-    """The one of this test process with these modules; it is started by the first test that needs it."""
-    python = WarmPython(*preloaded)
+def warm_python(*more: str) -> WarmPython:
+    """The one of this session with these modules; it is started by the first test that needs it."""
+    python = WarmPython(*more, base=warm_python() if more else None)
     atexit.register(python.close)
     return python
+
+
+def forking() -> dict[str, str]:
+    """The variables by which FORKED_PYTHON, `accelerate`, `torchrun` and what they start are forks."""
+    path = os.pathsep.join([str(COMMANDS), str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {"WARM_PYTHON": warm_python().address, "PATH": path}
 
 
 class Processes:

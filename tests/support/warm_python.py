@@ -8,12 +8,16 @@ Three things differ. Variables that are read while importing are the server's, F
 fails late. The interpreter is left after its exit handlers, before it takes its modules down. So a test that
 is about start or end itself starts a fresh interpreter.
 
+One server serves all test processes of a session, and ends when none is left that has asked it. Where a
+command starts Python by itself, forked_python.py does it in the place of the interpreter.
+
 This file is both: the client, as a module, and the server, as a script that never imports `tests`.
 """
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import importlib
 import json
@@ -25,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -45,9 +50,17 @@ PRELOADED = (
     "torch._dynamo.repro.after_dynamo",
     "torch.utils.tensorboard",
     "scipy.ndimage",
+    "accelerate.commands.accelerate_cli",
+    "torch.distributed.run",
 )
 # Read at import: the same for all that are forked.
 FIXED = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+FORKED_PYTHON = Path(__file__).with_name("forked_python.py")
+SESSION = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+ADDRESS = f"{tempfile.gettempdir()}/warm-python-{SESSION}"
+START_S = 120
+NAMESPACES = ("user", "mnt", "net")  # of forked_python.py, which its fork enters
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Forked:
@@ -87,20 +100,21 @@ class Forked:
 
 
 class WarmPython:
-    """The server, which ends with the process that made it."""
+    """A connection to the server of this session, which is started by the first that needs it."""
 
-    def __init__(self, *preloaded: str) -> None:
-        """preloaded: modules to import besides PRELOADED."""
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._server = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno()), *preloaded],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, **FIXED},
-            )
+    def __init__(self, *more: str, base: WarmPython | None = None) -> None:
+        """more: modules to have imported besides those of `base`, of which the server is then a fork."""
+        self.address = "-".join([ADDRESS, *more])
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        asked, deadline = False, time.monotonic() + START_S
+        while self._socket.connect_ex(self.address):  # nobody there yet, or no longer
+            assert time.monotonic() < deadline, f"no warm Python at {self.address}"
+            if not asked and base is None:
+                _start_server(self.address)
+            elif not asked and base is not None:
+                base._socket.send(json.dumps({"address": self.address, "more": more}).encode())
+            asked = True
+            time.sleep(0.02)
 
     def start(
         self, args: Sequence[str], cwd: Path | None, env: Mapping[str, str], out: IO[Any], err: IO[Any]
@@ -114,19 +128,28 @@ class WarmPython:
         return Forked(ours)
 
     def close(self) -> None:
-        """Ends it, unless a process that it started is still there."""
         self._socket.close()
-        with suppress(subprocess.TimeoutExpired):
-            self._server.wait(10)
 
 
-def _preload() -> bytes:
-    """Imports PRELOADED; what that printed, for each process to print as if it had done the imports."""
+def _start_server(address: str) -> None:
+    """Of two that are started at once, the later one ends: the address is taken."""
+    subprocess.Popen(
+        [sys.executable, __file__, address],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, **FIXED},
+    )
+
+
+def _preload(names: Sequence[str]) -> bytes:
+    """Imports; what that printed, for each process to print as if it had done the imports."""
     with tempfile.TemporaryFile() as told:
         streams = os.dup(1), os.dup(2)
         os.dup2(told.fileno(), 1)
         os.dup2(told.fileno(), 2)
-        for name in (*PRELOADED, *sys.argv[2:]):
+        gc.disable()
+        for name in names:
             importlib.import_module(name)
         sys.modules["unimatch.views.resize"].prepare()  # the compiler has half a second of imports of its own
         for stream, standard in zip(streams, (1, 2), strict=True):
@@ -134,40 +157,74 @@ def _preload() -> bytes:
             os.close(stream)
         told.seek(0)
         text = told.read()
+    gc.enable()
     gc.collect()
     gc.freeze()  # a collection in a fork must not touch, and so copy, what it shares
     return text
 
 
-def _serve(requests: socket.socket) -> dict[str, Any] | None:
-    """Forks a process for each request and returns in it; returns None once nobody can ask any more."""
-    while True:
-        message, files, *_ = socket.recv_fds(requests, 2**18, 3)
-        _reap(0 if not message else os.WNOHANG)
-        if not message:
-            return None
-        if os.fork() == 0:
-            requests.close()
-            return _child(json.loads(message), *files)
-        for file in files:
-            os.close(file)
+def _serve(address: str, names: Sequence[str], printed: bytes = b"") -> tuple[bytes, dict[str, Any]] | None:
+    """Imports `names`, then forks a process for each request and returns in it, with what imports printed.
+
+    Returns None once nobody can ask any more, or if there is another server at the address.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listener.bind(address)
+    except OSError:
+        return None
+    listener.listen()
+    printed += _preload(names)
+    asking = [listener.accept()[0]]
+    while asking:
+        ready, _, _ = select([listener, *asking], [], [])
+        _reap()
+        for one in ready:
+            if one is listener:
+                asking.append(listener.accept()[0])
+                continue
+            message, files, *_ = socket.recv_fds(one, 2**18, 3 + len(NAMESPACES))
+            if not message:
+                asking.remove(one)
+                one.close()
+            elif os.fork() == 0:
+                for other in (listener, *asking):
+                    other.close()
+                request = json.loads(message)
+                if "address" in request:
+                    return _serve(request["address"], request["more"], printed)
+                return printed, _child(request, *files)
+            for file in files:
+                os.close(file)
+    os.unlink(address)
+    return None
 
 
-def _reap(options: int) -> None:
-    """Waits for the parents of processes that have ended, so that their time counts as the server's."""
+def _reap() -> None:
+    """Collects the parents of processes that have ended."""
     with suppress(ChildProcessError):
-        while os.waitpid(-1, options)[0]:
+        while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
-def _child(request: dict[str, Any], told: int, out: int, err: int) -> dict[str, Any]:
-    """Returns in the process that was asked for, whose parent stays to tell how it ends."""
+def _child(request: dict[str, Any], told: int, out: int, err: int, *namespaces: int) -> dict[str, Any]:
+    """Returns in the process that was asked for. Its parent stays: to tell how it ends, and to end it when
+    nobody waits for that any more.
+    """
+    for name, file in zip(NAMESPACES, namespaces, strict=False):
+        if os.fstat(file).st_ino != os.stat(f"/proc/self/ns/{name}").st_ino and LIBC.setns(file, 0):
+            raise OSError(ctypes.get_errno(), f"cannot enter the namespace {name}")
+        os.close(file)
     pid = os.fork()
     if pid:
         for file in (out, err):
             os.close(file)
+        ended = os.pidfd_open(pid)
+        if ended not in select([ended, told], [], [])[0]:
+            os.kill(pid, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        os.write(told, str(code).encode())
+        with suppress(OSError):
+            os.write(told, str(code).encode())
         os._exit(0)
     os.setsid()
     os.write(told, str(os.getpid()).encode())
@@ -177,6 +234,9 @@ def _child(request: dict[str, Any], told: int, out: int, err: int) -> dict[str, 
         os.close(file)
     os.environ.clear()
     os.environ.update(request["env"])
+    sys.executable = request.get("executable", sys.executable)
+    # As torch does when it is imported.
+    sys.modules["torch"].set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1))
     tempfile.tempdir = None  # to be found anew, by TMPDIR
     os.chdir(request["cwd"])
     return request
@@ -227,8 +287,8 @@ def _become(args: list[str], paths: list[str]) -> None:
 if __name__ == "__main__":
     own_paths = sys.path[1:]
     sys.path[0] = os.getcwd()
-    printed = _preload()
-    wanted = _serve(socket.socket(fileno=int(sys.argv[1])))
-    if wanted is not None:
-        os.write(2, printed)
+    if found := _serve(sys.argv[1], PRELOADED):
+        text, wanted = found
+        os.write(2, text)
         _end(partial(_become, wanted["args"], own_paths))
+    os._exit(0)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,15 +42,15 @@ def test_a_run_loads_and_its_dump_is_equal(path):
     assert from_text(dump(config), RunConfig) == config
 
 
-EXPERIMENTS = [load_experiment(name) for name in EXPERIMENT_NAMES]
 ALL_LABELS = ("ade20k_all_v2", "cityscapes_all_v2", "coco_all_v2")
-TABLES = [
-    one for one in EXPERIMENTS if one.name not in (*ALL_LABELS, "camvid_short", "camvid_siblings")
-]  # over published splits
+# Over published splits.
+TABLES = [name for name in EXPERIMENT_NAMES if name not in (*ALL_LABELS, "camvid_short", "camvid_siblings")]
+experiment_of = cache(load_experiment)
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda one: one.name)
-def test_every_run_of_every_experiment_resolves(experiment):
+@pytest.mark.parametrize("name", EXPERIMENT_NAMES)
+def test_every_run_of_every_experiment_resolves(name):
+    experiment = experiment_of(name)
     config = experiment.config
     per_seed = math.prod(len(values) for values in config.axes.values())
     assert (
@@ -59,27 +60,32 @@ def test_every_run_of_every_experiment_resolves(experiment):
     )
     assert [run.number for run in experiment.runs] == list(range(1, len(experiment.runs) + 1))
     for run in experiment.runs:
-        assert from_text(dump(run.config), RunConfig) == run.config
         alone = run.config.method.name in ("supervised", *LABELED_ALONE)
         assert (run.config.batch.unlabeled is None) == alone
         assert run.config.out.parent == Path("runs", experiment.name)
-        # Any two runs differ in what their names say.
         assert run.config.seed == config.seeds[(run.number - 1) // per_seed]
-    settings = [dump(replace(run.config, out=Path("x"))) for run in experiment.runs]
+    first, later = experiment.runs[:per_seed], experiment.runs[per_seed:]
+    for run in first:
+        assert from_text(dump(run.config), RunConfig) == run.config
+    # Any two runs of a seed differ in what their names say; those of the other seeds repeat them.
+    settings = [dump(replace(run.config, out=Path("x"))) for run in first]
     assert len(set(settings)) == len(settings)
+    for run in later:
+        same = first[(run.number - 1) % per_seed].config
+        assert run.config == replace(same, out=run.config.out, seed=run.config.seed)
 
 
-@pytest.mark.parametrize("experiment", TABLES, ids=lambda one: one.name)
-def test_a_run_of_a_table_has_its_split_and_method(experiment):
-    for run in experiment.runs:
+@pytest.mark.parametrize("name", TABLES)
+def test_a_run_of_a_table_has_its_split_and_method(name):
+    for run in experiment_of(name).runs:
         method, split = run.values["method"], run.values["split"]
         named = {"fixmatch_v2": "mean_teacher"}.get(method, method)
         assert run.config.method.name == named and steps_of(run.config) > 0
-        assert run.config.data.split == f"{experiment.name.split('_')[0]}/{split}"
+        assert run.config.data.split == f"{name.split('_')[0]}/{split}"
 
 
 def test_the_experiments_are_those_of_the_published_tables():
-    sizes = {one.name: len(one.runs) for one in TABLES}
+    sizes = {name: len(experiment_of(name).runs) for name in TABLES}
     assert sizes == {
         "acdc": 27,
         "acdc_siblings": 6,
@@ -98,13 +104,13 @@ def test_the_experiments_are_those_of_the_published_tables():
         "whu": 72,
         "whu_v2": 108,
     }
-    used = {run.config.data.split for one in TABLES for run in one.runs}
+    used = {run.config.data.split for name in TABLES for run in experiment_of(name).runs}
     assert used == set(shipped.of_kind("splits")) - {"ade20k/1_4", "ade20k/1_2"}  # no figures are published
 
 
 def run_of(name, **values):
     """The settings of a run of seed 0; axes that are not given have their first value."""
-    experiment = next(one for one in EXPERIMENTS if one.name == name)
+    experiment = experiment_of(name)
     wanted = {axis: next(iter(found)) for axis, found in experiment.config.axes.items()} | values
     return next(run.config for run in experiment.runs if run.values == wanted)
 
@@ -203,8 +209,7 @@ def test_the_baseline_of_v2_is_as_long_as_published(name):
 
 def test_all_labels_are_used_beside_more_images():
     for name in ALL_LABELS:
-        (one,) = (one for one in EXPERIMENTS if one.name == name)
-        for run in one.runs:
+        for run in experiment_of(name).runs:
             data = run.config.data
             assert (data.split, data.labeled) == (None, "train")
             others = data.unlabeled if isinstance(data.unlabeled, list) else [data.unlabeled]

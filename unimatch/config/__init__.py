@@ -14,7 +14,7 @@ Text becomes `nodes`, files, includes and overrides one `tree` of them, and the 
 dataclasses declare (`kinds`); the `writer` goes the other way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ from unimatch.config.reader import Reader
 from unimatch.config.tree import SHIPPED, merge, override, read_file, read_text
 from unimatch.config.writer import dump, plain
 
-__all__ = ["Section", "dump", "from_text", "load", "plain"]
+__all__ = ["Section", "dump", "from_text", "load", "opened", "plain"]
 
 T = TypeVar("T")
 
@@ -39,10 +39,15 @@ def load(path: str | Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
     Where there is no file at `path`, it is the name of a shipped configuration. ConfigError lists every
     mistake, a line each. The value of an override is YAML, also of a list or mapping.
     """
+    return opened(path, schema)(overrides)
+
+
+def opened(path: str | Path, schema: type[T]) -> Callable[[Sequence[str]], T]:
+    """`load` of one file for many lists of overrides: the file, most of the work, is read once."""
     mistakes = Mistakes()
     path = shipped.found(str(path), SHIPPED)
     root = read_file(path, schema, mistakes, ())
-    return _build(root, str(path), schema, overrides, mistakes)
+    return lambda overrides: _build(root, str(path), schema, overrides, mistakes.copy())
 
 
 def from_text(text: str, schema: type[T], overrides: Sequence[str] = (), source: str = "<text>") -> T:

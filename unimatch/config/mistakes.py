@@ -1,5 +1,7 @@
 """The mistakes of a configuration, gathered so that all of them are reported at once."""
 
+from __future__ import annotations
+
 from yaml.nodes import Node
 
 from unimatch.errors import ConfigError, masked
@@ -13,6 +15,12 @@ class Mistakes:
     def __init__(self) -> None:
         self.found: list[tuple[str, int, str]] = []
         self.fatal = False
+
+    def copy(self) -> Mistakes:
+        """The same so far; what is found later is its own."""
+        other = Mistakes()
+        other.found, other.fatal = [*self.found], self.fatal
+        return other
 
     def add(self, source: str, line: int | None, path: str, message: str, fatal: bool = False) -> None:
         """Notes one at a line of a file; `path` is that of the setting, such as a.b."""

@@ -150,6 +150,7 @@ def load_experiment(file: str, overrides: Sequence[str] = (), out: Path | None =
         told = nearest(config.recipe, shipped.of_kind(RECIPES))
         raise ConfigError(f"{path}: recipe {config.recipe}: no such file, nor a recipe of unimatch; {told}")
     place = out or config.out
+    settings_of = config_io.opened(base, RunConfig)
     runs: list[Run] = []
     for seed in config.seeds:
         for values in product(*config.axes.values()):
@@ -158,7 +159,7 @@ def load_experiment(file: str, overrides: Sequence[str] = (), out: Path | None =
             folder = place / "-".join([*values, f"seed{seed}"])
             own = [f"out={folder}", f"seed={seed}"]
             try:
-                settings = config_io.load(base, RunConfig, [*changes, *overrides, *own])
+                settings = settings_of([*changes, *overrides, *own])
             except ConfigError as error:
                 raise ConfigError(f"{path}: run {len(runs) + 1} ({folder.name}): {error}") from None
             runs.append(Run(len(runs) + 1, mine, changes, settings))
