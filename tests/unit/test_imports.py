@@ -27,7 +27,10 @@ MAY_IMPORT = {
     "engine": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks"},
     "predicting": {"codecs", "packing", "tasks", "shardset", "data", "engine"},
     "scaling": {"codecs.bands", "shardset.archive", "data", "models", "methods", "tasks", "engine"},
-    "experiments": {"shardset.key_list", "shardset.index", "packing", "methods", "engine", "scaling"},
+    "experiments": {
+        *("codecs", "shardset.key_list", "shardset.index", "packing", "data.load", "methods", "engine"),
+        *("scaling",),
+    },
     "benchmarks": {
         *("codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks", "engine"),
         *("scaling.footprint", "scaling.spawn"),

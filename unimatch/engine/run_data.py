@@ -9,7 +9,7 @@ import numpy as np
 
 from unimatch import shipped
 from unimatch.codecs.bands import Bands
-from unimatch.engine.pseudo_labels import cache_of, open_pseudo
+from unimatch.engine.label_sets import cache_of, open_pseudo
 from unimatch.engine.run_config import CacheConfig, RunConfig, UnlabeledSet
 from unimatch.engine.selection import Learned, PseudoLabeled, Selection, Unlabeled, select
 from unimatch.errors import DataError, UserError

@@ -22,11 +22,13 @@ from unimatch.taxonomy import Taxonomy
 NOT_OF_A_STEP = ("out", "seed", "data", "schedule", "optimizer", "evaluation", "checkpoint", "log")
 
 
-def classes_of(config: RunConfig, recipe: Path) -> Taxonomy:
+def classes_of(config: RunConfig, recipe: Path | None) -> Taxonomy:
     """The classes of the run's shards; where there are none, those that the recipe's file names."""
     try:
         return open_shards(config.data.shards, config.data.cache).taxonomy
     except (UserError, OSError) as error:
+        if recipe is None:
+            raise
         settings = config_io.load(recipe, Recipe)
         if settings.classes_file is not None:
             raise UserError(

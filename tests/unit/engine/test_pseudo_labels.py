@@ -1,108 +1,119 @@
-"""Runs that learn from label sets: what is read, with which labels, what is refused, what a resume asks."""
+"""How good pseudo-labels are, and how long a run must be for them: by hand."""
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from tests.support.label_sets import write_label_set
-from tests.support.training import BARE, built, trained
-from unimatch import config as config_io
-from unimatch.engine.preflight import PER_HOST
-from unimatch.engine.run_config import FREE_ON_RESUME, RunConfig
+from tests.conftest import tiny_run_text
+from unimatch.config import from_text
+from unimatch.engine.label_passes import label_passes, too_short
+from unimatch.engine.pseudo_labels import LabelQuality, with_masks
+from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import open_data
-from unimatch.engine.selection import listed
-from unimatch.errors import ConfigError, UserError
-from unimatch.shardset.archive import ShardSet
-from unimatch.shardset.label_set import LabelSet
-
-CLASS = 7
-ST = "method={name: st}"
-SHORT = ("schedule.steps=4", "checkpoint.every_steps=2", "task.views.crop=32", ST)
+from unimatch.engine.selection import Selection, Unlabeled
+from unimatch.engine.start_banner import _warnings
+from unimatch.errors import UserError
+from unimatch.methods import METHODS
+from unimatch.tasks import MedicalTask
+from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
 
 
-@pytest.fixture(scope="module")
-def pseudo(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Labels of class 7 alone for the first 20 unlabelled samples."""
-    out = tmp_path_factory.mktemp("pseudo") / "labels"
-    unlabeled = tiny_shards.parent / "split" / "unlabeled.txt"
+class OneProcess:
+    device = torch.device("cpu")
 
-    def label(record) -> np.ndarray:
-        return np.full((record.height, record.width), CLASS, np.uint8)
+    def alive(self) -> None:
+        pass
 
-    return write_label_set(out, tiny_shards, unlabeled, label, count=20)
+    def autocast(self):
+        return contextlib.nullcontext()
 
-
-def given(path: Path, pseudo: object, *more: str) -> RunConfig:
-    return config_io.load(path, RunConfig, [*BARE, *SHORT, f"data.pseudo={pseudo}", *more])
+    def sum_on_device(self, values):
+        return 2 * values  # another process with the same images
 
 
-def first_steps(config: RunConfig) -> list[dict[str, torch.Tensor]]:
-    return [micro[0]["labeled"] for _, micro in built(config).loader]
+class Told:
+    """A task that predicts what its images say: the class, and in the second channel how sure it is of it."""
+
+    taxonomy = Taxonomy(("sky", "road", "sign"), ((0, 0, 0), (1, 1, 1), (2, 2, 2)))
+
+    def predicted(self, net: nn.Module, image: torch.Tensor, sure: bool):
+        assert sure and not net.training
+        return image[..., 0].to(torch.uint8), image[..., 1]
 
 
-def test_pseudo_labelled_samples_are_half_of_what_is_learnt_from_and_marked(tiny_run, pseudo):
-    epoch = ("schedule.steps=11", "data.unlabeled=null")
-    config = given(tiny_run, pseudo, *epoch, "data.decoded_mb=0")
-    learned = open_data(config).learned
-    assert len(learned) == len(learned.samples) == int(learned.sizes.sum()) == listed(6, 20) == 44
-    batches = first_steps(config)
-    flags = torch.cat([batch["pseudo"] for batch in batches])
-    labels = torch.cat([batch["label"] for batch in batches])
-    ours = [bool((label[label != 255] == CLASS).all()) for label in labels]
-    assert ours == flags.tolist() and flags.sum() == 20
-    kept = first_steps(given(tiny_run, pseudo, *epoch))
-    worked = first_steps(given(tiny_run, pseudo, *epoch, "data.workers=2"))
-    for other in (kept, worked):
-        assert all(torch.equal(a[name], b[name]) for a, b in zip(batches, other, strict=True) for name in a)
+def test_precision_of_sure_labels_by_hand() -> None:
+    said = torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0, 0.0])
+    conf = torch.tensor([0.95, 0.9, 0.95, 0.99, 0.5, 0.95])
+    label = torch.tensor([0, 0, 1, 1, 1, IGNORE_INDEX], dtype=torch.uint8)
+    batch = {"image": torch.stack([said, conf], -1)[None, None], "label": label[None, None], "keys": ["a"]}
+    found = LabelQuality(OneProcess(), Told(), lambda: [batch])(nn.Linear(1, 1).train())
+    assert found["precision"] == 0.75 and found["share"] == 0.8  # 4 of 5 labelled pixels are sure, 3 right
+    assert found["precision_of"] == {"sky": pytest.approx(2 / 3), "road": 1.0, "sign": None}
+    assert found["share_of"] == {"sky": 0.75, "road": 0.25, "sign": 0.0}
 
 
-def test_several_sets_join_and_one_sample_has_one_label(tiny_run, tiny_shards, pseudo, tmp_path):
-    split = tiny_shards.parent / "split"
-    unlabeled = ShardSet.open(tiny_shards).rows(split / "unlabeled.txt")
-    keys = ShardSet.open(tiny_shards).keys(unlabeled)
-    (tmp_path / "rest.txt").write_text("\n".join(keys[20:]))
-    rest = write_label_set(tmp_path / "rest", tiny_shards, tmp_path / "rest.txt")
-    data = open_data(given(tiny_run, f"[{pseudo}, {rest}]"))
-    assert data.pseudo is not None and sorted(data.pseudo.rows) == sorted(unlabeled.tolist())
-    assert data.hashes["pseudo"] not in {LabelSet.open(one).hash for one in (pseudo, rest)}
-    assert open_data(given(tiny_run, pseudo)).hashes["pseudo"] == LabelSet.open(pseudo).hash
-    own = write_label_set(tmp_path / "own", tiny_shards, split / "labeled.txt")
-    for places, told in (
-        (f"[{pseudo}, {pseudo}]", r"20 samples of .* have a label in .*labels already \(first: "),
-        (own, "6 samples of .* have a label in data.labeled already"),
-    ):
-        with pytest.raises(UserError, match=told):
-            open_data(given(tiny_run, places))
-    val = write_label_set(tmp_path / "val", tiny_shards, "val")
-    with pytest.raises(UserError, match=r"10 samples are in data.pseudo and in data.val"):
-        built(given(tiny_run, val, "data.val=val"))
-    with pytest.raises(ConfigError, match="pseudo must be a path with the home folder written in full"):
-        given(tiny_run, "'~/labels'")
+@pytest.fixture
+def data(tmp_path: Path, tiny_shards: Path):
+    return open_data(from_text(tiny_run_text(tmp_path / "run", tiny_shards), RunConfig))
 
 
-def test_a_resumed_run_asks_for_the_same_labels_wherever_they_lie(tiny_run, tiny_shards, pseudo, tmp_path):
-    assert "data.pseudo" in FREE_ON_RESUME and "data.pseudo" in PER_HOST
-    whole = given(tiny_run, pseudo, f"out={tmp_path / 'whole'}")
-    expected = trained(built(whole))
-    shutil.rmtree(whole.out / "checkpoints" / "step_00000004")
-    moved = Path(shutil.copytree(pseudo, tmp_path / "moved"))
-    found = trained(built(given(tiny_run, moved, f"out={whole.out}"), resume=True), resume=True)
-    assert [line["loss"] for line in found] == [line["loss"] for line in expected[2:]]
-    shutil.rmtree(whole.out / "checkpoints" / "step_00000004")
-    other = write_label_set(
-        tmp_path / "other", tiny_shards, tiny_shards.parent / "split" / "unlabeled.txt", count=20
+def test_samples_with_masks_are_spread_over_the_list(data) -> None:
+    rows = data.unlabeled.sets[0].rows
+    assert with_masks(data.unlabeled, 3).rows.tolist() == [
+        rows[0],
+        rows[round((len(rows) - 1) / 2)],
+        rows[-1],
+    ]
+    assert len(with_masks(data.unlabeled, 10_000).rows) == len(rows)
+    one = data.unlabeled.sets[0]
+    index = one.shards.index.copy()
+    index["label_size"] = 0
+    bare = SimpleNamespace(index=index)
+    with pytest.raises(UserError, match="evaluation.pseudo_labels is 3, but no sample of .* has a mask"):
+        with_masks(Unlabeled((Selection(bare, one.name, one.rows, ""),)), 3)
+
+
+def test_a_short_run_is_told_that_it_is(data) -> None:
+    """Not the baseline, nor a method that keeps the baseline's labelled loss."""
+
+    def warned(name: str, steps: int) -> list[str]:
+        entry = METHODS[name]
+        task = SimpleNamespace(without_effect=list, part_of_image=lambda w, h: 1.0)
+        runtime = SimpleNamespace(is_main=False)
+        method = entry.cls(entry.config(), None, None)
+        config = SimpleNamespace(batch=SimpleNamespace(labeled=4))
+        trainer = SimpleNamespace(method=method, task=task, config=config, total_steps=steps, runtime=runtime)
+        return _warnings(trainer, data, 1)
+
+    (told,) = warned("unimatch", 20)
+    assert told.startswith("20 steps of 4 labelled crops are 13.3 passes over the 6 labelled images")
+    assert [warned(name, 20) for name in ("supervised", "ours")] == [[], []]
+    assert warned("unimatch", 90) == []
+
+
+def test_passes_over_the_labels(data) -> None:
+    """A crop of half of each side is a quarter of an image, which a larger crop shows once."""
+    labeled = data.labeled
+    count, width = len(labeled.rows), int(labeled.shards.index["width"][labeled.rows[0]])
+    height = int(labeled.shards.index["height"][labeled.rows[0]])
+    assert len(np.unique(labeled.shards.index["width"][labeled.rows])) == 1
+    quarter = SimpleNamespace(part_of_image=lambda w, h: 0.25 if (w, h) == (width, height) else 9.0)
+    assert label_passes(labeled, 4, 100, quarter) == pytest.approx(100 * 4 / 4 / count)
+    enough = 60 * count
+    assert too_short(labeled, 4, enough, quarter) is None
+    assert too_short(labeled, 4, enough - 1, quarter) is not None
+    told = too_short(labeled, 4, enough // 2, quarter)
+    assert (
+        told is not None and f"{enough // 2} steps of 4 labelled crops are 30 passes over the {count}" in told
     )
-    for place in (other, "null"):
-        with pytest.raises(UserError, match="was trained with other pseudo-labels"):
-            built(given(tiny_run, place, f"out={whole.out}"), resume=True)
-
-
-def test_another_method_learns_from_label_sets_too(tiny_run, pseudo, tmp_path):
-    config = given(tiny_run, pseudo, "method={name: fixmatch}", "schedule.steps=1", f"out={tmp_path / 'run'}")
-    (line,) = trained(built(config))
-    assert line["loss_x"] > 0
+    assert f"take {enough} steps, or method: supervised" in told
+    many = Selection(labeled.shards, "", np.repeat(labeled.rows, 1000), "")
+    assert too_short(many, 4, 1, quarter) is None, "of long lists nothing was measured"
+    assert MedicalTask.part_of_image(SimpleNamespace(), 300, 200) == 1.0
