@@ -400,7 +400,7 @@ def test_st(make_net, make_batch):
     x, hole = batch.labeled, np.asarray(batch.labeled.areas["cutout"])
     chosen = np.asarray(x.pseudo)
     assert chosen.tolist() == [False, True, False, False]
-    seen, label = net.images[0].numpy(), np.array(x.label)
+    seen, label = net.images[0].numpy(), x.label.numpy().copy()
     assert np.array_equal(seen[~chosen], x.image.numpy()[~chosen])
     strong, inside = x.strong.numpy()[1], np.broadcast_to(hole[1], (3, 8, 8))
     assert np.array_equal(seen[1][~inside], strong[~inside])
