@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ OWNERS = {
 NO_RANKS = {"torch.distributed"}
 
 
+@cache
 def modules(root: Path) -> dict[str, Path]:
     """Path of each module of the package by its dotted name below the package."""
     found = {}
