@@ -56,6 +56,7 @@ def modules(root: Path) -> dict[str, Path]:
     return found
 
 
+@cache
 def imports(root: Path, module: str, path: Path) -> set[str]:
     """Dotted names that a module imports; `from a import b` gives `a.b` if that is our module, else `a`."""
     own = modules(root)
