@@ -3,8 +3,10 @@
 unimatch experiment list pascal                    # its runs: settings, folders, steps, hours as of `plan`
 unimatch experiment run pascal --launch gpu8       # those that are not finished; started again, it goes on
 unimatch experiment run pascal --only 3            # one of them, for a queue or an array of jobs
+unimatch experiment run board_camvid --jobs        # as many at a time as there are cores, a thread each
 unimatch experiment status pascal
 unimatch experiment table pascal
+unimatch experiment table board_camvid --html board.html
 
 FILE is an experiment's YAML file, or the name of one that came with unimatch (`unimatch where` lists them).
 """
@@ -14,19 +16,26 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
+from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
+from unimatch.cores import share_of_cores
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.launcher import add_launch_options, apart, launch_path, launched
 from unimatch.engine.options import add_overrides, add_timeout
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.signals import SIGNALS, Stopped
 from unimatch.errors import UserError
-from unimatch.experiments.definition import Run, load_experiment
+from unimatch.experiments.board import markdown as board
+from unimatch.experiments.definition import Experiment, Run, load_experiment
+from unimatch.experiments.jobs import SideBySide
 from unimatch.experiments.listing import listing, status
+from unimatch.experiments.page import page
 from unimatch.experiments.progress import claimed, progress_of
-from unimatch.experiments.table import table
+from unimatch.experiments.results import require_comparable, result_of
+from unimatch.experiments.table import missing, table
 from unimatch.scaling.cost import parse_tflops
 from unimatch.scaling.pace import add_rate_option
 from unimatch.tasks import TASKS
@@ -38,12 +47,39 @@ STOPPED = {code: 128 + number for number in SIGNALS for code in (-number, 128 + 
 
 
 def main(args: list[str]) -> None:
+    options = arguments(args)
+    experiment = load_experiment(options.file, options.overrides, options.out)
+    chosen = experiment.where(experiment.chosen(options.only), options.where)
+    if options.action == "list":
+        print(listing(experiment, chosen, options.devices, parse_tflops(options.tflops)))
+    elif options.action == "status":
+        print(status(chosen))
+    elif options.action == "table":
+        print(told(replace(experiment, runs=chosen), options.mixed_code, options.html), end="")
+    elif options.jobs is not None:
+        rest = without(args, "--only", "--jobs")
+        jobs = SideBySide("unimatch.experiment", rest, options.jobs or share_of_cores())
+        _tell(jobs.train(chosen), len(chosen))
+    elif launch_path(options) is not None and len(chosen) > 1:
+        run_apart(chosen, args)
+    elif not launched("unimatch.experiment", options, args):
+        run(chosen, options.timeout)
+
+
+def arguments(args: list[str]) -> argparse.Namespace:
     parser = Parser(
         prog="unimatch experiment", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("action", choices=("list", "run", "status", "table"))
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("--only", metavar="NUMBERS", help="these runs, such as 3 or 1-4,9")
+    parser.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="AXIS=VALUE[,VALUE]",
+        help="the runs of these values of an axis alone; may be repeated",
+    )
     add_overrides(
         parser, "replace one value in every run; give it to each command, since it makes other runs"
     )
@@ -59,30 +95,62 @@ def main(args: list[str]) -> None:
         help="list: hours on so many (default: 1 4 8)",
     )
     add_rate_option(parser)
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="N",
+        help="run: so many runs at a time, in processes of one thread; without a number one a core",
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="table: also as a page, of a board")
+    parser.add_argument(
+        "--mixed-code", action="store_true", help="table: of a board, also by several versions or machines"
+    )
     add_timeout(parser)
     add_launch_options(parser)
     options = parser.parse_args(args)
+    for problem in mistakes(options):
+        parser.error(problem)
+    return options
+
+
+def mistakes(options: argparse.Namespace) -> Iterator[str]:
+    """Options that are not for the action, or impossible, a sentence each."""
+    action = options.action
     if min(options.devices) < 1:
-        parser.error(f"--devices must be at least 1, found {min(options.devices)}")
-    if options.action != "run" and (options.launch, options.processes) != (None, None):
-        parser.error(f"--launch and --processes are for run; {options.action} trains nothing")
-    if options.action == "table" and options.only is not None:
-        parser.error("--only is not for table, which shows all runs")
-    experiment = load_experiment(options.file, options.overrides, options.out)
-    chosen = experiment.chosen(options.only)
-    if options.action == "run":
-        if launch_path(options) is not None and len(chosen) > 1:
-            run_apart(chosen, args)
-        elif not launched("unimatch.experiment", options, args):
-            run(chosen, options.timeout)
-    elif options.action == "list":
-        print(listing(experiment, chosen, options.devices, parse_tflops(options.tflops)))
-    elif options.action == "status":
-        print(status(chosen))
-    else:
-        states = {one.number: progress_of(one.config) for one in experiment.runs}
-        headline = TASKS[experiment.runs[0].config.task.name].cls.headline
-        print(table(experiment, states, headline), end="")
+        yield f"--devices must be at least 1, found {min(options.devices)}"
+    if action != "run" and (options.launch, options.processes) != (None, None):
+        yield f"--launch and --processes are for run; {action} trains nothing"
+    if options.jobs is not None and (action != "run" or options.launch is not None):
+        yield "--jobs is for run without --launch: each run is then one process"
+    if options.jobs is not None and options.jobs < 0:
+        yield f"--jobs must be at least 1, found {options.jobs}"
+    if action == "table" and options.only is not None:
+        yield "--only is not for table, which shows all runs"
+    if action != "table" and (options.html is not None or options.mixed_code):
+        yield f"--html and --mixed-code are for table, not for {action}"
+
+
+def told(experiment: Experiment, mixed_code: bool, html: Path | None) -> str:
+    """The table: of an experiment with a baseline as a board, and as a page in the file `html`."""
+    headline = TASKS[experiment.runs[0].config.task.name].cls.headline
+    states = {one.number: progress_of(one.config) for one in experiment.runs}
+    if experiment.config.baseline is None:
+        if html is not None:
+            raise UserError(f"--html: {experiment.name} has no baseline, so it is no board: set `baseline`")
+        return table(experiment, states, headline)
+    finished = [
+        result_of(one, headline)
+        for one in experiment.runs
+        if states[one.number].finished and states[one.number].last is not None
+    ]
+    if not finished:
+        raise UserError(f"no run of {experiment.name} is finished: unimatch experiment run {experiment.name}")
+    require_comparable(finished, mixed_code)
+    if html is not None:
+        html.write_text(page(experiment, finished, headline), encoding="utf-8")
+    return board(experiment, finished, headline, missing(experiment.runs, states))
 
 
 def run(runs: list[Run], timeout_s: float) -> None:
@@ -149,16 +217,21 @@ def _train(one: Run, runtime: Runtime) -> None:
         raise UserError(f"{type(error).__name__}: {error}") from None
 
 
+def without(args: list[str], *names: str) -> list[str]:
+    """The arguments of the command without these options and their values."""
+    own = argparse.ArgumentParser(allow_abbrev=False)
+    for name in names:
+        own.add_argument(name, nargs="?")
+    return own.parse_known_args(args)[1]
+
+
 def run_apart(runs: list[Run], args: list[str]) -> None:
     """Trains those that are not finished, each in processes of its own: whatever ends one leaves the others.
 
     args: of the command; --only is replaced. UserError, at the end: which ones failed. SystemExit: a signal
     ended the run that was training.
     """
-    own = argparse.ArgumentParser(allow_abbrev=False)
-    own.add_argument("--only")
-    rest = own.parse_known_args(args)[1]
-    failed = []
+    rest, failed = without(args, "--only"), []
     for one in runs:
         state = progress_of(one.config)
         if state.finished:

@@ -78,3 +78,29 @@ class ConfusionMatrix:
     def accuracy(self) -> float:
         """The fraction of pixels with the right class; NaN if no pixel counted."""
         return float(self.counts.diagonal().sum().double() / self.counts.sum())
+
+
+class Calibration:
+    """How far probabilities are from the share of pixels that they are right about.
+
+    state: int64 [3, bins]: pixels, those that are right, and their probabilities in millionths, by
+    probability; the sum over processes is the table of the whole set.
+    """
+
+    BINS, UNIT = 15, 1_000_000
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.state = torch.zeros(3, self.BINS, dtype=torch.int64, device=device)
+
+    def update(self, prediction: Tensor, conf: Tensor, label: Tensor) -> None:
+        """Adds pixels [B, H, W], except those where prediction or label is IGNORE_INDEX; conf: float."""
+        counted = ~((label == IGNORE_INDEX) | (prediction == IGNORE_INDEX))
+        conf, right = conf[counted], (prediction == label)[counted]
+        place = (conf * self.BINS).long().clamp_(0, self.BINS - 1)
+        parts = torch.ones_like(place), right.long(), (conf.double() * self.UNIT).round().long()
+        self.state.scatter_add_(1, place.expand(3, -1), torch.stack(parts))
+
+    def error(self) -> float:
+        """The expected calibration error of Guo et al., ICML 2017, with 15 bins; NaN if no pixel counted."""
+        pixels, right, conf = self.state.double()
+        return float((right - conf / self.UNIT).abs().sum() / pixels.sum())

@@ -75,6 +75,7 @@ def report(
         "advice",
         f"  {recommended(found.modes)}",
         *(f"  {line}" for line in advice(found)),
+        *([f"  {found.too_short}"] if found.too_short else []),
         "",
         *ASSUMED,
         *assumed(operations_s),

@@ -19,16 +19,20 @@ from torch import Tensor
 
 import unimatch
 from tests.conftest import tiny_run_text
+from tests.support.folder_source import RECIPES
 from tests.support.narrow import narrow_networks
 from tests.unit.models.test_released import NETWORKS, hollow, parts, random_state
 from unimatch import compare, evaluate, export_weights, import_weights, plan, predict, train
 from unimatch.codecs.encode import png
+from unimatch.codecs.prepared import Preparation
 from unimatch.config import load as load_config
+from unimatch.config import plain
 from unimatch.engine import checkpoint
 from unimatch.engine.run_config import RunConfig
 from unimatch.errors import UserError
 from unimatch.models import released
 from unimatch.models.segmentor import Segmentor, build_segmentor
+from unimatch.packing.recipe import Recipe
 from unimatch.shardset.archive import ShardSet
 
 # Of each published network: the configuration that describes it, settings, and the recipe of its classes.
@@ -139,6 +143,9 @@ def test_weights_with_our_names_go_into_one_file(tmp_path: Path) -> None:
     state = random_state(hollow("medical UNet"))
     save_released(tmp_path / "w.pth", "medical UNet", state)
     imported(tmp_path / "w.pth", "medical UNet", tmp_path / "run")
+    recipe = plain(load_config(RECIPES / "acdc.yaml", Recipe))
+    prepared = checkpoint.load_state(checkpoint.find(tmp_path / "run", "last")).prepared
+    assert prepared is not None and prepared == Preparation.of(recipe).to_json(), "as predict prepares images"
     export_weights.main([str(tmp_path / "run"), "--format", "ours", "--out", str(tmp_path / "o.safetensors")])
     found = load_file(tmp_path / "o.safetensors")
     assert found.keys() == state.keys() and all(torch.equal(found[key], state[key]) for key in state)

@@ -43,6 +43,11 @@ SIBLINGS = {
     "pseudoseg": Sibling({}, [train(4), BLIND, train(4)]),
     "pc2seg": Sibling({"anchors": 20, "negatives": 30, "width": 8}, [train(4), train(8)]),
     "ua_mt": Sibling({"passes": 2}, [train(8)], {"ema": [BLIND] * 3}),
+    "ours": Sibling(
+        {"threshold": 0.4, "start": 0.0, "ramp": 0.0, "paste": 0.5},
+        [train(4), train(4)],
+        {"ema": [BLIND]},
+    ),
     "bcp": Sibling({"pretrain": 2}, [train(4), train(4)], {"ema": [BLIND]}),
 }
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,9 @@ def test_a_run_loads_and_its_dump_is_equal(path):
 
 
 ALL_LABELS = ("ade20k_all_v2", "cityscapes_all_v2", "coco_all_v2")
+BOARDS = [name for name in EXPERIMENT_NAMES if name.startswith("board_")]
 # Over published splits.
-TABLES = [name for name in EXPERIMENT_NAMES if name not in (*ALL_LABELS, "camvid_short")]
+TABLES = [name for name in EXPERIMENT_NAMES if name not in (*ALL_LABELS, *BOARDS, "camvid_short")]
 experiment_of = cache(load_experiment)
 
 
@@ -51,7 +53,8 @@ experiment_of = cache(load_experiment)
 def test_every_run_of_every_experiment_resolves(name):
     experiment = experiment_of(name)
     config = experiment.config
-    per_seed = math.prod(len(values) for values in config.axes.values())
+    skipped = [dict(zip(config.axes, values, strict=True)) for values in product(*config.axes.values())]
+    per_seed = math.prod(len(values) for values in config.axes.values()) - sum(map(config.skips, skipped))
     assert (
         len(experiment.runs)
         == per_seed * len(config.seeds)
@@ -70,7 +73,8 @@ def test_every_run_of_every_experiment_resolves(name):
     assert len(set(settings)) == len(settings)
     for run in later:
         same = first[(run.number - 1) % per_seed].config
-        assert run.config == replace(same, out=run.config.out, seed=run.config.seed)
+        data = run.config.data if name in BOARDS else same.data  # of a board the lists too are of a seed
+        assert run.config == replace(same, out=run.config.out, seed=run.config.seed, data=data)
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -104,6 +108,28 @@ def test_the_experiments_are_those_of_the_published_tables():
     }
     used = {run.config.data.split for name in TABLES for run in experiment_of(name).runs}
     assert used == set(shipped.of_kind("splits")) - {"ade20k/1_4", "ade20k/1_2"}  # no figures are published
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_a_board_gives_all_methods_the_same_labels_and_the_baseline_more_time(name):
+    """Of one seed and setting: the same lists, steps and labelled images; splits differ between seeds."""
+    experiment = experiment_of(name)
+    config = experiment.config
+    for run in experiment.runs:
+        mine, others = run.config, {**run.values, config.across: config.baseline}
+        (base,) = [
+            one.config for one in experiment.runs
+            if one.values == others and one.config.seed == mine.seed
+        ]  # fmt: skip
+        assert (mine.data, mine.batch.labeled, mine.schedule, mine.optimizer, mine.task) == (
+            base.data, base.batch.labeled, base.schedule, base.optimizer, base.task,
+        )  # fmt: skip
+        assert f"seed{mine.seed}/" in mine.data.labeled and f"seed{mine.seed}/" in mine.data.unlabeled
+    lengths = {
+        name: [run.config.schedule.steps for run in experiment.runs if run.values[config.across] == name]
+        for name in config.axes[config.across]
+    }
+    assert len(set(lengths[config.baseline])) > len(set(lengths["fixmatch"]))
 
 
 def run_of(name, **values):

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "predicting": {"codecs", "packing", "tasks"},
     "engine": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks"},
     "scaling": {"codecs.bands", "shardset.archive", "data", "models", "methods", "tasks", "engine"},
-    "experiments": {"shardset.key_list", "packing", "methods", "engine", "scaling"},
+    "experiments": {"codecs", "shardset.key_list", "packing", "data.load", "methods", "engine", "scaling"},
     "benchmarks": {
         *("codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks", "engine"),
         *("scaling.footprint", "scaling.spawn"),

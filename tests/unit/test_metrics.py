@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from unimatch.metrics import ConfusionMatrix
+from unimatch.metrics import Calibration, ConfusionMatrix
 from unimatch.taxonomy import IGNORE_INDEX
 
 
@@ -60,3 +60,20 @@ def test_the_largest_taxonomy_does_not_overflow_uint8():
 def test_an_id_out_of_range_is_not_counted_somewhere_else():
     with pytest.raises(AssertionError, match="class id above 1"):
         ConfusionMatrix(2).update(torch.tensor([0]), torch.tensor([2]))
+
+
+def test_the_calibration_error_by_hand():
+    """Two of three pixels of 0.9 are right, one of one of 0.5; ignored pixels count nowhere."""
+    found = Calibration()
+    prediction = torch.tensor([[[0, 0, 1, 1, 2, 2]]])
+    label = torch.tensor([[[0, 0, 2, 1, IGNORE_INDEX, 2]]])
+    conf = torch.tensor([[[0.9, 0.9, 0.9, 0.5, 0.9, 1.0]]])
+    found.update(prediction, conf, label)
+    expected = (abs(2 - 3 * 0.9) + abs(1 - 0.5) + 0.0) / 5
+    assert found.error() == pytest.approx(expected, rel=1e-5)
+    other = Calibration()
+    other.update(prediction[..., :2], conf[..., :2], label[..., :2])
+    rest = Calibration()
+    rest.update(prediction[..., 2:], conf[..., 2:], label[..., 2:])
+    assert torch.equal(other.state + rest.state, found.state), "parts add up, exactly"
+    assert math.isnan(Calibration().error())

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import torch
 
 from unimatch.codecs.bands import Bands
 from unimatch.codecs.prepared import Preparation
 from unimatch.data.decoded import Decoded, node_memory
-from unimatch.data.evaluation import eval_loader
 from unimatch.data.stages import Monitor
 from unimatch.data.training import RawMicro, train_loader
 from unimatch.data.workers import default_workers
 from unimatch.engine import checkpoint
 from unimatch.engine.batchnorm import synchronize_batchnorm
-from unimatch.engine.evaluate import Evaluator
+from unimatch.engine.evaluate import Evaluator, eval_batches
 from unimatch.engine.group import Processes
 from unimatch.engine.optim import build_optimizer
+from unimatch.engine.pseudo_labels import build_pseudo_labels
 from unimatch.engine.resume import resume_from
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import RunData, check_samples, require_dates, require_labels
@@ -76,6 +75,7 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
         steps.plan.steps_per_epoch,
         engine,
         monitor,
+        build_pseudo_labels(config, data, task, runtime),
     )
     return trainer, start_banner(trainer, data, steps.accumulation, last, decoded)
 
@@ -265,18 +265,7 @@ def build_evaluator(
     """An evaluator over selected samples."""
     require_dates(selection, task)
     require_labels(selection)
-    loader = partial(
-        eval_loader,
-        selection.shards,
-        selection.rows,
-        rank=runtime.rank,
-        world=runtime.world,
-        batch=batch,
-        workers=workers,
-        timeout_s=timeout_s,
-        decode=task.decode,
-        unit=task.unit,
-    )
+    loader = eval_batches(selection, task, runtime, batch, workers, timeout_s)
     return Evaluator(
         runtime, task, loader, len(selection.rows), samples_hash(selection.shards, selection.rows)
     )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from unimatch.data.evaluation import EvalBatch
+from unimatch.data.evaluation import EvalBatch, eval_loader
 from unimatch.engine.runtime import Runtime
+from unimatch.engine.selection import Selection
 from unimatch.errors import DataError, summary
+from unimatch.metrics import Calibration, defined
 from unimatch.tasks.base import Task
 
 
@@ -68,13 +71,13 @@ class Evaluator:
     samples: str = ""  # which ones: their hash
 
     def __call__(self, net: nn.Module) -> dict[str, Any]:
-        """Figures of the task's metric, and `images`, `seconds`, `samples` (the hash), `labels`: a checksum
-        of all class ids, as the same samples may have been labelled anew.
+        """Figures of the task's metric, and `ece` (metrics.Calibration), `images`, `seconds`, `samples` (the
+        hash), `labels`: a checksum of all class ids, as the same samples may have been labelled anew.
 
         The network is left in eval mode.
         """
         began = time.perf_counter()
-        metric = self.task.metric(self.runtime.device)
+        metric, calibration = self.task.metric(self.runtime.device), Calibration(self.runtime.device)
         seen, labels = 0, 0
         problem: DataError | None = None
         net.eval()
@@ -83,9 +86,13 @@ class Evaluator:
                 for batch in self.loader():
                     self.runtime.alive()
                     with self.runtime.autocast():
-                        predicted = self.task.predict(net, batch["image"].to(self.runtime.device))
+                        image = batch["image"].to(self.runtime.device)
+                        predicted, conf = self.task.predicted(net, image, sure=True)
+                    assert conf is not None
                     assert batch["label"] is not None, "build_evaluator takes labelled samples only"
-                    metric.update(predicted, batch["label"].to(self.runtime.device), batch["keys"])
+                    label = batch["label"].to(self.runtime.device)
+                    metric.update(predicted, label, batch["keys"])
+                    calibration.update(predicted, conf, label)
                     seen += len(batch["image"])
                     labels += sum(map(_checksum, batch["label"], batch["keys"]))
         except DataError as error:
@@ -94,11 +101,30 @@ class Evaluator:
             if problem:
                 raise problem
         metric.state = self.runtime.sum_on_device(metric.state)
+        calibration.state = self.runtime.sum_on_device(calibration.state)
         total, labels = self.runtime.sum_on_host(torch.tensor([seen, labels])).tolist()
         assert total == self.num_images, f"evaluated {total} images of {self.num_images}"
         seconds = time.perf_counter() - began
         of = {"images": total, "seconds": seconds, "samples": self.samples, "labels": f"{labels:x}"}
-        return {**self.task.figures(metric), **of}
+        return {**self.task.figures(metric), "ece": defined(calibration.error()), **of}
+
+
+def eval_batches(
+    selection: Selection, task: Task, runtime: Runtime, batch: int, workers: int, timeout_s: float
+) -> Callable[[], Iterator[EvalBatch]]:
+    """Of this process's batches of the selected samples, from the start at each call."""
+    return partial(
+        eval_loader,
+        selection.shards,
+        selection.rows,
+        rank=runtime.rank,
+        world=runtime.world,
+        batch=batch,
+        workers=workers,
+        timeout_s=timeout_s,
+        decode=task.decode,
+        unit=task.unit,
+    )
 
 
 def _checksum(label: torch.Tensor, key: str) -> int:

@@ -12,7 +12,6 @@ import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -21,7 +20,7 @@ from unimatch import config as config_io
 from unimatch.engine import checkpoint
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import RunData, open_data
-from unimatch.engine.run_folder import code_commit, flat, version, within
+from unimatch.engine.run_folder import code_commit, flat, sources, version, within
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError, of_system
 
@@ -153,7 +152,7 @@ def _report(config: RunConfig, runtime: Runtime, resume: bool) -> tuple[RunData 
         **{name: version(name) for name in PACKAGES},
         "unimatch": unimatch.__version__,
         "commit": code_commit() or UNKNOWN,
-        "sources": _sources(),
+        "sources": sources(),
         "settings": _hash("\n".join(f"{k}={v}" for k, v in sorted(_settings(config).items()))),
         "--timeout": f"{runtime.timeout_s:g}",
         "--resume from": last.name if last else "the start",
@@ -183,15 +182,6 @@ def _hashes(data: RunData) -> dict[str, str]:
         sets[name] = _hash("\n".join([*parts, *(shard["sha256"] for shard in one.info["shards"])]))
     lists = {f"data.{name} (hash of its keys)": one.hash for name, one in data.selections.items()}
     return {**sets, **lists}
-
-
-def _sources() -> str:
-    """16 hex digits of this package's source files: a checkout may be changed without a commit."""
-    root = Path(unimatch.__file__).parent
-    state = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        state.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return state.hexdigest()[:16]
 
 
 def _hash(text: str) -> str:

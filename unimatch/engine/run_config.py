@@ -153,11 +153,15 @@ class EvaluationConfig:
     every_steps: int = 1000
     batch: int = 4  # images of equal size evaluated together; does not change a result
     workers: int = 2
+    # Unlabelled samples with masks, spread over the list, on which it is measured how good pseudo-labels are.
+    # The masks are used for nothing else. 0: none.
+    pseudo_labels: int = 0
 
     def __post_init__(self) -> None:
         _at_least(self.every_steps, 1, "every_steps")
         _at_least(self.batch, 1, "batch")
         _at_least(self.workers, 0, "workers")
+        _at_least(self.pseudo_labels, 0, "pseudo_labels")
 
 
 @dataclass

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import platform
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import unimatch
 from unimatch import config as config_io
@@ -60,6 +65,35 @@ def code_commit() -> str | None:
     return git.stdout.strip() or None
 
 
+def sources() -> str:
+    """16 hex digits of this package's source files: a checkout may be changed without a commit."""
+    root = Path(unimatch.__file__).parent
+    state = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        state.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return state.hexdigest()[:16]
+
+
+def machine() -> str:
+    """What computes: the GPU's name, else the processor's."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    told = {}
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    name = told.get("model name") or platform.processor() or platform.machine()
+    family = f", family {told['cpu family']} model {told['model']}" if "cpu family" in told else ""
+    return f"{name}{family}, {os.cpu_count()} cores"
+
+
+def settings_hash(config: RunConfig) -> str:
+    """16 hex digits of all settings that decide what a run computes, of which a resume allows no change."""
+    settings = flat(config_io.plain(config))
+    kept = sorted(f"{name}={value}" for name, value in settings.items() if not within(name, FREE_ON_RESUME))
+    return hashlib.sha256("\n".join(kept).encode()).hexdigest()[:16]
+
+
 def _environment() -> dict[str, Any]:
     names = (
         "torch",
@@ -74,6 +108,8 @@ def _environment() -> dict[str, Any]:
     return {
         "unimatch": unimatch.__version__,
         "commit": code_commit() or "unknown",
+        "sources": sources(),
+        "machine": machine(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "command": [masked(argument) for argument in sys.argv],

@@ -10,6 +10,7 @@ import torch
 import unimatch
 from unimatch.data.decoded import Decoded
 from unimatch.engine.class_coverage import class_warnings
+from unimatch.engine.label_passes import too_short
 from unimatch.engine.log import banner
 from unimatch.engine.run_data import RunData
 from unimatch.engine.trainer import Trainer
@@ -95,6 +96,9 @@ def _warnings(trainer: Trainer, data: RunData, parts: int) -> list[str]:
             f"{trainer.config.method.name}: {method.divided}; so its curve depends on the number of "
             "processes and on batch.max_per_device"
         )
+    if not method.labels_whole:
+        short = too_short(data.labeled, trainer.config.batch.labeled, trainer.total_steps, trainer.task)
+        found += [short] if short else []
     if trainer.runtime.is_main:
         found += class_warnings(data.selections)
     return found

@@ -24,6 +24,7 @@ class StepClock:
     def restart(self) -> None:
         """Forgets what was: an evaluation or a checkpoint counts in no step."""
         self.began = self.waiting = time.perf_counter()
+        self.cpu = time.process_time()
         self.waited = 0.0
         self.steps = 0
 
@@ -49,6 +50,8 @@ class StepClock:
             "data_wait": self.waited / spent,
             "memory_gib": peak / 2**30,
         }
+        if self._device.type == "cpu":  # of all threads of this process, also while other programs run
+            figures["cpu_s"] = (time.process_time() - self.cpu) / max(self.steps, 1)
         self.restart()
         return figures
 

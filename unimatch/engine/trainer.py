@@ -19,6 +19,7 @@ from unimatch.engine.copies import Copies
 from unimatch.engine.evaluate import Evaluator, over, shown
 from unimatch.engine.log import RunLog
 from unimatch.engine.optim import set_lr
+from unimatch.engine.pseudo_labels import LabelQuality
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.runtime import Layout, Runtime
 from unimatch.engine.schedule import lr_factor
@@ -62,6 +63,7 @@ class Trainer:
     steps_per_epoch: int
     optimizer_state: dict[str, Any] | None = None  # of the checkpoint that the run continues
     monitor: Monitor = field(default_factory=Monitor)  # of the loader's workers
+    pseudo_labels: LabelQuality | None = None  # measures them at each evaluation
 
     def __post_init__(self) -> None:
         batch, uses_unlabeled = self.config.batch, self.method.views.unlabeled
@@ -222,6 +224,9 @@ class Trainer:
         for net_name, values in results.items():
             group = "eval" if net_name == name else f"eval_{net_name}"
             log.record("eval", self.state.step, {"network": net_name, **values}, group)
+        if self.pseudo_labels is not None:
+            with self._layout.whole(self.method.eval_nets(self.net)[name]) as whole:
+                log.record("pseudo_labels", self.state.step, self.pseudo_labels(whole))
         headline = self.task.headline
         self._headline, self._over = (figure := result[headline]), over(result)
         log.headline(self.state.step, headline, figure)

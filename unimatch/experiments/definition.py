@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -18,6 +18,7 @@ KIND, RECIPES = "configs", "recipes"  # of shipped files
 FOLDER = f"{KIND}/experiments"
 WORD = re.compile(r"[\w.]+")  # names of values become names of folders
 GIVEN = ("out", "seed")  # settings of a run that the experiment gives
+SEED = "{seed}"  # in a setting of an axis: the run's seed, say in the path of a split
 
 
 def is_given(change: str) -> bool:
@@ -41,11 +42,17 @@ class ExperimentConfig:
 
     about: str  # one line
     base: str  # the configuration that each run starts from: a file beside this one, or a shipped one's name
-    recipe: str  # of the data, which names the classes where there are no shards yet: found like the base
     out: Path  # holds the run folders
     axes: dict[str, dict[str, list[str]]]  # of each axis: its values, each some settings KEY=VALUE
     across: str  # the axis over which published figures are listed
+    # Of the data, which names the classes where no shards are yet, found like the base. None: there are some.
+    recipe: str | None = None
     seeds: list[int] = field(default_factory=lambda: [0])
+    # Combinations that are left out: of each axis the values; a run is, if all of its values are among them.
+    skip: list[dict[str, list[str]]] = field(default_factory=list)
+    # A value of the axis `across`, which all others are compared with: see experiments.board.
+    baseline: str | None = None
+    budget: str | None = None  # the axis whose values differ in the length of a run alone
     published: list[Published] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -69,6 +76,17 @@ class ExperimentConfig:
             raise ValueError("axes: at least one is needed")
         if self.across not in self.axes:
             raise ValueError(f"across must be one of the axes {', '.join(self.axes)}, found {self.across!r}")
+        if self.baseline is not None and self.baseline not in self.axes[self.across]:
+            raise ValueError(f"baseline: {self.baseline!r} is no value of the axis {self.across}")
+        if self.budget is not None and (self.baseline is None or self.budget == self.across):
+            raise ValueError("budget: needs a baseline, and is another axis than `across`")
+        if self.budget not in (None, *self.axes):
+            raise ValueError(f"budget: {self.budget!r} is no axis")
+        for some in self.skip:
+            for axis, values in some.items():
+                unknown = set(values) - set(self.axes.get(axis, {}))
+                if axis not in self.axes or unknown:
+                    raise ValueError(f"skip: {axis} {sorted(unknown)}: no axis and values of it")
         empty = [axis for axis, values in self.axes.items() if not values]
         if empty:
             raise ValueError(f"axes: {empty[0]} has no values")
@@ -76,6 +94,10 @@ class ExperimentConfig:
             raise ValueError(f"seeds must be at least one number, each once, found {self.seeds}")
         for one in self.published:
             self._check(one)
+
+    def skips(self, values: Mapping[str, str]) -> bool:
+        """Whether the runs of these values of the axes are left out."""
+        return any(all(values[axis] in some for axis, some in one.items()) for one in self.skip)
 
     def _check(self, one: Published) -> None:
         for axis, value in [*one.at.items(), *((self.across, value) for value in one.figures)]:
@@ -107,7 +129,7 @@ class Experiment:
     name: str
     config: ExperimentConfig
     base: Path
-    recipe: Path
+    recipe: Path | None
     runs: list[Run]
 
     def chosen(self, only: str | None) -> list[Run]:
@@ -125,6 +147,17 @@ class Experiment:
                 )
             numbers.update(range(ends[0], ends[-1] + 1))
         return [run for run in self.runs if run.number in numbers]
+
+    def where(self, runs: Sequence[Run], conditions: Sequence[str]) -> list[Run]:
+        """Those of some runs that meet all of AXIS=VALUE[,VALUE]. ConfigError: no such axis or value."""
+        for text in conditions:
+            axis, _, values = text.partition("=")
+            known, wanted = self.config.axes.get(axis, {}), values.split(",")
+            if not set(wanted) <= set(known):
+                axes = "; ".join(f"{name}={','.join(values)}" for name, values in self.config.axes.items())
+                raise ConfigError(f"--where {text}: expected AXIS=VALUE[,VALUE] of {axes}")
+            runs = [run for run in runs if run.values[axis] in wanted]
+        return list(runs)
 
 
 def load_experiment(file: str, overrides: Sequence[str] = (), out: Path | None = None) -> Experiment:
@@ -145,8 +178,8 @@ def load_experiment(file: str, overrides: Sequence[str] = (), out: Path | None =
             f"--set {given[0]}: the experiment gives {' and '.join(GIVEN)}; the folder is --out"
         )
     base = shipped.found(config.base, KIND, path.parent)
-    recipe = shipped.found(config.recipe, RECIPES, path.parent)
-    if not recipe.is_file():
+    recipe = None if config.recipe is None else shipped.found(config.recipe, RECIPES, path.parent)
+    if config.recipe is not None and recipe is not None and not recipe.is_file():
         told = nearest(config.recipe, shipped.of_kind(RECIPES))
         raise ConfigError(f"{path}: recipe {config.recipe}: no such file, nor a recipe of unimatch; {told}")
     place = out or config.out
@@ -155,7 +188,10 @@ def load_experiment(file: str, overrides: Sequence[str] = (), out: Path | None =
     for seed in config.seeds:
         for values in product(*config.axes.values()):
             mine = dict(zip(config.axes, values, strict=True))
-            changes = [text for axis, value in mine.items() for text in config.axes[axis][value]]
+            if config.skips(mine):
+                continue
+            written = [text for axis, value in mine.items() for text in config.axes[axis][value]]
+            changes = [text.replace(SEED, str(seed)) for text in written]
             folder = place / "-".join([*values, f"seed{seed}"])
             own = [f"out={folder}", f"seed={seed}"]
             try:

@@ -29,7 +29,7 @@ def listing(experiment: Experiment, runs: list[Run], devices: list[int], operati
         cells = [str(one.number), *one.values.values(), str(one.config.seed)]
         cells.append(MISSING if steps is None else str(steps))
         for count, column in columns.items():
-            column.append(_hours(paces.of(one.config), steps, count))
+            column.append(None if steps is None else _hours(paces.of(one.config), steps, count))
             cells.append(MISSING if column[-1] is None else shown(column[-1]))
         lines.append(f"| {' | '.join([*cells, str(one.config.out)])} |")
     lines.append("")
@@ -44,10 +44,8 @@ def listing(experiment: Experiment, runs: list[Run], devices: list[int], operati
     return "\n".join([*lines, *assumed(operations_s)])
 
 
-def _hours(pace: Pace, steps: int | None, devices: int) -> float | None:
-    """Of a run; None: the steps are not known, or so many devices cannot share its batch."""
-    if steps is None:
-        return None
+def _hours(pace: Pace, steps: int, devices: int) -> float | None:
+    """Of a run; None: so many devices cannot share its batch."""
     try:
         return pace.hours(steps, devices, Cluster())
     except UserError:

@@ -13,6 +13,7 @@ from unimatch.errors import UserError
 from unimatch.methods import METHODS
 from unimatch.packing.classes import read_classes
 from unimatch.packing.recipe import Recipe
+from unimatch.scaling.light import LightNetworks
 from unimatch.scaling.pace import Pace, pace_of
 from unimatch.shardset.key_list import read_list
 from unimatch.taxonomy import Taxonomy
@@ -20,11 +21,13 @@ from unimatch.taxonomy import Taxonomy
 NOT_OF_A_STEP = ("out", "seed", "data", "schedule", "optimizer", "evaluation", "checkpoint", "log")
 
 
-def classes_of(config: RunConfig, recipe: Path) -> Taxonomy:
+def classes_of(config: RunConfig, recipe: Path | None) -> Taxonomy:
     """The classes of the run's shards; where there are none, those that the recipe's file names."""
     try:
         return open_shards(config.data.shards, config.data.cache).taxonomy
     except (UserError, OSError) as error:
+        if recipe is None:
+            raise
         settings = config_io.load(recipe, Recipe)
         if settings.classes_file is not None:
             raise UserError(
@@ -70,6 +73,7 @@ class Paces:
     def __init__(self, taxonomy: Taxonomy, operations_s: float) -> None:
         self._taxonomy = taxonomy
         self._operations_s = operations_s
+        self._networks = LightNetworks()
         self._known: dict[str, Pace] = {}
 
     def of(self, config: RunConfig) -> Pace:
@@ -77,5 +81,7 @@ class Paces:
         settings = config_io.plain(config)
         key = json.dumps({name: value for name, value in settings.items() if name not in NOT_OF_A_STEP})
         if key not in self._known:
-            self._known[key] = pace_of(config, self._taxonomy, operations_s=self._operations_s)
+            self._known[key] = pace_of(
+                config, self._taxonomy, operations_s=self._operations_s, networks=self._networks
+            )
         return self._known[key]

@@ -19,13 +19,15 @@ def table(experiment: Experiment, states: Mapping[int, Progress], headline: str)
     config = experiment.config
     others = [axis for axis in config.axes if axis != config.across]
     head = [*others, config.across, f"last {headline}", "seeds", "range", "best in hindsight", "published"]
-    lines = [config.about, "", _row(head), _row(["---"] * (len(others) + 1) + ["---:"] * 5)]
+    lines = [config.about, "", row(head), row(["---"] * (len(others) + 1) + ["---:"] * 5)]
     sources: list[str] = []
     for values in product(*(config.axes[axis] for axis in [*others, config.across])):
         mine = dict(zip([*others, config.across], values, strict=True))
+        if config.skips(mine):
+            continue
         runs = [run for run in experiment.runs if run.values == mine]
         lines.append(
-            _row(
+            row(
                 [
                     *values,
                     *_ours([states[run.number] for run in runs]),
@@ -42,12 +44,12 @@ def table(experiment: Experiment, states: Mapping[int, Progress], headline: str)
             *_others(rest, others, list(config.axes[config.across]), sources),
         ]
     lines += ["", *(f"[{number}] {source}" for number, source in enumerate(sources, 1))]
-    lines += _missing(experiment.runs, states)
+    lines += missing(experiment.runs, states)
     lines += ["", *(f"- {note}" for note in config.notes)] if config.notes else []
     return "\n".join(lines) + "\n"
 
 
-def _row(cells: Sequence[str]) -> str:
+def row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
@@ -83,13 +85,13 @@ def _others(
 ) -> list[str]:
     """Of other works, with the axes that one of them names."""
     axes = [axis for axis in axes if any(axis in one.at for one in rest)]
-    lines = [_row(["work", *axes, *columns, "source"])]
-    lines.append(_row(["---"] * (1 + len(axes)) + ["---:"] * len(columns) + ["---"]))
+    lines = [row(["work", *axes, *columns, "source"])]
+    lines.append(row(["---"] * (1 + len(axes)) + ["---:"] * len(columns) + ["---"]))
     for one in rest:
         figures = [one.figures.get(column) for column in columns]
         cells = [MISSING if figure is None else f"{figure:.1f}" for figure in figures]
         known = [one.at.get(axis, MISSING) for axis in axes]
-        lines.append(_row([one.name or "", *known, *cells, f"[{_number(one.source, sources)}]"]))
+        lines.append(row([one.name or "", *known, *cells, f"[{_number(one.source, sources)}]"]))
     return lines
 
 
@@ -100,7 +102,7 @@ def _number(source: str, sources: list[str]) -> int:
     return sources.index(source) + 1
 
 
-def _missing(runs: Sequence[Run], states: Mapping[int, Progress]) -> list[str]:
+def missing(runs: Sequence[Run], states: Mapping[int, Progress]) -> list[str]:
     """What the table lacks: how many runs, and those that are begun or cannot be used."""
     left = [run for run in runs if not states[run.number].finished or states[run.number].last is None]
     if not left:

@@ -9,6 +9,7 @@ from unimatch.methods.cutmix_mt import CutMixMT, CutMixMTConfig
 from unimatch.methods.fixmatch import FixMatch, FixMatchConfig
 from unimatch.methods.imas import IMAS, IMASConfig
 from unimatch.methods.mean_teacher import MeanTeacher, MeanTeacherConfig
+from unimatch.methods.ours import Ours, OursConfig
 from unimatch.methods.pc2seg import PC2Seg, PC2SegConfig
 from unimatch.methods.prevmatch import PrevMatch, PrevMatchConfig
 from unimatch.methods.ps_mt import PSMT, PSMTConfig
@@ -39,6 +40,8 @@ __all__ = [
     "MeanTeacher",
     "MeanTeacherConfig",
     "Method",
+    "Ours",
+    "OursConfig",
     "PC2Seg",
     "PC2SegConfig",
     "PSMT",

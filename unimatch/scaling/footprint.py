@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from unimatch.data.training import RawMicro
 from unimatch.engine.trainer import StepModule
@@ -23,6 +23,14 @@ from unimatch.models.segmentor import ModelConfig, Segmentor, build_segmentor
 from unimatch.scaling.cost import PERSISTENT, Network, Passes
 from unimatch.tasks.base import Task
 
+ATEN = torch.ops.aten
+# Attention as the CPU computes it, which torch's counter passes over: with the counts that it has of GPUs.
+ATTENTION: dict[Any, Callable[..., int]] = {
+    ATEN._scaled_dot_product_flash_attention_for_cpu: lambda *shapes, **_: sdpa_flop_count(*shapes[:3]),
+    ATEN._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda *shapes, **_: sdpa_backward_flop_count(*shapes[:4])
+    ),
+}
 LATE = Progress(10**9, 10**9 + 1, 10**6)  # after any burn-in and warm-up: a step of the main part
 
 
@@ -73,6 +81,11 @@ def shape_only(config: ModelConfig, num_classes: int, recompute: bool = False, d
         return net.to(memory_format=torch.channels_last)
 
 
+def flop_counter() -> FlopCounterMode:
+    """Counts the operations of convolutions and matrix products, those of attention among them."""
+    return FlopCounterMode(display=False, custom_mapping=ATTENTION)
+
+
 def network_of(net: nn.Module, moments: int, copies: int) -> Network:
     """The sizes of a network, on any device."""
     sizes = [p.numel() for p in net.parameters()]
@@ -118,9 +131,9 @@ def step_flops(
 
     net: on the meta device; it is left with parameters that have no values.
     """
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
     raw = blank_micro(task, method, crop, crop, labeled, unlabeled)
-    _, passes = step_bytes(net, method, task, [raw], None, counter)
+    passes = _take_steps(net, method, task, [raw], None, lambda _: counter)
     return counter.get_total_flops(), passes
 
 
@@ -130,7 +143,6 @@ def step_bytes(
     task: Task,
     batches: Sequence[RawMicro],
     dtype: torch.dtype | None,
-    counter: contextlib.AbstractContextManager[Any] | None = None,
 ) -> tuple[list[int], Passes]:
     """The most bytes that a forward and backward pass over each micro-batch holds at a time; a step's passes.
 
@@ -138,20 +150,34 @@ def step_bytes(
     every tensor with its true size, from the batch on the device to the temporaries of backward, except the
     parameters and their gradients. Not counted: workspaces inside kernels and what an allocator wastes.
     """
-    counts = {"forward": 0, "trained": 0}
+    watched: list[LiveBytes] = []
 
-    def count(*_: Any) -> None:
-        counts["forward"] += 1
-        counts["trained"] += torch.is_grad_enabled()
+    def watch(known: Sequence[Tensor]) -> LiveBytes:
+        watched.append(LiveBytes(known))
+        return watched[-1]
 
-    hook = net.register_forward_pre_hook(count)
-    peaks = []
+    passes = _take_steps(net, method, task, batches, dtype, watch)
+    return [live.peak for live in watched], passes
+
+
+def _take_steps(
+    net: Segmentor,
+    method: Method,
+    task: Task,
+    batches: Sequence[RawMicro],
+    dtype: torch.dtype | None,
+    watch: Callable[[Sequence[Tensor]], contextlib.AbstractContextManager[Any]],
+) -> Passes:
+    """Takes a step over each micro-batch, without values, inside what `watch` gives for it; a step's passes.
+
+    watch: from the parameters, their gradients and the buffers.
+    """
     # The task's constants are real tensors.
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+    with _passes(net) as count, FakeTensorMode(allow_non_fake_inputs=True) as fake:
         known: list[Tensor] = []
         modules = (net, *method.eval_nets(net).values(), *method.companions().values())
         for one in dict.fromkeys(modules):  # a teacher and the method's parts too, once each
-            known += _on_cpu(one)
+            known += on_cpu(one)
         trained = [p for p in (*net.parameters(), *method.parts.parameters()) if p.requires_grad]
         for parameter in trained:
             parameter.grad = torch.empty_like(parameter)
@@ -162,19 +188,34 @@ def step_bytes(
             if other is not None:
                 other = {name: fake.from_tensor(value) for name, value in other.items()}
             micro: RawMicro = {"labeled": half, "unlabeled": other, "skipped": 0}
-            with LiveBytes(known) as live, counter or contextlib.nullcontext():
+            with watch(known):
                 batch = task.to_device(micro, torch.device("cpu"), torch.ones(8))
                 with contextlib.nullcontext() if dtype is None else torch.autocast("cpu", dtype=dtype):
                     loss, _ = StepModule(net, method)(batch, LATE)
                 loss.backward()
-            peaks.append(live.peak)
-    hook.remove()
     for parameter in trained:
         parameter.grad = None
-    return peaks, Passes(counts["forward"] // len(batches), counts["trained"] // len(batches))
+    total = count()
+    return Passes(total.forward // len(batches), total.trained // len(batches))
 
 
-def _on_cpu(net: nn.Module) -> list[Tensor]:
+@contextlib.contextmanager
+def _passes(net: nn.Module) -> Iterator[Callable[[], Passes]]:
+    """Counts the passes through a network."""
+    counts = {"forward": 0, "trained": 0}
+
+    def count(*_: Any) -> None:
+        counts["forward"] += 1
+        counts["trained"] += torch.is_grad_enabled()
+
+    hook = net.register_forward_pre_hook(count)
+    try:
+        yield lambda: Passes(**counts)
+    finally:
+        hook.remove()
+
+
+def on_cpu(net: nn.Module) -> list[Tensor]:
     """Gives a network of the meta device parameters and buffers of the CPU, and returns them.
 
     `to_empty` does the same, five times as slowly where tensors have no values.

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from unimatch.engine.build import build_method, build_task, task_class
+from unimatch.engine.label_passes import too_short
 from unimatch.engine.run_config import BatchConfig, OptimizerConfig, RunConfig
 from unimatch.engine.run_data import open_shards, require_unlabeled, training_samples
 from unimatch.engine.selection import Selection, Unlabeled
@@ -58,6 +59,7 @@ class Forecast:
     read_bytes: float  # from the shards in a step
     pace: Pace  # of its steps
     modes: list[Mode]
+    too_short: str | None  # why pseudo-labels may not pay
 
     @property
     def samples(self) -> int:
@@ -106,6 +108,7 @@ def forecast(config: RunConfig, devices: int, device_bytes: float, operations_s:
             mode_of(config.batch, paired, views.partner, network, activations, passes, room, devices, stage)
             for stage in STAGES
         ],
+        None if method.labels_whole else too_short(labeled, sizes[0], steps, task),
     )
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from dataclasses import dataclass
 from math import gcd
-
-from torch import nn
 
 from unimatch.codecs.bands import Bands
 from unimatch.engine.build import build_method, build_task, task_class
 from unimatch.engine.run_config import BatchConfig, RunConfig
 from unimatch.engine.steps import accumulation_steps
 from unimatch.scaling.cost import FP32
-from unimatch.scaling.footprint import shape_only, step_flops
+from unimatch.scaling.footprint import step_flops
+from unimatch.scaling.light import LightNetworks
 from unimatch.scaling.step_time import Cluster, Work, step_time
 from unimatch.taxonomy import Taxonomy
 
@@ -69,23 +69,31 @@ class Pace:
 
 
 def pace_of(
-    config: RunConfig, taxonomy: Taxonomy, bands: Bands | None = None, operations_s: float = OPERATIONS_S
+    config: RunConfig,
+    taxonomy: Taxonomy,
+    bands: Bands | None = None,
+    operations_s: float = OPERATIONS_S,
+    networks: LightNetworks | None = None,
 ) -> Pace:
-    """The pace of a run on devices that sustain so many floating-point operations a second."""
-    recompute, dates = config.activation_checkpointing, task_class(config, bands).dates
-    net = shape_only(config.model, taxonomy.num_classes, recompute, dates)
+    """The pace of a run on devices that sustain so many floating-point operations a second.
+
+    networks: those of other runs, with which this one may share its own.
+    """
+    dates = task_class(config, bands).dates
+    light = (networks or LightNetworks()).of(config, taxonomy.num_classes, dates)
+    net = copy.deepcopy(light.net)
     task = build_task(config, taxonomy, net, bands)
     method = build_method(config, task, net)
     paired = method.views.unlabeled
-    parameters = sum(p.numel() for p in net.parameters())
-    norms = sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
     counts = smallest_mixture(config.batch.labeled, (config.batch.unlabeled or 0) if paired else 0)
+    before = light.tally.operations
     flops, passes = step_flops(net, method, task, config.task.config.views.crop, *counts)
+    flops += light.tally.operations - before
     work = Work(
         image_s=flops / sum(counts) / operations_s,
         fixed_s=0.0,
-        parameter_mb=1e-6 * FP32 * parameters,
-        norms=norms if config.sync_batchnorm == "global" else 0,
+        parameter_mb=1e-6 * FP32 * light.parameters,
+        norms=light.norms if config.sync_batchnorm == "global" else 0,
         passes_forward=passes.forward,
         passes_trained=passes.trained,
         shard_kb_per_sample=0.0,

@@ -5,6 +5,7 @@ It knows nothing of congestion between jobs, of failures, or of a network that i
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, field
 from statistics import NormalDist
@@ -119,6 +120,7 @@ def one_way_s(size: float, devices: int, cluster: Cluster) -> float:
     return 0.0 if devices == 1 else ring_s(size, devices - 1, slowest(cluster, devices), devices)
 
 
+@functools.cache
 def expected_maximum(sigma: float, devices: int) -> float:
     """The mean of the largest of N lognormal factors of mean 1: how the slowest device paces a step.
 

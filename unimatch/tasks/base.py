@@ -103,6 +103,10 @@ class Task(ABC):
         """What `paint` draws: (name, swatch) of each class and of pixels of none, see codecs.sheet."""
         return class_legend(self.taxonomy.names, self.taxonomy.colors, self.background, ignored)
 
+    def part_of_image(self, width: int, height: int) -> float:
+        """The share of an image of this size that a training crop shows, at scale 1."""
+        return 1.0
+
     def without_effect(self) -> list[str]:
         """Settings of the task that do nothing as they stand, a sentence each."""
         return []
@@ -139,9 +143,13 @@ class Task(ABC):
     def consistency_loss(self, logits: Tensor, pseudo: PseudoLabels) -> Tensor:
         """The mean loss against pseudo-labels, a scalar."""
 
-    @abstractmethod
     def predict(self, net: nn.Module, image: Tensor) -> Tensor:
         """uint8 [B, H, W]: class ids of images as decoded. Leaves `net` in eval mode."""
+        return self.predicted(net, image)[0]
+
+    @abstractmethod
+    def predicted(self, net: nn.Module, image: Tensor, sure: bool = False) -> tuple[Tensor, Tensor | None]:
+        """What `predict` says; sure: and float32 [B, H, W], the probabilities of these classes."""
 
     @abstractmethod
     def metric(self, device: torch.device | str = "cpu") -> Metric:

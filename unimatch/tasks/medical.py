@@ -16,6 +16,7 @@ from unimatch.codecs.picture import as_rgb
 from unimatch.data import images
 from unimatch.tasks.base import TASKS, Needs
 from unimatch.tasks.pixels import PixelTask, extra
+from unimatch.tasks.prediction import Predicted, named
 from unimatch.tasks.volume_metric import VolumeMetric
 from unimatch.views.medical import MedicalViewConfig, MedicalViews
 
@@ -59,6 +60,10 @@ class MedicalTask(PixelTask):
         volume, _, name = key.rpartition("/")
         return volume if volume and name.isdigit() and self.config.evaluate.per == "volume" else key
 
+    def part_of_image(self, width: int, height: int) -> float:
+        """All of it: slices are resized to the crop."""
+        return 1.0
+
     def blank(self, height: int, width: int) -> np.ndarray:
         return super().blank(height, width).astype(np.uint16)
 
@@ -82,8 +87,8 @@ class MedicalTask(PixelTask):
         return losses.masked_dice(logits, pseudo)
 
     @torch.no_grad()
-    def predict(self, net: nn.Module, image: Tensor) -> Tensor:
-        """uint8 [B, H, W]: class ids of slices uint16 [B, H, W, 1] of any size. Leaves `net` in eval mode.
+    def predicted(self, net: nn.Module, image: Tensor, sure: bool = False) -> Predicted:
+        """See Task, of slices uint16 [B, H, W, 1] of any size.
 
         Slices are resized to the crop and their logits back, both bilinear without aligned corners, as the
         code released with UniMatch does; other code on ACDC takes the nearest pixel both ways.
@@ -92,7 +97,7 @@ class MedicalTask(PixelTask):
         values = self.normalize(image)
         size, crop = values.shape[-2:], (self.config.views.crop,) * 2
         logits = net(_resized(values, crop))["logits"].float()
-        return _resized(logits, size).argmax(dim=1).to(torch.uint8)
+        return named(_resized(logits, size), sure)
 
     def metric(self, device: torch.device | str = "cpu") -> VolumeMetric:
         """An empty metric of the taxonomy's classes."""

@@ -15,7 +15,7 @@ from unimatch.data.sample import Batch, Labeled, Partner, Unlabeled
 from unimatch.metrics import ConfusionMatrix, Metric
 from unimatch.mixing import swap_pairs
 from unimatch.tasks.base import Needs, RawMicro, Task
-from unimatch.tasks.prediction import EvaluateConfig, class_ids
+from unimatch.tasks.prediction import EvaluateConfig, Predicted, predicted
 from unimatch.tasks.sheets import Sheets
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
 from unimatch.views.base import Extra
@@ -60,6 +60,9 @@ class PixelTask(Task):
         self._moved: dict[torch.device, tuple[Tensor, Tensor]] = {}
         blur = config.views.blur
         self._blur_radius = blur_radius(blur.sigma[1]) if blur.p else 0
+
+    def part_of_image(self, width: int, height: int) -> float:
+        return float(min(1.0, self.config.views.crop**2 / (width * height)))
 
     def without_effect(self) -> list[str]:
         loss = getattr(self.config, "loss", None)  # the medical losses have no settings
@@ -181,12 +184,12 @@ class PixelTask(Task):
         """Cross-entropy against confident pseudo-labels, over the number of valid pixels."""
         return losses.masked_consistency(logits, pseudo)
 
-    def predict(self, net: nn.Module, image: Tensor) -> Tensor:
-        """uint8 [B, H, W]: class ids; IGNORE_INDEX outside the middle in mode "centre".
+    def predicted(self, net: nn.Module, image: Tensor, sure: bool = False) -> Predicted:
+        """See Task; IGNORE_INDEX outside the middle in mode "centre".
 
         image: uint8 [B, ..., H, W, C] as decoded, on the device of `net`.
         """
-        return class_ids(net, image, self.normalize, self.config.evaluate, self.config.views.crop)
+        return predicted(net, image, self.normalize, self.config.evaluate, self.config.views.crop, sure)
 
     def metric(self, device: torch.device | str = "cpu") -> Metric:
         """An empty confusion matrix of the taxonomy's classes."""

@@ -93,8 +93,18 @@ def starts(side: int, window: int, stride: int, border: str) -> list[int]:
 def sliding_ids(
     net: nn.Module, read: Read, size: tuple[int, int], window: int, stride: int, border: str = "cut"
 ) -> Iterator[tuple[int, Tensor]]:
-    """(y, uint8 [B, h, W]): class ids of the rows from y on, in bands from the top: those of the largest
-    softmax summed over windows, which start at the top left in steps of `stride`.
+    """(y, uint8 [B, h, W]): class ids of the rows from y on, in bands from the top: those of the largest sum
+    of `sliding_sums`.
+    """
+    for top, sums in sliding_sums(net, read, size, window, stride, border):
+        yield top, sums.argmax(dim=1).to(torch.uint8)
+
+
+def sliding_sums(
+    net: nn.Module, read: Read, size: tuple[int, int], window: int, stride: int, border: str = "cut"
+) -> Iterator[tuple[int, Tensor]]:
+    """(y, float [B, K, h, W]): of the rows from y on, in bands from the top, the softmax summed over windows,
+    which start at the top left in steps of `stride`.
 
     Windows of equal size share a pass. Sums are kept for a band of at most BAND_PIXELS, or of one row of
     windows, not for the whole image.
@@ -112,7 +122,7 @@ def sliding_ids(
         total = _band(net, read, tops[first : last + 1], lefts, (end, width), window)
         if sums is not None:
             total[..., : sums.shape[-2], :] += sums
-        yield top, total[..., : done - top, :].argmax(dim=1).to(torch.uint8)
+        yield top, total[..., : done - top, :]
         sums = total[..., done - top :, :].clone()
         del total
         first = last + 1
@@ -148,14 +158,30 @@ def resize(values: Tensor, size: tuple[int, int]) -> Tensor:
     return resized.unflatten(0, values.shape[:-3])
 
 
+Predicted = tuple[Tensor, Tensor | None]
+"""(uint8 [B, H, W], class ids; float32 [B, H, W], the probabilities of these classes, if asked for)"""
+
+
+def named(logits: Tensor, sure: bool) -> Predicted:
+    """The classes of logits float [B, K, H, W]; sure: with their softmax."""
+    best, ids = logits.max(dim=1)
+    return ids.to(torch.uint8), (best - logits.logsumexp(dim=1)).exp() if sure else None
+
+
 @torch.no_grad()
-def class_ids(
-    net: nn.Module, image: Tensor, normalize: Callable[[Tensor], Tensor], config: EvaluateConfig, crop: int
-) -> Tensor:
-    """uint8 [B, H, W]: class ids of images [B, ..., H, W, C] as decoded; IGNORE_INDEX outside the middle in
-    mode "centre". Leaves `net` in eval mode.
+def predicted(
+    net: nn.Module,
+    image: Tensor,
+    normalize: Callable[[Tensor], Tensor],
+    config: EvaluateConfig,
+    crop: int,
+    sure: bool = False,
+) -> Predicted:
+    """The classes of images [B, ..., H, W, C] as decoded; IGNORE_INDEX outside the middle in mode "centre".
+    Leaves `net` in eval mode.
 
     normalize: from images to what the network takes, [B, ..., C, H, W]. crop: the side of training crops.
+    sure: with their probabilities, in mode "sliding" means over windows.
     """
     net.eval()
     height, width = image.shape[-3:-1]
@@ -165,17 +191,17 @@ def class_ids(
         return normalize(image[..., y : y + h, x : x + w, :])
 
     if config.mode == "sliding":
-        labels = image.new_empty((len(image), height, width), dtype=torch.uint8)
-        for top, band in sliding_ids(net, read, (height, width), window, stride, config.border):
-            labels[:, top : top + band.shape[1]] = band
-        return labels
+        bands = sliding_sums(net, read, (height, width), window, stride, config.border)
+        return _joined(image, bands, sure)
     if config.mode == "centre":
         h, w = min(window, height), min(window, width)
         y, x = (height - h) // 2, (width - w) // 2
+        middle, conf = named(net(read(y, x, h, w))["logits"].float(), sure)
         labels = image.new_full((len(image), height, width), IGNORE_INDEX, dtype=torch.uint8)
-        middle = net(read(y, x, h, w))["logits"].argmax(dim=1)
-        labels[:, y : y + h, x : x + w] = middle.to(torch.uint8)
-        return labels
+        labels[:, y : y + h, x : x + w] = middle
+        if conf is not None:
+            conf = F.pad(conf, (x, width - w - x, y, height - h - y))
+        return labels, conf
 
     def multiple(side: int) -> int:
         return max(1, int(side / config.multiple_of + 0.5)) * config.multiple_of
@@ -187,4 +213,17 @@ def class_ids(
     logits = net(values)["logits"].float()
     if size != (height, width):
         logits = resize(logits, (height, width))
-    return logits.argmax(dim=1).to(torch.uint8)
+    return named(logits, sure)
+
+
+def _joined(image: Tensor, bands: Iterator[tuple[int, Tensor]], sure: bool) -> Predicted:
+    """Of the bands of `sliding_sums`, for images of one size."""
+    labels = image.new_empty((len(image), *image.shape[-3:-1]), dtype=torch.uint8)
+    conf = torch.empty(labels.shape, device=labels.device) if sure else None
+    for top, sums in bands:
+        rows = slice(top, top + sums.shape[2])
+        best, ids = sums.max(dim=1)
+        labels[:, rows] = ids.to(torch.uint8)
+        if conf is not None:
+            conf[:, rows] = best / sums.sum(dim=1)
+    return labels, conf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 from tests.support.training import SUPERVISED, Log, bare, built, trained
 from unimatch import config as config_io
-from unimatch.engine import build
+from unimatch.engine import build, evaluate
 from unimatch.engine.batchnorm import GlobalBatchNorm2d
 from unimatch.engine.restore import restore
 from unimatch.engine.run_config import CacheConfig, RunConfig
@@ -22,21 +23,22 @@ from unimatch.engine.runtime import Runtime
 from unimatch.errors import DataError
 
 
-def passed_on(monkeypatch: pytest.MonkeyPatch, name: str) -> dict[str, Any]:
-    """What engine.build hands to a function of this name, by argument."""
+def passed_on(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> dict[str, Any]:
+    """What a module hands to a function of this name, by argument."""
     seen: dict[str, Any] = {}
-    real = getattr(build, name)
+    real = getattr(module, name)
 
     def noted(*args: Any, **options: Any) -> Any:
         seen.update(options)
         return real(*args, **options)
 
-    monkeypatch.setattr(build, name, noted)
+    monkeypatch.setattr(module, name, noted)
     return seen
 
 
 def test_what_the_configuration_says_of_data_reaches_the_loaders(tiny_run, tmp_path, monkeypatch):
-    for_training, for_evaluation = (passed_on(monkeypatch, f"{kind}_loader") for kind in ("train", "eval"))
+    for_training = passed_on(monkeypatch, build, "train_loader")
+    for_evaluation = passed_on(monkeypatch, evaluate, "eval_loader")
     settings = ("data.workers=3", "data.worker_kind=threads", "data.prefetch=5", "data.timeout_s=77")
     settings += ("data.skip_ceiling=4", "evaluation={batch: 6, workers: 7}", "batch.max_per_device=4")
     settings += ("data.decoded_mb=3", "schedule.steps=9")

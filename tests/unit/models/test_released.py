@@ -156,6 +156,36 @@ def test_names_are_the_published_ones_and_the_round_trip_is_equal(network: str) 
     assert back.keys() == state.keys() and all(back[key] is state[key] for key in state)
 
 
+@pytest.mark.parametrize(
+    ("network", "theirs", "ours"),
+    [
+        ("change PSPNet R50", "head.conv5.0.conv1.0.weight", "head.pyramid.0.0.weight"),
+        ("change PSPNet R50", "head.conv5.0.conv4.1.bias", "head.pyramid.3.1.bias"),
+        ("natural R50", "head.b1.0.weight", "head.aspp.atrous.0.0.weight"),
+        ("natural R50", "fuse.4.running_var", "head.fuse.1.1.running_var"),
+        ("natural Xception-65", "backbone.block11.sepconv3.bn2.bias", "encoder.blocks.10.sepconv3.bn2.bias"),
+        ("medical UNet", "encoder.down2.maxpool_conv.1.conv_conv.4.bias", "encoder.levels.2.layers.4.bias"),
+        ("medical UNet", "decoder.up1.conv1x1.weight", "head.ups.0.weight"),
+    ],
+)
+def test_what_is_of_one_shape_keeps_its_order(network: str, theirs: str, ours: str) -> None:
+    """Written out: no shape tells these from their neighbours."""
+    assert hollow(network).state_dict().keys() >= {ours}
+    value = torch.zeros(1)
+    assert released.from_released({theirs: value}, *parts(network)) == {ours: value}
+    assert released.to_released({ours: value}, *parts(network)) == {theirs: value}
+
+
+def test_a_plain_stem_is_not_the_deep_one() -> None:
+    state = {
+        "backbone.layer3.5.conv1.weight": torch.zeros(1),
+        "backbone.conv1.weight": torch.zeros(8, 3, 7, 7),
+    }
+    assert released.contents(state).encoder == "resnet50"
+    state["backbone.conv1.0.weight"] = state.pop("backbone.conv1.weight")
+    assert released.contents(state).encoder == "resnet50s"
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_file_says_what_it_holds(network: str) -> None:
     text, classes, _ = NETWORKS[network]

@@ -6,16 +6,24 @@ from dataclasses import replace
 
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.support.siblings import SIBLINGS
 from unimatch import config as config_io
+from unimatch.engine.build import build_method, build_task
 from unimatch.engine.run_config import BatchConfig, RunConfig
 from unimatch.errors import UserError
 from unimatch.methods import METHODS
+from unimatch.models.encoders import EncoderConfig, build_encoder
 from unimatch.models.segmentor import build_segmentor
+from unimatch.scaling.footprint import shape_only, step_flops
+from unimatch.scaling.light import EncoderCost, LightNetworks, cost_of
 from unimatch.scaling.pace import Pace, pace_of, smallest_mixture
 from unimatch.scaling.step_time import Cluster, Link, Work, step_time
+from unimatch.tasks.change import ChangeTaskConfig
 from unimatch.taxonomy import Taxonomy
+from unimatch.views.change import ChangeViewConfig
 
 CLASSES = Taxonomy.of([f"class {index}" for index in range(8)])
 QUIET = Cluster(straggler_sigma=0.0)
@@ -44,6 +52,63 @@ def test_a_step_has_both_kinds_of_samples_and_all_passes(tiny_config: RunConfig)
     doubled = replace(pace, batch=BatchConfig(8, 8))
     assert doubled.step_s(1, QUIET) == pytest.approx(2 * one)
     assert replace(pace, paired=False).step_s(1, QUIET) == pytest.approx(one / 2)
+
+
+@pytest.mark.parametrize("case", ["ps_mt", "recomputed pairs"])
+def test_a_light_network_takes_what_the_whole_one_does(case: str, tiny_config: RunConfig) -> None:
+    """All passes, of second networks too; and it is made once for all methods."""
+    taxonomy, dates, crop = CLASSES, 1, 48
+    if case in SIBLINGS:
+        tiny_config.method = config_io.Section(case, METHODS[case].config(**SIBLINGS[case].settings))
+    else:
+        taxonomy, dates, crop = Taxonomy.of(["same", "changed"]), 2, 32
+        tiny_config.task = config_io.Section("change", ChangeTaskConfig(ChangeViewConfig(crop=crop)))
+        tiny_config.activation_checkpointing = True
+    net = shape_only(tiny_config.model, taxonomy.num_classes, tiny_config.activation_checkpointing, dates)
+    task = build_task(tiny_config, taxonomy, net)
+    flops, passes = step_flops(net, build_method(tiny_config, task, net), task, crop, 2, 2)
+
+    networks = LightNetworks()
+    method, supervised = tiny_config.method, METHODS["supervised"].config()
+    tiny_config.method = config_io.Section("supervised", supervised)
+    pace_of(tiny_config, taxonomy, networks=networks)
+    known = networks.of(tiny_config, taxonomy.num_classes, dates)
+    tiny_config.method = method
+    work = pace_of(tiny_config, taxonomy, operations_s=1.0, networks=networks).work
+    assert work.image_s == pytest.approx(flops / 4, rel=1e-12)
+    assert (work.passes_forward, work.passes_trained) == (passes.forward, passes.trained)
+    assert work.parameter_mb == pytest.approx(4e-6 * sum(p.numel() for p in net.parameters()))
+    assert networks.of(tiny_config, taxonomy.num_classes, dates) is known
+    tiny_config.activation_checkpointing ^= True
+    assert networks.of(tiny_config, taxonomy.num_classes, dates) is not known
+
+
+def vit_cost(side: int, freeze: bool = False) -> tuple[EncoderCost, VisionTransformer]:
+    config = EncoderConfig("test_vit", "none", freeze=freeze)
+    with torch.device("meta"):
+        encoder = build_encoder(config, 1)
+    return cost_of(encoder, (3, side, side)), encoder.net
+
+
+def test_attention_is_counted() -> None:
+    """By hand: two products of tokens x tokens x width a block, beside what grows with the tokens. Going back
+    takes five such products, since the weights are made again.
+    """
+    (few, vit), (many, _) = vit_cost(32), vit_cost(64)
+    tokens = [(side // 16) ** 2 + 1 for side in (32, 64)]
+    embedding = [
+        2 * 3 * 16**2 * vit.embed_dim * (count - 1) for count in tokens
+    ]  # of all but the class token
+    products = [2 * len(vit.blocks) * vit.embed_dim * count**2 for count in tokens]
+    costs = list(zip((few, many), embedding, products, strict=True))
+    forward = [cost.forward - made - 2 * product for cost, made, product in costs]
+    backward = [cost.backward - made - 5 * product for cost, made, product in costs]
+    assert forward[1] / forward[0] == pytest.approx(tokens[1] / tokens[0])
+    assert backward[1] / backward[0] == pytest.approx(tokens[1] / tokens[0])
+
+
+def test_a_frozen_encoder_does_not_go_back() -> None:
+    assert vit_cost(32, freeze=True)[0].backward == 0 < vit_cost(32)[0].backward
 
 
 def test_a_step_of_several_devices_is_that_of_the_model() -> None:

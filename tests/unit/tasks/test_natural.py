@@ -361,3 +361,34 @@ def test_the_registry_knows_the_task():
 def test_evaluation_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         EvaluateConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"multiple_of": 14}, {"mode": "sliding", "window": 16, "stride": 16}]
+)
+def test_how_sure_a_prediction_is(settings):
+    """The softmax of the class that is predicted; over windows that do not overlap it is that of each."""
+    net, image = PixelNet(), some_images(16, 32)
+    ids, conf = make_task(**settings).predicted(net, image, sure=True)
+    values = torch.from_numpy(slow_normalize(image)).float()
+    with torch.no_grad():
+        if "multiple_of" in settings:
+            values = F.interpolate(values, (14, 28), mode="bilinear", align_corners=True)
+            logits = net(values)["logits"]
+            logits = F.interpolate(logits, (16, 32), mode="bilinear", align_corners=True)
+        else:
+            parts = values.split(16 if "mode" in settings else 32, dim=3)
+            logits = torch.cat([net(part)["logits"] for part in parts], dim=3)
+    agree(ids, logits.argmax(1))
+    torch.testing.assert_close(conf, logits.softmax(1).max(1).values, rtol=2e-3, atol=2e-3)
+    assert make_task(**settings).predicted(net, image)[1] is None
+
+
+def test_outside_the_centre_nothing_is_sure():
+    task, image = make_task(mode="centre", window=8), some_images(16, 20)
+    ids, conf = task.predicted(PixelNet(), image, sure=True)
+    inside = torch.zeros(16, 20, dtype=torch.bool)
+    inside[4:12, 6:14] = True
+    assert torch.equal(ids != IGNORE_INDEX, inside.expand(2, -1, -1)) and torch.equal(
+        conf > 0, ids != IGNORE_INDEX
+    )
