@@ -25,6 +25,7 @@ from unimatch.cores import share_of_cores
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.launcher import add_launch_options, apart, launch_path, launched
 from unimatch.engine.options import add_overrides, add_timeout
+from unimatch.engine.run_data import open_shards
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.signals import SIGNALS, Stopped
 from unimatch.errors import UserError
@@ -39,7 +40,7 @@ from unimatch.experiments.table import missing, table
 from unimatch.scaling.cost import parse_tflops
 from unimatch.scaling.pace import add_rate_option
 from unimatch.tasks import TASKS
-from unimatch.train import runtime_of, train_one
+from unimatch.train import runtime_of, train_with_stages
 
 DEVICES = [1, 4, 8]
 # Exit status of a run that a signal stopped, while it was starting and later -> that of the command.
@@ -56,14 +57,17 @@ def main(args: list[str]) -> None:
         print(status(chosen))
     elif options.action == "table":
         print(told(replace(experiment, runs=chosen), options.mixed_code, options.html), end="")
-    elif options.jobs is not None:
-        rest = without(args, "--only", "--jobs")
-        jobs = SideBySide("unimatch.experiment", rest, options.jobs or share_of_cores())
-        _tell(jobs.train(chosen), len(chosen))
-    elif launch_path(options) is not None and len(chosen) > 1:
-        run_apart(chosen, args)
-    elif not launched("unimatch.experiment", options, args):
-        run(chosen, options.timeout)
+    else:
+        launch = launch_path(options)
+        require_data(chosen)
+        if options.jobs is not None:
+            rest = without(args, "--only", "--jobs")
+            jobs = SideBySide("unimatch.experiment", rest, options.jobs or share_of_cores())
+            _tell(jobs.train(chosen), len(chosen))
+        elif launch is not None and len(chosen) > 1:
+            run_apart(chosen, args)
+        elif not launched("unimatch.experiment", options, args):
+            run(chosen, options.timeout)
 
 
 def arguments(args: list[str]) -> argparse.Namespace:
@@ -153,6 +157,21 @@ def told(experiment: Experiment, mixed_code: bool, html: Path | None) -> str:
     return board(experiment, finished, headline, missing(experiment.runs, states))
 
 
+def require_data(runs: list[Run]) -> None:
+    """UserError, before any process is started, if none of the runs that are left has its data."""
+    problems: dict[str, None] = {}
+    for one in runs:
+        if not progress_of(one.config).finished:
+            try:
+                open_shards(one.config.data.shards, one.config.data.cache)
+            except (UserError, OSError) as error:
+                problems[str(error)] = None
+            else:
+                return
+    if problems:
+        raise UserError("no run can start: " + "\n".join(problems))
+
+
 def run(runs: list[Run], timeout_s: float) -> None:
     """Trains those that are not finished, also after one that failed.
 
@@ -203,7 +222,7 @@ def _why_not(one: Run, mine: bool) -> str:
 def _train(one: Run, runtime: Runtime) -> None:
     """UserError: it cannot be trained; where there are no other processes, whatever else went wrong too."""
     try:
-        train_one(one.config, runtime, resume=True)
+        train_with_stages(one.config, runtime, resume=True)
     except UserError:
         raise
     except Stopped:

@@ -209,6 +209,23 @@ def test_a_run_that_fails_does_not_keep_the_others(
     assert checkpoint.load_state(checkpoint.find(runs[2].config.out, "last")).step == 2
 
 
+def test_without_data_no_run_is_begun(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One message for all of them, before processes are started; what another place holds can be trained."""
+    monkeypatch.setattr(experiment, "apart", lambda *_: 1)
+    missing = f"data.shards={tmp_path / 'none'}"
+    for options in ([], ["--launch", "cpu2"]):
+        with pytest.raises(
+            UserError, match=r"^no run can start: \S*none: no such folder; make the shards.*\)$"
+        ):
+            experiment.main(["run", str(tiny), "--set", missing, *options])
+    assert not (tmp_path / "runs").exists()
+    tiny.write_text(tiny.read_text().replace("low: [", f"low: ['{missing}', "))
+    with pytest.raises(UserError, match=r"2 of 2 runs failed"):
+        experiment.main(["run", str(tiny), "--launch", "cpu2"])
+    monkeypatch.setattr(experiment, "progress_of", lambda config: Progress(20, 20))
+    experiment.main(["run", str(tiny), "--set", missing])
+
+
 def test_each_run_is_launched_apart(
     tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,10 +25,13 @@ MAY_IMPORT = {
     "models": set(),
     "methods": {"data.sample"},
     "tasks": {"codecs", "shardset.archive", "views", "data"},
-    "predicting": {"codecs", "packing", "tasks"},
     "engine": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks"},
+    "predicting": {"codecs", "packing", "tasks", "shardset", "data", "engine"},
     "scaling": {"codecs.bands", "shardset.archive", "data", "models", "methods", "tasks", "engine"},
-    "experiments": {"codecs", "shardset.key_list", "packing", "data.load", "methods", "engine", "scaling"},
+    "experiments": {
+        *("codecs", "shardset.key_list", "shardset.index", "packing", "data.load", "methods", "engine"),
+        *("scaling",),
+    },
     "benchmarks": {
         *("codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks", "engine"),
         *("scaling.footprint", "scaling.spawn"),

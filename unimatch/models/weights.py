@@ -127,7 +127,13 @@ def load_segmentor(net: nn.Module, source: str | Path, encoder: str, head: str) 
                 "model.encoder.name, model.head.name, the task and the data's classes to what the file holds"
             )
         state = released.from_released(state, encoder, head)
-    load_strictly(net, state, str(path))
+    try:
+        load_strictly(net, state, str(path))
+    except UserError as error:
+        if any(key.startswith("head.") for key in state):
+            raise
+        alone = f"It has no tensor of a head; an encoder alone is for model.encoder.weights=file:{path}"
+        raise UserError(f"{error}. {alone}") from None
     return f"{named(path, network)} (sha256 {digest[:12]}, {len(state)} tensors)"
 
 

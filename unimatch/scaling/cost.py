@@ -54,7 +54,9 @@ def parse_tflops(text: str) -> float:
         number = float(text)
         assert 0 < number < math.inf
     except (AssertionError, ValueError):
-        raise UserError(f"{text!r} is no rate in 10^12 operations a second; write for instance 25") from None
+        raise UserError(
+            f"--tflops: {text!r} is no rate in 10^12 operations a second; write for instance 25"
+        ) from None
     return 1e12 * number
 
 
