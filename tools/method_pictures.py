@@ -1,6 +1,7 @@
 """One picture a method: what its networks are shown in one step of a trained run, and what they say to it.
 
     python tools/method_pictures.py runs/camvid/unimatch --out pictures [--methods augseg u2pl ...]
+    python tools/method_pictures.py runs/camvid/unimatch --sheet methods.jpg    # all methods in one
 
 The run gives data, network and views; each method steps once from its weights, on the first batch as it asks
 for it. A column a pass, in the order of the passes: the images, and below each the classes over it. A teacher
@@ -10,13 +11,14 @@ begins as the network; no loss is followed.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unimatch.codecs.encode import png
+from unimatch.codecs.encode import jpeg, png
 from unimatch.codecs.picture import scaled
 from unimatch.codecs.sheet import Sample, sheet
 from unimatch.config import Section
@@ -28,9 +30,11 @@ from unimatch.engine.run_data import open_data
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.steps import cut_into_steps
 from unimatch.methods import METHODS, Method, Progress
+from unimatch.tasks.base import Task
 
 SHOWN = 2  # images of a pass
 SIDE = 192  # pixels of one
+COLUMNS, SMALL, QUALITY = 6, 96, 65  # of the sheet of all
 LATE = Progress(step=1000, total_steps=2000, epoch=1000)  # behind any burn-in
 
 
@@ -60,8 +64,8 @@ def networks(method: Method, net: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
-def picture(run: Path, name: str) -> np.ndarray:
-    """The sheet of one method."""
+def passes_of(run: Path, name: str) -> tuple[list[tuple[str, Tensor, Tensor]], Task]:
+    """Title, images and class ids of every pass of a step of one method."""
     runtime = Runtime()
     restored = restore(run, "last", "model", runtime)
     config, net = restored.config, restored.net
@@ -82,11 +86,20 @@ def picture(run: Path, name: str) -> np.ndarray:
     )
     _, (raw, *_) = next(loader)
     batch = task.to_device(raw, runtime.device)
+    if method.stages:  # the last run of them, whose second half comes with pseudo-labels
+        half = torch.arange(len(batch.labeled.label), device=runtime.device)
+        batch.labeled.pseudo = half >= len(half) // 2
     passes = Passes(networks(method, net))
     with torch.no_grad() if name == "supervised" else torch.enable_grad():
         method.step(net, batch, LATE)
+    return passes.found, task
+
+
+def picture(run: Path, name: str) -> np.ndarray:
+    """The sheet of one method."""
+    found, task = passes_of(run, name)
     titles, columns = [], []
-    for title, images, labels in passes.found:
+    for title, images, labels in found:
         # Of images that are joined in one pass: the first ones and the last ones.
         chosen = sorted({*range(SHOWN), *range(len(images) - SHOWN, len(images))} & set(range(len(images))))
         shown = [scaled(_shown(images[number], task), SIDE) for number in chosen]
@@ -101,6 +114,21 @@ def picture(run: Path, name: str) -> np.ndarray:
     return sheet([Sample(list(row)) for row in zip(*columns, strict=True)], titles, legend=task.legend())
 
 
+def overview(run: Path, names: Sequence[str]) -> np.ndarray:
+    """One sheet of some methods: of the first passes of each the last image, above the classes over it."""
+    samples = []
+    for name in names:
+        found, task = passes_of(run, name)
+        tiles = []
+        for _, images, labels in found[:COLUMNS]:
+            shown = scaled(_shown(images[-1], task), SMALL)
+            tiles.append(np.vstack([shown, task.paint(shown, labels[-1].cpu().numpy())]))
+        titles = ", ".join(title.partition(",")[0] for title, _, _ in found[:COLUMNS])
+        blank = np.full_like(tiles[0], 255)
+        samples.append(Sample(tiles + [blank] * (COLUMNS - len(tiles)), f"{name}: {titles}"))
+    return sheet(samples, across=2, legend=task.legend())
+
+
 def _shown(image: Tensor, task) -> np.ndarray:  # type: ignore[no-untyped-def]
     """uint8 [H, W, 3] of a normalised image; of two dates the first one, grey of one channel."""
     values = (image[0] if image.ndim == 4 else image).float().cpu() * task.std + task.mean
@@ -113,9 +141,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="folder of a trained run")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the pictures")
+    parser.add_argument("--out", type=Path, help="folder of the pictures")
+    parser.add_argument("--sheet", type=Path, metavar="FILE.jpg", help="one picture of all")
     parser.add_argument("--methods", nargs="+", choices=METHODS.names(), default=METHODS.names())
     options = parser.parse_args()
+    if options.sheet:
+        options.sheet.write_bytes(jpeg(overview(options.run, options.methods), QUALITY))
+    if not options.out:
+        return
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.methods:
         path = options.out / f"{name}.png"

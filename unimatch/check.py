@@ -4,6 +4,7 @@ Exit code 1, with every problem on a line, if something is wrong. Warnings leave
 
     unimatch check data/camvid --picture sheet.png
     unimatch check data/camvid --splits splits/23/labeled.txt splits/23/unlabeled.txt
+    unimatch check predicted --of data/camvid  # a label set, and the images that it goes with
     unimatch check --foreign data/other    # tars of other programs: what is in them
     unimatch check --foreign data/other --classes road,tree,car --label-ext seg.png  # index
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 from unimatch.codecs.encode import png
 from unimatch.errors import UserError
 from unimatch.inspection.check import Report, check_set, contact_sheet, table
+from unimatch.inspection.check_labels import check_labels, holds_labels
 from unimatch.inspection.duplicates import MAX_DISTANCE
 from unimatch.inspection.foreign import advice, describe, survey, taxonomy_of
 from unimatch.packing.coverage import missing_classes
@@ -32,6 +34,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="write images beside their overlays")
     parser.add_argument("--count", type=int, default=24, help="images in the picture (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of these images (%(default)s)")
+    parser.add_argument("--of", type=Path, metavar="SHARDS", help="of a label set: the images that it labels")
     same = parser.add_argument_group("images that occur twice")
     same.add_argument(
         "--splits",
@@ -77,7 +80,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> int:
-    report = check_set(args.shards, args.splits, args.held_out, args.distance)
+    labels = holds_labels(args.shards)
+    if labels and (args.picture or args.splits):
+        raise UserError(f"{args.shards} is a label set: --picture and --splits are for sets of images")
+    if args.of is not None and not labels:
+        raise UserError(f"--of is for label sets, and {args.shards} is none")
+    if labels:
+        report = check_labels(args.shards, args.of)
+    else:
+        report = check_set(args.shards, args.splits, args.held_out, args.distance)
     print(table(report))
     for warning in [*report.warnings, *uncovered(report)]:
         print(f"warning: {warning}", file=sys.stderr)

@@ -40,7 +40,7 @@ from unimatch.experiments.table import missing, table
 from unimatch.scaling.cost import parse_tflops
 from unimatch.scaling.pace import add_rate_option
 from unimatch.tasks import TASKS
-from unimatch.train import runtime_of, train_one
+from unimatch.train import runtime_of, train_with_stages
 
 DEVICES = [1, 4, 8]
 # Exit status of a run that a signal stopped, while it was starting and later -> that of the command.
@@ -222,7 +222,7 @@ def _why_not(one: Run, mine: bool) -> str:
 def _train(one: Run, runtime: Runtime) -> None:
     """UserError: it cannot be trained; where there are no other processes, whatever else went wrong too."""
     try:
-        train_one(one.config, runtime, resume=True)
+        train_with_stages(one.config, runtime, resume=True)
     except UserError:
         raise
     except Stopped:

@@ -6,6 +6,9 @@ A medical run also takes whole volumes (.h5, .nii, .nii.gz): their class ids are
 kind on the same grid, and the overlay is a sheet of all slices. legend.png says which colour is which class.
 A run on bands takes rasters (GeoTIFF and others) of any size and writes ids as GeoTIFF on the same grid.
 
+`unimatch predict RUN --data unlabeled.txt --labels FOLDER` labels samples of the run's shards instead, as a
+label set, which data.pseudo of another run takes; on many processes with --launch. Started again, it goes on.
+
 Files are read and changed as packing did with those that the run learnt from, see docs/predict.md.
 """
 
@@ -27,15 +30,24 @@ from unimatch.codecs.picture import GAP, label_colors, scaled
 from unimatch.codecs.prepared import restored
 from unimatch.codecs.sheet import Sample, legend_picture, sheet, tile_side
 from unimatch.codecs.volume_files import VOLUME_SUFFIXES, is_volume, write_labels
+from unimatch.engine.checkpoint import check_shards
 from unimatch.engine.entry import Parser, run_entry
+from unimatch.engine.launcher import add_launch_options, launched
 from unimatch.engine.options import add_which_weights
 from unimatch.engine.prediction_mode import add_options, given
+from unimatch.engine.restore import restore
+from unimatch.engine.run_data import open_shards, require_dates
+from unimatch.engine.runtime import Runtime
+from unimatch.engine.selection import select
 from unimatch.errors import DataError, UserError
 from unimatch.interface import Run, load
 from unimatch.packing.leftovers import PICTURES
 from unimatch.predicting.inputs import LEGEND, Inputs, find_inputs
+from unimatch.predicting.label_sets import Reading, write_label_set
 from unimatch.predicting.results import write_picture
 from unimatch.predicting.scenes import RASTERS, predict_scene
+
+ALONE = ("second", "axcodes", "alpha")  # options of files alone
 
 
 def arguments(args: list[str]) -> argparse.Namespace:
@@ -46,7 +58,6 @@ def arguments(args: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--images",
         type=Path,
-        required=True,
         metavar="FOLDER",
         help="images, also in folders below it; or one file",
     )
@@ -56,10 +67,10 @@ def arguments(args: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--out",
         type=Path,
-        required=True,
         metavar="FOLDER",
         help="gets ids/, colors/, overlays/ and legend.png",
     )
+    add_label_options(parser)
     add_which_weights(parser)
     parser.add_argument(
         "--alpha", type=float, default=0.5, help="strength of the colours in overlays, 0 to 1 (default: 0.5)"
@@ -71,6 +82,12 @@ def arguments(args: list[str]) -> argparse.Namespace:
     )
     add_options(parser)
     options = parser.parse_args(args)
+    one, other = ("images", "out"), ("data", "labels")
+    if sum(all(getattr(options, name) is not None for name in pair) for pair in (one, other)) != 1:
+        parser.error("give --images and --out for files, or --data and --labels for samples of a shard set")
+    mixed = [name for name in (*one, *ALONE) if getattr(options, name) != parser.get_default(name)]
+    if options.labels is not None and mixed:
+        parser.error(f"--{mixed[0]} is for files: leave it out beside --labels")
     if options.axcodes is not None:
         check_axcodes(options.axcodes)
     if not 0 <= options.alpha <= 1:
@@ -80,6 +97,10 @@ def arguments(args: list[str]) -> argparse.Namespace:
 
 def main(args: list[str]) -> None:
     options = arguments(args)
+    if options.labels is not None:
+        if not launched("unimatch.predict", options, args):
+            label(options)
+        return
     if not options.images.exists():
         raise UserError(f"--images {options.images}: no such file or folder")
     run = load(options.run, options.checkpoint, options.network, **given(options))
@@ -106,6 +127,39 @@ def main(args: list[str]) -> None:
     print("".join(f"note: {sentence}\n" for sentence in told), end="")
     if problems:
         raise UserError(f"{len(problems)} of {count} images could not be read:\n  " + "\n  ".join(problems))
+
+
+def add_label_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("samples of a shard set")
+    group.add_argument("--data", metavar="NAME", help="which ones: a subset, or a key-list file")
+    group.add_argument("--labels", type=Path, metavar="FOLDER", help="of the label set")
+    group.add_argument(
+        "--shards", metavar="PLACE", help="other shards of these classes, folder or URL (default: the run's)"
+    )
+    group.add_argument(
+        "--scales", type=float, nargs="+", default=[1.0], metavar="FACTOR", help="sizes that are averaged"
+    )
+    group.add_argument("--flip", action="store_true", help="average with the mirrored image too")
+    group.add_argument("--batch", type=int, default=4, help="images of one size together (default: 4)")
+    group.add_argument("--workers", type=int, default=2, help="data workers per process (default: 2)")
+    add_launch_options(group)
+
+
+def label(options: argparse.Namespace) -> None:
+    """Writes a label set, as one of the processes that do it."""
+    runtime = Runtime()
+    with runtime.together():
+        restored = restore(options.run, options.checkpoint, options.network, runtime, given(options))
+        data = restored.config.data
+        shards = open_shards(options.shards or data.shards, data.cache)
+        check_shards(restored.state, shards, restored.folder)
+        selection = select(shards, options.data)
+        require_dates(selection, restored.task)
+    reading = Reading(options.batch, options.workers, data.timeout_s, options.scales, options.flip)
+    write_label_set(restored, shards, selection.rows, options.labels, runtime, reading)
+    if runtime.is_main:
+        print(f"{len(selection.rows)} samples labelled with {restored.folder}: {options.labels}")
+    runtime.close()
 
 
 def _preparation(run: Run, axcodes: str | None, inputs: Inputs) -> Iterator[str]:

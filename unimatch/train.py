@@ -14,15 +14,18 @@ from collections.abc import Sequence
 
 from unimatch import config as config_io
 from unimatch.engine.build import build_trainer
+from unimatch.engine.checkpoint import last_checkpoint, load_state
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.launcher import add_launch_options, launched
 from unimatch.engine.log import RunLog
 from unimatch.engine.options import add_overrides, add_timeout
 from unimatch.engine.preflight import preflight
 from unimatch.engine.run_config import RunConfig
-from unimatch.engine.run_folder import start_run_folder
+from unimatch.engine.run_folder import refuse_changes, start_run_folder
 from unimatch.engine.runtime import Runtime
+from unimatch.engine.stages import FOLDER, last_run, stages_of
 from unimatch.errors import UserError
+from unimatch.predicting.stage_labels import label_stage
 
 
 def main(args: list[str]) -> None:
@@ -62,7 +65,7 @@ def train_runs(configs: Sequence[RunConfig], resume: bool, timeout_s: float) -> 
     for number, config in enumerate(configs):
         if number:
             runtime.release()
-        train_one(config, runtime, resume)
+        train_with_stages(config, runtime, resume)
     runtime.close()
 
 
@@ -77,6 +80,41 @@ def runtime_of(configs: Sequence[RunConfig], timeout_s: float) -> Runtime:
     runtime = Runtime(config.precision, timeout_s)
     runtime.watch()
     return runtime
+
+
+def train_with_stages(config: RunConfig, runtime: Runtime, resume: bool) -> None:
+    """Trains a run, and before it the runs of its method's stages, which label samples for those behind them:
+    see engine.stages. Each stage that is done is passed over; UserError as `train_one`.
+    """
+    before = stages_of(config)
+    if before and not resume and (config.out / FOLDER).exists():
+        raise UserError(
+            f"{config.out} already holds stages of a run; continue it with --resume, or choose another "
+            "folder with --set out=FOLDER"
+        )
+    for number, stage in enumerate(before):
+        if is_complete(stage.config, runtime):
+            told = "is trained"
+        else:
+            train_one(stage.config, runtime, resume=True)
+            runtime.release()
+            told = "was trained"
+        if runtime.is_main:
+            print(f"stage {number + 1} of {len(before)} {told}; {stage.labels} has its labels", flush=True)
+        label_stage(stage, before[:number], config, runtime)
+    train_one(last_run(config), runtime, resume)
+
+
+def is_complete(config: RunConfig, runtime: Runtime) -> bool:
+    """Whether the run in `config.out` has done its last step. UserError: it is another run."""
+    complete = False
+    with runtime.together():
+        last = last_checkpoint(config.out)
+        if last is not None:
+            refuse_changes(config)
+            state = load_state(last)
+            complete = state.total is not None and state.step >= state.total
+    return all(runtime.gather(complete))
 
 
 def train_one(config: RunConfig, runtime: Runtime, resume: bool) -> None:

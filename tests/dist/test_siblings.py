@@ -8,8 +8,9 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT, tiny_run_text
+from tests.support.label_sets import write_label_set
 from tests.support.processes import succeed
-from tests.support.siblings import SIBLINGS, method_name, setting
+from tests.support.siblings import LABELED_ALONE, SIBLINGS, method_name, setting
 from tests.support.training import BARE, built, trained
 from unimatch.config import dump, load
 from unimatch.engine.log import read_metrics
@@ -34,12 +35,14 @@ SMALL = (
 def folder(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("siblings")
     (found / "base.yaml").write_text(tiny_run_text(found / "run", tiny_shards))
+    write_label_set(found / "labels", tiny_shards, tiny_shards.parent / "split" / "unlabeled.txt")
     return found
 
 
 def config_of(folder: Path, case: str, layout: str) -> RunConfig:
     out = folder / layout / case.replace(" ", "_")
-    return load(folder / "base.yaml", RunConfig, [*SMALL, setting(case), f"out={out}"])
+    labels = [f"data.pseudo={folder / 'labels'}"] if case in LABELED_ALONE else []
+    return load(folder / "base.yaml", RunConfig, [*SMALL, setting(case), f"out={out}", *labels])
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,12 @@ SIBLINGS = {
         {"ema": [BLIND]},
     ),
     "bcp": Sibling({"pretrain": 2}, [train(4), train(4)], {"ema": [BLIND]}),
+    "st": Sibling({}, [train(4)]),
+    "st_plus": Sibling({}, [train(4)]),
 }
+
+
+LABELED_ALONE = ("st", "st_plus")  # whose unlabelled images come with the labels of another run
 
 
 def method_name(case: str) -> str:

@@ -51,6 +51,7 @@ RUN = {
     "loss_normalization": "global",
 }
 FIXMATCH = {"threshold": 0.95, "mix_partner": "same", "unsupervised_weight": 0.5, "burn_in": 0}
+ST = {"scales": [0.5, 0.75, 1.0, 1.5, 2.0], "flip": True}
 METHOD = {
     "supervised": {},
     "cutmix_mt": {
@@ -60,7 +61,7 @@ METHOD = {
         "weight": 1.0,
         "mix_partner": "shuffled",
     },
-    "cps": {"burn_in": 0, "cutmix": True, "weight": 1.0, "mix_partner": "shuffled"},
+    "cps": {"burn_in": 0, "cutmix": True, "weight": 1.0, "ramp": 0.0, "mix_partner": "shuffled"},
     "augseg": {"burn_in": 0, "ema_decay": 0.999, "threshold": 0.95, "weight": 1.0},
     "corrmatch": {
         **FIXMATCH,
@@ -121,6 +122,8 @@ METHOD = {
         "trust": True,
     },
     "ua_mt": {"burn_in": 0, "ema_decay": 0.99, "weight": 0.1, "passes": 8},
+    "st": ST,
+    "st_plus": {**ST, "stable": 0.5, "snapshots": 3},
     "bcp": {"burn_in": 0, "ema_decay": 0.99, "pretrain": 0, "weight": 0.5},
     "imas": {"burn_in": 0, "ema_decay": 0.996, "threshold": 0.95, "weight": 3.0, "left_out": 0},
     "fixmatch": FIXMATCH,

@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> str:
-    """Markdown: a row a method; all but the milliseconds and the parameters are over UniMatch's."""
+    """Markdown: a row a method; all but milliseconds, parameters and megabytes are over UniMatch's."""
     names = list(dict.fromkeys([REFERENCE, *options.methods]))
     runtime = Runtime()
     cases = {name: _step(_config(options, name), runtime) for name in names}
@@ -59,14 +59,15 @@ def run(options: argparse.Namespace) -> str:
     for timing in timings:
         # Rates are steps a second.
         turns = [its / mine for mine, its in zip(timing.rates, timings[0].rates, strict=True)]
-        flops, peak, beside = sizes[timing.name]
+        flops, peak, beside, memory = sizes[timing.name]
         cells = [f"{1e3 / timing.rate:.0f}", f"{median(turns):.2f}", f"{min(turns):.2f} to {max(turns):.2f}"]
         cells += [f"{flops / sizes[REFERENCE][0]:.2f}", f"{peak / sizes[REFERENCE][1]:.2f}"]
-        rows.append(f"| {timing.name} | {' | '.join(cells)} | {beside / 1e6:.1f} |")
+        rows.append(f"| {timing.name} | {' | '.join(cells)} | {beside / 1e6:.1f} | {memory / 1e6:.0f} |")
     head = (
-        "| method | ms a step | time | range | operations | activations | M parameters beside the network |"
+        "| method | ms a step | time | range | operations | activations | M parameters beside the network | "
+        "peak MB |"
     )
-    return "\n".join([head, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |", *rows])
+    return "\n".join([head, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", *rows])
 
 
 def _config(options: argparse.Namespace, method: str) -> RunConfig:
@@ -102,9 +103,10 @@ def _step(config: RunConfig, runtime: Runtime) -> Callable[[], int]:
     return step
 
 
-def _sizes(config: RunConfig) -> tuple[float, float, float]:
-    """Operations of a step, the most bytes of its activations, and parameters of all modules beside the
-    network.
+def _sizes(config: RunConfig) -> tuple[float, float, float, float]:
+    """Operations of a step, the most bytes of its activations, parameters of all modules beside the network,
+    and the most bytes that a step needs: activations, parameters in fp32, and of those that are trained the
+    gradient and the optimiser's momentum.
     """
 
     def made() -> tuple[Segmentor, Task]:
@@ -116,9 +118,11 @@ def _sizes(config: RunConfig) -> tuple[float, float, float]:
     method = build_method(config, task, net)
     unlabeled = size if method.views.unlabeled else 0
     others = {**method.eval_nets(net), **method.companions()}
-    beside = sum(p.numel() for name, one in others.items() if one is not net for p in one.parameters())
+    beside = sum(p.numel() for one in others.values() if one is not net for p in one.parameters())
+    trained = sum(p.numel() for one in (net, method.parts) for p in one.parameters())
+    whole = sum(p.numel() for p in net.parameters()) + beside
     flops, _ = step_flops(net, method, task, crop, size, unlabeled)
     net, task = made()
     method = build_method(config, task, net)
     (peak,), _ = step_bytes(net, method, task, [blank_micro(task, method, crop, crop, size, unlabeled)], None)
-    return flops, float(peak), float(beside)
+    return flops, float(peak), float(beside), float(peak + 4 * (whole + 2 * trained))

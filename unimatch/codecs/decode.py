@@ -245,6 +245,11 @@ def _decode(data: bytes, flags: int, where: str, what: str) -> np.ndarray:
     return pixels
 
 
+def class_counts(label: np.ndarray, num_classes: int) -> np.ndarray:
+    """int64 [num_classes]: pixels of each class of class ids uint8 [H, W]; ignored pixels are not counted."""
+    return np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)[:num_classes].astype(np.int64)
+
+
 def check_label(label: np.ndarray, num_classes: int, where: str) -> None:
     """DataError unless every value is a class id or IGNORE_INDEX."""
     # In uint8 arithmetic ids wrap to 256 - num_classes and above and IGNORE_INDEX becomes the limit: one

@@ -28,20 +28,21 @@ class EvalBatch(TypedDict):
 
 @dataclass
 class _EvalBatch:
-    """Loads the images, and the labels if they have any, of some rows of equal size; `all_rows` come in the
-    end.
+    """Loads the images, and the labels if they have any and are asked for, of some rows of equal size;
+    `all_rows` come in the end.
     """
 
     shards: ShardSet
     all_rows: np.ndarray
     decode: Decode
+    with_labels: bool = True
 
     def __call__(self, rows: np.ndarray) -> dict[str, Any]:
         if self.shards.is_remote:
             start = int(np.searchsorted(self.all_rows, rows[-1]))
             self.shards.expect(self.all_rows[start : start + EXPECT_SAMPLES])
         keys = self.shards.keys(rows)
-        if self.shards.index["label_size"][rows[0]] == 0:
+        if not self.with_labels or self.shards.index["label_size"][rows[0]] == 0:
             return {
                 "image": np.stack([load_image(self.shards, int(row), self.decode).pixels for row in rows]),
                 "label": None,
@@ -94,6 +95,27 @@ def eval_loader(
             "label": None if label is None else torch.from_numpy(label),
             "keys": result["keys"],
         }
+
+
+def image_loader(
+    shards: ShardSet, batches: list[np.ndarray], *, workers: int, timeout_s: float, decode: Decode = rgb
+) -> Iterator[EvalBatch]:
+    """Images alone of some batches of rows, each of one size, in their order; no label is opened."""
+    rows = np.concatenate([*batches, np.empty(0, np.int64)])
+    prepare = _EvalBatch(shards, rows, decode, with_labels=False)
+    for result in ahead(
+        prepare, batches, workers=workers, prefetch=2, timeout_s=timeout_s, describe=prepare.describe
+    ):
+        yield {"image": torch.from_numpy(result["image"]), "label": None, "keys": result["keys"]}
+
+
+def neighbours(shards: ShardSet, rows: np.ndarray, batch: int) -> list[np.ndarray]:
+    """Rows in their order, cut into batches of at most `batch` of one size."""
+    sizes = np.stack([shards.index["height"][rows], shards.index["width"][rows]], 1)
+    ends = np.flatnonzero((sizes[1:] != sizes[:-1]).any(1)) + 1
+    return [
+        part[start : start + batch] for part in np.split(rows, ends) for start in range(0, len(part), batch)
+    ]
 
 
 def _units(shards: ShardSet, rows: np.ndarray, unit: Callable[[str], str] | None) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from unimatch.codecs.decode import check_label, decode_label
 from unimatch.codecs.part import Part, Rect
 from unimatch.data.images import rgb
+from unimatch.data.samples import Pseudo
 from unimatch.data.stages import stage
 from unimatch.errors import DataError
 from unimatch.shardset.archive import Record, ShardSet
@@ -32,26 +33,34 @@ def load_image(shards: ShardSet, row: int, decode: Decode = rgb, choose: Choose 
 
 
 def load_pair(
-    shards: ShardSet, row: int, num_classes: int, decode: Decode = rgb, choose: Choose = all_of
+    shards: ShardSet,
+    row: int,
+    num_classes: int,
+    decode: Decode = rgb,
+    choose: Choose = all_of,
+    pseudo: Pseudo | None = None,
 ) -> tuple[Part, np.ndarray]:
-    """The needed pixels of a sample's image, or more, and its label, uint8 [H, W].
+    """The needed pixels of a sample's image, or more, and its label, uint8 [H, W]: that of `pseudo`, or where
+    this has none its own.
 
     DataError if they do not fit each other, the index or the classes, or if there is no label.
     """
     with stage("read"):
-        record = shards.read(row)
-    if record.label is None:
+        given = None if pseudo is None else pseudo.read(row)
+        record = shards.read(row, with_label=given is None)
+        label_bytes, where = given or (record.label, record.where)
+    if label_bytes is None:
         raise DataError(
             f"{record.where}: has no label, but the split uses it as a labelled sample; remove its key"
         )
     with stage("decode"):
-        image, label = _image(record, decode, choose), decode_label(record.label, record.where)
+        image, label = _image(record, decode, choose), decode_label(label_bytes, where)
     if label.shape != (image.height, image.width):
         raise DataError(
-            f"{record.where}: the label is {label.shape[1]}x{label.shape[0]} pixels, the image "
+            f"{where}: the label is {label.shape[1]}x{label.shape[0]} pixels, the image "
             f"{image.width}x{image.height}; pack the right pair again"
         )
-    check_label(label, num_classes, record.where)
+    check_label(label, num_classes, where)
     return image, label
 
 

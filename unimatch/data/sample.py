@@ -16,6 +16,8 @@ class Labeled:
     noise_key: Tensor  # int64 [B]: keys of this step's feature perturbations
     share: Tensor  # float scalar: turns this micro-batch's pixel mean into its part of the global mean
     strong: Tensor | None = None  # as `image`, for methods that ask for a strong view
+    pseudo: Tensor | None = None  # bool [B]: whose label is of data.pseudo; None: the run has no such labels
+    areas: dict[str, Tensor] = field(default_factory=dict)  # bool [B, H, W] by name, as a method asked for
 
 
 @dataclass

@@ -8,14 +8,46 @@ from dataclasses import dataclass
 import numpy as np
 
 from unimatch.shardset.archive import ShardSet
+from unimatch.shardset.label_set import LabelSet
+
+
+class Pseudo:
+    """Labels out of label sets for samples of one shard set, which then count and not what it has itself."""
+
+    def __init__(self, sets: Sequence[tuple[LabelSet, np.ndarray]]) -> None:
+        """Of each set the row of every label's image; no row may occur twice."""
+        rows = np.concatenate([rows for _, rows in sets])
+        order = np.argsort(rows)
+        self.sets = [one for one, _ in sets]
+        self.rows = rows[order]
+        self._set = np.repeat(np.arange(len(sets)), [len(rows) for _, rows in sets])[order]
+        self._place = np.concatenate([np.arange(len(rows)) for _, rows in sets])[order]
+
+    def read(self, row: int) -> tuple[bytes, str] | None:
+        """The label of an image's row, as LabelSet.read_label; None: it has none here."""
+        at = int(np.searchsorted(self.rows, row))
+        if at == len(self.rows) or self.rows[at] != row:
+            return None
+        return self.sets[self._set[at]].read_label(int(self._place[at]))
+
+    def parts(self, rows: np.ndarray) -> list[Samples]:
+        """The labels of those of `rows` that have one, as samples of their sets."""
+        at = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        at = at[self.rows[at] == rows]
+        numbers = self._set[at]
+        return [Samples(self.sets[n], self._place[at[numbers == n]]) for n in np.unique(numbers).tolist()]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of one shard set; ordinal n is row rows[n]."""
+    """Samples of one shard set; ordinal n is row rows[n], which may stand for several.
+
+    pseudo: labels of some of them, in place of their own.
+    """
 
     shards: ShardSet
     rows: np.ndarray
+    pseudo: Pseudo | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -104,10 +104,11 @@ class _TrainingStep:
     def _micro(self, micro: MicroPlan) -> dict[str, Any]:
         skipped: dict[Place, str] = {}
         labeled, unlabeled = micro.labeled, micro.unlabeled
-        result: dict[str, Any] = {
-            "labeled": self._stack(labeled, self._labeled_views(labeled, skipped)),
-            "unlabeled": None,
-        }
+        rows: list[int] = []
+        stacked = self._stack(labeled, self._labeled_views(labeled, skipped, rows))
+        if self.labeled.pseudo is not None:
+            stacked["pseudo"] = np.isin(rows, self.labeled.pseudo.rows)
+        result: dict[str, Any] = {"labeled": stacked, "unlabeled": None}
         if unlabeled is not None:
             result["unlabeled"] = self._stack(unlabeled, self._unlabeled_views(unlabeled, skipped))
         return {**result, "skipped": skipped, "counts": self._counts(result)}
@@ -118,24 +119,28 @@ class _TrainingStep:
         halves: Any = {name: part and _to_tensors(part) for name, part in arrays.items()}
         return self.count(halves)
 
-    def _labeled_views(self, slots: Slots, skipped: dict[Place, str]) -> Iterator[Make]:
+    def _labeled_views(self, slots: Slots, skipped: dict[Place, str], rows: list[int]) -> Iterator[Make]:
+        """Of each slot; `rows` gets those read: not the plan's where one is skipped."""
         for ordinal, key in zip(slots.ordinals.tolist(), slots.view_keys, strict=True):
             choose = partial(self.transform.region, key=key, role="labeled")
             load = partial(self._load_pair, choose=choose)
-            image, label = readable(self.labeled, ordinal, self.skip_ceiling, skipped, load)
+            image, label, row = readable(self.labeled, ordinal, self.skip_ceiling, skipped, load)
+            rows.append(row)
             yield partial(self.transform.labeled, image, label, key)
 
-    def _load_pair(self, row: int, choose: Choose) -> tuple[Part, np.ndarray]:
-        """As `load_pair`; from memory where that keeps the sample, all of it."""
+    def _load_pair(self, row: int, choose: Choose) -> tuple[Part, np.ndarray, int]:
+        """As `load_pair`, and the row; from memory where that keeps the sample, all of it."""
+        side = self.labeled
         if self.decoded is None or row not in self.decoded:
-            return load_pair(self.labeled.shards, row, self.num_classes, self.decode, choose)
+            pair = load_pair(side.shards, row, self.num_classes, self.decode, choose, side.pseudo)
+            return *pair, row
         with stage("read"):
             found = self.decoded.get(row)
         if found is not None:
-            return Part.whole(found[0]), found[1]
-        image, label = load_pair(self.labeled.shards, row, self.num_classes, self.decode)
+            return Part.whole(found[0]), found[1], row
+        image, label = load_pair(side.shards, row, self.num_classes, self.decode, pseudo=side.pseudo)
         self.decoded.put(row, image.pixels, label)
-        return image, label
+        return image, label, row
 
     def _unlabeled_views(self, slots: Slots, skipped: dict[Place, str]) -> Iterator[Make]:
         assert self.unlabeled is not None
@@ -189,6 +194,8 @@ class _TrainingStep:
             if to_read and self.decoded is not None:
                 labeled = self.decoded.missing(labeled)
             parts.append(Samples(self.labeled.shards, labeled))
+            if to_read and self.labeled.pseudo is not None:
+                parts += self.labeled.pseudo.parts(labeled)
             if micro.unlabeled is not None and self.unlabeled is not None:
                 parts += self.unlabeled.parts(micro.unlabeled.ordinals)
                 if micro.unlabeled.partners is not None:

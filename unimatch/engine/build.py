@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from unimatch.codecs.bands import Bands
@@ -59,7 +60,8 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
 
     decoded = None
     if memory is not None:
-        decoded = Decoded(memory, data.shards.index, data.labeled.rows, task.blank(1, 1))
+        rows = [one.rows for one in (data.labeled, data.pseudo) if one is not None]
+        decoded = Decoded(memory, data.shards.index, np.concatenate(rows), task.blank(1, 1))
     monitor = Monitor()
     trainer = Trainer(
         config,
@@ -217,7 +219,7 @@ def _train_loader(
 ) -> Iterator[tuple[int, list[RawMicro]]]:
     """This process's micro-batches of every step from `start` on."""
     return train_loader(
-        data.labeled.samples,
+        data.learned.samples,
         data.unlabeled.pool if data.unlabeled is not None and method.views.unlabeled else None,
         steps.plan,
         task.transform(method.views, task.views_on_device(runtime.device.type != "cpu")),

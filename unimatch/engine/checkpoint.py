@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,11 @@ def save_checkpoint(
     networks: Mapping[str, Mapping[str, Tensor]],
     engine: dict[str, Any],
     keep: int,
+    always: Collection[int] = (),
 ) -> Path:
-    """Writes step_<N>, points `last` at it and removes all but the newest `keep`. Call on one process."""
+    """Writes step_<N>, points `last` at it and removes all but the newest `keep` and those of the steps
+    `always`. Call on one process.
+    """
     folder = run / "checkpoints" / f"step_{state.step:08d}"
 
     def fill(partial: Path) -> None:
@@ -132,9 +135,14 @@ def save_checkpoint(
     _point(run / "last", Path("checkpoints") / folder.name)
     complete = sorted(path for path in (run / "checkpoints").glob("step_*") if path.is_dir())
     for old in complete[:-keep]:
-        if old != folder:
+        if old != folder and int(old.name[5:]) not in always:
             shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+def snapshots(count: int, total: int) -> list[int]:
+    """The steps of `count` snapshots, the last one being the last step."""
+    return [-(-total * number // count) for number in range(1, count + 1)]
 
 
 def save_weights(run: Path, state: TrainerState, networks: Mapping[str, Mapping[str, Tensor]]) -> Path:

@@ -16,7 +16,7 @@ from unimatch import shipped
 from unimatch.errors import UserError, summary
 
 
-def add_launch_options(parser: argparse.ArgumentParser) -> None:
+def add_launch_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--launch",
         metavar="FILE",

@@ -30,6 +30,7 @@ UNKNOWN = "unknown"  # agrees with everything
 PER_HOST = (
     "data.shards",
     "data.unlabeled[].shards",
+    "data.pseudo",
     "data.cache",
     "data.workers",
     "data.worker_kind",

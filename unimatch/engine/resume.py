@@ -54,6 +54,11 @@ def _check_same(saved: checkpoint.TrainerState, now: checkpoint.TrainerState, fo
     checkpoint.check_taxonomy(saved, now.taxonomy, folder)
     _check_prepared(saved.prepared, now.prepared, folder)
     checkpoint.check_bands(saved, None if now.bands is None else Bands.from_json(now.bands), folder)
+    if now.splits.get("pseudo") != saved.splits.get("pseudo"):
+        raise UserError(
+            f"{folder} was trained with other pseudo-labels (hash {saved.splits.get('pseudo')}, now "
+            f"{now.splits.get('pseudo')}); restore data.pseudo, or start a new run with another `out`"
+        )
     for name, value in now.splits.items():
         if name != "val" and saved.splits.get(name) != value:
             raise UserError(

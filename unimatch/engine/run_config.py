@@ -52,12 +52,12 @@ class UnlabeledSet:
             )
 
 
-def _check_place(shards: str) -> None:
+def _check_place(shards: str, name: str = "shards") -> None:
     if not shards or shards.startswith("~"):
-        raise ValueError("shards must be a path with the home folder written in full, or a URL")
+        raise ValueError(f"{name} must be a path with the home folder written in full, or a URL")
     if holds_credentials(shards):
         raise ValueError(
-            "shards must not hold a user or password, since the run folder keeps it: put them into "
+            f"{name} must not hold a user or password, since the run folder keeps it: put them into "
             "~/.netrc or the settings of fsspec"
         )
 
@@ -75,6 +75,10 @@ class DataConfig:
     # The same; its masks, if it has any, are never read. Or a list of sets, also of other shards: see
     # UnlabeledSet. Then an epoch is as many unlabelled samples as all sets have together.
     unlabeled: str | list[UnlabeledSet] | None = None
+    # Label sets (folders or URLs that `unimatch predict --labels` writes): their samples, which are images of
+    # `shards`, are learnt from too, with these labels. The labelled ones are repeated to be no fewer. With
+    # any value here, also [], a method has no stages of its own.
+    pseudo: str | list[str] | None = None
     val: str | None = None  # what training evaluates on; none: no evaluation
     # Data workers per training process; 0 loads in the training process. None: one for each core that is left
     # to it beside the training itself, 1 to 16.
@@ -99,11 +103,18 @@ class DataConfig:
             )
         if isinstance(self.unlabeled, list):
             _check_weights(self.unlabeled)
+        for place in self.label_sets:
+            _check_place(place, "pseudo")
         _at_least(self.workers, 0, "workers")
         _at_least(self.prefetch, 1, "prefetch")
         _at_least(self.timeout_s, 1, "timeout_s")
         _at_least(self.skip_ceiling, 0, "skip_ceiling")
         _at_least(self.decoded_mb, 0, "decoded_mb")
+
+    @property
+    def label_sets(self) -> list[str]:
+        """The places of `pseudo`."""
+        return [self.pseudo] if isinstance(self.pseudo, str) else self.pseudo or []
 
 
 def _check_weights(sets: list[UnlabeledSet]) -> None:
@@ -170,10 +181,12 @@ class CheckpointConfig:
 
     every_steps: int = 1000
     keep: int = 2  # newest checkpoints kept; older ones are removed
+    snapshots: int = 0  # also saves at 1/n, 2/n ... of the steps, and keeps these
 
     def __post_init__(self) -> None:
         _at_least(self.every_steps, 1, "every_steps")
         _at_least(self.keep, 1, "keep")
+        _at_least(self.snapshots, 0, "snapshots")
 
 
 @dataclass
@@ -210,6 +223,7 @@ FREE_ON_RESUME = (
     "checkpoint",
     "data.shards",
     "data.unlabeled[].shards",
+    "data.pseudo",  # where they lie; what they hold is compared by its hash
     "data.val",
     "data.workers",
     "data.worker_kind",

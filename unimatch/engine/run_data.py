@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from unimatch import shipped
 from unimatch.codecs.bands import Bands
+from unimatch.engine.label_sets import cache_of, open_pseudo
 from unimatch.engine.run_config import CacheConfig, RunConfig, UnlabeledSet
-from unimatch.engine.selection import Selection, Unlabeled, select
+from unimatch.engine.selection import Learned, PseudoLabeled, Selection, Unlabeled, select
 from unimatch.errors import DataError, UserError
 from unimatch.methods.base import Method
 from unimatch.registry import nearest
 from unimatch.shardset.archive import ShardSet
-from unimatch.shardset.cache import GIGABYTE, Cache, default_folder
 from unimatch.shardset.key_list import Published, list_hash, read_list
 from unimatch.tasks.base import Task
 
@@ -24,7 +24,7 @@ SPLITS = "splits"  # the kind of shipped file
 
 def open_shards(place: str, cache: CacheConfig) -> ShardSet:
     """The shard set in a folder or behind a URL."""
-    return ShardSet.open(place, cache=Cache(cache.folder or default_folder(), int(cache.size_gb * GIGABYTE)))
+    return ShardSet.open(place, cache=cache_of(cache))
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,19 @@ class Lists:
 
     labeled: Selection
     unlabeled: Unlabeled | None
+    pseudo: PseudoLabeled | None = None
+
+    @property
+    def learned(self) -> Learned:
+        return Learned(self.labeled, self.pseudo)
 
 
 @dataclass(frozen=True)
-class RunData:
+class RunData(Lists):
     """The shards of a run and the samples that its lists name."""
 
+    _: KW_ONLY
     shards: ShardSet
-    labeled: Selection
-    unlabeled: Unlabeled | None
     val: Selection | None
 
     @property
@@ -57,12 +61,14 @@ class RunData:
         sets = () if self.unlabeled is None else self.unlabeled.sets
         many = len(sets) > 1
         found |= {f"unlabeled[{n}]" if many else "unlabeled": one for n, one in enumerate(sets)}
-        return found if self.val is None else {**found, "val": self.val}
+        more = {"pseudo": self.pseudo, "val": self.val}
+        return found | {name: one for name, one in more.items() if one is not None}
 
     @property
     def hashes(self) -> dict[str, str]:
-        """Of "labeled", "unlabeled" and "val", as far as they are given."""
-        lists = {"labeled": self.labeled, "unlabeled": self.unlabeled, "val": self.val}
+        """Of "labeled", "unlabeled", "pseudo" and "val", as far as they are given."""
+        lists = {"labeled": self.labeled, "unlabeled": self.unlabeled}
+        lists |= {"pseudo": self.pseudo, "val": self.val}
         return {name: one.hash for name, one in lists.items() if one is not None}
 
 
@@ -71,11 +77,16 @@ def open_data(config: RunConfig) -> RunData:
     shards = open_shards(config.data.shards, config.data.cache)
     lists = training_samples(config, shards)
     val = select(shards, config.data.val) if config.data.val else None
-    return RunData(shards, lists.labeled, lists.unlabeled, val)
+    return RunData(lists.labeled, lists.unlabeled, lists.pseudo, shards=shards, val=val)
 
 
 def training_samples(config: RunConfig, shards: ShardSet) -> Lists:
-    """The labelled samples and, if the configuration names any, the unlabelled ones."""
+    """The labelled samples and, if the configuration names any, the unlabelled and pseudo-labelled ones."""
+    found = _named(config, shards)
+    return replace(found, pseudo=open_pseudo(config.data, shards, found.labeled))
+
+
+def _named(config: RunConfig, shards: ShardSet) -> Lists:
     data = config.data
     if data.split is not None:
         labeled, rest = divided(shards, data.split)

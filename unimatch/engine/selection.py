@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unimatch.data.orders import Mix
-from unimatch.data.samples import Pool, Samples
+from unimatch.data.samples import Pool, Pseudo, Samples
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.key_list import list_hash
 
@@ -27,6 +27,52 @@ class Selection:
     @property
     def samples(self) -> Samples:
         return Samples(self.shards, self.rows)
+
+
+@dataclass(frozen=True)
+class PseudoLabeled(Selection):
+    """Samples that get their labels from label sets; the hash is of keys and labels."""
+
+    labels: Pseudo
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The labelled side of a run: samples with labels of their own, and those that label sets add.
+
+    As in ST, the own ones are listed as often as it takes to be no fewer than the others.
+    """
+
+    own: Selection
+    pseudo: PseudoLabeled | None = None
+
+    def __len__(self) -> int:
+        return listed(len(self.own.rows), 0 if self.pseudo is None else len(self.pseudo.rows))
+
+    @property
+    def samples(self) -> Samples:
+        if self.pseudo is None:
+            return self.own.samples
+        own = np.tile(self.own.rows, self._times)
+        return Samples(self.own.shards, np.concatenate([own, self.pseudo.rows]), self.pseudo.labels)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """For the plan: samples in each shard, a shard of repeated ones counting as often."""
+        own = self.own.shards.shard_sizes(self.own.rows)
+        if self.pseudo is None:
+            return own
+        return np.concatenate([np.tile(own, self._times), self.own.shards.shard_sizes(self.pseudo.rows)])
+
+    @property
+    def _times(self) -> int:
+        assert self.pseudo is not None
+        return max(1, -(-len(self.pseudo.rows) // len(self.own.rows)))
+
+
+def listed(own: int, pseudo: int) -> int:
+    """How many samples the labelled side lists, see Learned."""
+    return own * max(1, -(-pseudo // own)) + pseudo
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from unimatch.data.plan import Plan
 from unimatch.engine.run_config import BatchConfig, RunConfig
 from unimatch.engine.run_data import RunData
 from unimatch.engine.schedule import total_steps
-from unimatch.engine.selection import Selection, Unlabeled
+from unimatch.engine.selection import Learned, Unlabeled
 from unimatch.errors import UserError
 from unimatch.methods.base import ViewNeeds
 
@@ -27,21 +27,21 @@ def cut_into_steps(config: RunConfig, data: RunData, views: ViewNeeds, world: in
     accumulation = accumulation_steps(config.batch, views.unlabeled, world)
     _require_neighbours(config.batch, views, world, accumulation)
     unlabeled = data.unlabeled
-    plan = plan_of(config, views, data.labeled, unlabeled)
-    total = run_steps(config, views, len(data.labeled.rows), None if unlabeled is None else len(unlabeled))
+    plan = plan_of(config, views, data.learned, unlabeled)
+    total = run_steps(config, views, len(data.learned), None if unlabeled is None else len(unlabeled))
     return Steps(plan, accumulation, total)
 
 
-def plan_of(config: RunConfig, views: ViewNeeds, labeled: Selection, unlabeled: Unlabeled | None) -> Plan:
+def plan_of(config: RunConfig, views: ViewNeeds, learned: Learned, unlabeled: Unlabeled | None) -> Plan:
     """Who reads what when. An epoch is one pass over the unlabelled samples, if there are any."""
     return Plan(
-        labeled=labeled.shards.shard_sizes(labeled.rows),
+        labeled=learned.sizes,
         unlabeled=unlabeled.mix if unlabeled is not None and views.unlabeled else None,
         batch_labeled=config.batch.labeled,
         batch_unlabeled=config.batch.unlabeled if views.unlabeled else None,
         seed=config.seed,
         partner=views.partner,
-        epoch_samples=len(labeled.rows if unlabeled is None else unlabeled),
+        epoch_samples=len(learned if unlabeled is None else unlabeled),
     )
 
 

@@ -91,6 +91,7 @@ class Trainer:
         self._over = ""  # what it leaves out
         self._losses = torch.zeros((), device=self.runtime.device)  # all so far: NaN stays in a sum
         self._saved_step = self.state.step
+        self._snapshots = checkpoint.snapshots(self.config.checkpoint.snapshots, self.total_steps)
 
     def train(self, log: RunLog) -> None:
         """Runs to the last step. When a signal arrives: saves, and raises Stopped, on all processes."""
@@ -122,7 +123,7 @@ class Trainer:
             if self.evaluator and (is_last or done % config.evaluation.every_steps == 0):
                 self._evaluate(log)
                 clock.restart()
-            if is_last or done % config.checkpoint.every_steps == 0:
+            if is_last or done in self._snapshots or done % config.checkpoint.every_steps == 0:
                 self._save()
                 clock.restart()
             clock.step_done()
@@ -254,9 +255,8 @@ class Trainer:
         with self.runtime.together():
             if self.runtime.is_main:
                 engine["method"] = self.method.state_dict()
-                checkpoint.save_checkpoint(
-                    self.config.out, self.state, networks, engine, self.config.checkpoint.keep
-                )
+                keep, always = self.config.checkpoint.keep, self._snapshots
+                checkpoint.save_checkpoint(self.config.out, self.state, networks, engine, keep, always)
         self._saved_step = self.state.step
 
     def result(self) -> str:

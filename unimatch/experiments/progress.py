@@ -13,7 +13,9 @@ from unimatch.engine import checkpoint
 from unimatch.engine.log import evaluations
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_folder import IMPORTED, refuse_changes
+from unimatch.engine.stages import last_run, stages_of
 from unimatch.errors import UserError, of_system
+from unimatch.shardset.index import INDEX_JSON
 
 ATTEMPTS, PAUSE_S = 10, 0.1
 
@@ -28,10 +30,12 @@ class Progress:
     best: float | None = None  # over all evaluations of a finished run: chosen in hindsight
     best_step: int | None = None
     problem: str | None = None  # why its figures do not count
+    stage: str | None = None  # which one it is in
 
     @property
     def finished(self) -> bool:
-        return self.problem is None and self.total is not None and self.step >= self.total
+        done = self.total is not None and self.step >= self.total
+        return done and self.problem is None and self.stage is None
 
     @property
     def begun(self) -> bool:
@@ -42,11 +46,19 @@ class Progress:
             return f"unusable: {self.problem}"
         if self.finished:
             return "finished"
-        return f"step {self.step} of {self.total}" if self.begun else "not begun"
+        stage = "" if self.stage is None else f"{self.stage}, "
+        return f"{stage}step {self.step} of {self.total}" if self.begun else "not begun"
 
 
 def progress_of(config: RunConfig) -> Progress:
-    """How far the run in `config.out` is. What stands there must be this run and not another one."""
+    """How far the run in `config.out` is. What stands there must be this run and not another one. After
+    stages it is the last of its runs; before that, the first that is not finished.
+    """
+    for stage in stages_of(config):
+        if not (stage.labels / INDEX_JSON).exists():
+            found = progress_of(stage.config)
+            return Progress(found.step, found.total, problem=found.problem, stage=stage.config.out.name)
+    config = last_run(config)
     folder = checkpoint.last_checkpoint(config.out)
     try:
         if folder is not None or (config.out / "config.yaml").exists():

@@ -8,9 +8,10 @@ from pathlib import Path
 from unimatch import config as config_io
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import open_shards, split_file, training_samples
+from unimatch.engine.stages import last_run, sizes, stages_of, unlabeled_rows
 from unimatch.engine.steps import run_steps
 from unimatch.errors import UserError
-from unimatch.methods import METHODS
+from unimatch.methods import METHODS, ViewNeeds
 from unimatch.packing.classes import read_classes
 from unimatch.packing.recipe import Recipe
 from unimatch.scaling.light import LightNetworks
@@ -44,7 +45,7 @@ def samples(config: RunConfig) -> tuple[int, int | None] | None:
     """
     try:
         found = training_samples(config, open_shards(config.data.shards, config.data.cache))
-        return len(found.labeled.rows), None if found.unlabeled is None else len(found.unlabeled)
+        return len(found.learned), None if found.unlabeled is None else len(found.unlabeled)
     except (UserError, OSError):
         if config.data.split is None:
             return None
@@ -54,10 +55,28 @@ def samples(config: RunConfig) -> tuple[int, int | None] | None:
     return len(keys), published.total - len(keys) if config.batch.unlabeled else None
 
 
+def _of_stages(config: RunConfig) -> tuple[int, int] | None:
+    """As `samples`, of a run with stages: how many unlabelled samples these label."""
+    try:
+        shards = open_shards(config.data.shards, config.data.cache)
+        labeled = training_samples(config, shards).labeled
+        return len(labeled.rows), len(unlabeled_rows(config, shards))
+    except (UserError, OSError):
+        if config.data.split is None:
+            return None
+    keys, published = read_list(split_file(config.data.split))
+    return None if published is None else (len(keys), published.total - len(keys))
+
+
 def steps_of(config: RunConfig) -> int | None:
-    """Optimiser steps of a run; None: its samples cannot be counted."""
+    """Optimiser steps of a run, with those of its stages; None: its samples cannot be counted."""
+    before = [stage.config for stage in stages_of(config)]
     if config.schedule.steps is not None:
-        return config.schedule.steps
+        return config.schedule.steps * (len(before) + 1)
+    if before:
+        counts = _of_stages(config)
+        runs = zip([*before, last_run(config)], sizes(config, *counts) if counts else [], strict=False)
+        return sum(run_steps(run, ViewNeeds(0, None, False), size, None) for run, size in runs) or None
     found = samples(config)
     entry = METHODS[config.method.name]
     return (

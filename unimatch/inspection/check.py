@@ -14,12 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from unimatch import keyed
-from unimatch.codecs.decode import check_label, decode_image, decode_label
+from unimatch.codecs.decode import check_label, class_counts, decode_image, decode_label
 from unimatch.codecs.picture import as_rgb, overlay, scaled
 from unimatch.codecs.sheet import Sample, class_legend, notice, sheet, tile_side
 from unimatch.errors import DataError
 from unimatch.inspection.duplicates import compare_images, fingerprint, group_rows
-from unimatch.packing.pack import class_counts
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.index import INDEX_JSON, INDEX_NPY, digest, load_rows
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy

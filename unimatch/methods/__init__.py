@@ -1,7 +1,7 @@
 """Training methods by name."""
 
 from unimatch.methods.augseg import AugSeg, AugSegConfig
-from unimatch.methods.base import METHODS, Group, Method, Progress, ViewNeeds
+from unimatch.methods.base import METHODS, Group, Method, Progress, Stage, ViewNeeds
 from unimatch.methods.bcp import BCP, BCPConfig
 from unimatch.methods.corrmatch import CorrMatch, CorrMatchConfig
 from unimatch.methods.cps import CPS, CPSConfig
@@ -14,6 +14,7 @@ from unimatch.methods.pc2seg import PC2Seg, PC2SegConfig
 from unimatch.methods.prevmatch import PrevMatch, PrevMatchConfig
 from unimatch.methods.ps_mt import PSMT, PSMTConfig
 from unimatch.methods.pseudoseg import PseudoSeg, PseudoSegConfig
+from unimatch.methods.st import ST, STConfig, STPlus, STPlusConfig
 from unimatch.methods.supervised import Supervised, SupervisedConfig
 from unimatch.methods.u2pl import U2PL, U2PLConfig
 from unimatch.methods.ua_mt import UAMT, UAMTConfig
@@ -51,6 +52,11 @@ __all__ = [
     "Progress",
     "PseudoSeg",
     "PseudoSegConfig",
+    "ST",
+    "STConfig",
+    "STPlus",
+    "STPlusConfig",
+    "Stage",
     "Supervised",
     "SupervisedConfig",
     "U2PL",

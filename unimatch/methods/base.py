@@ -11,6 +11,7 @@ Beside the loss of a step a method may have, all of it made in `begin`:
 - state that is no module (queues, thresholds): in `state_dict`. It is either equal on all processes, because
   it is changed only by what `group` gathers, or its class says that it is a process's own.
 - views and rectangles of more kinds than the task makes by itself: `ViewNeeds`.
+- runs that come before it, and label samples: `stages`.
 """
 
 from __future__ import annotations
@@ -52,7 +53,19 @@ class ViewNeeds:
     boxes: str | None = None  # law of the CutMix boxes, of views.box_laws; None: task.views.box
     # Further rectangles of each unlabelled sample, a name and a law each: `Unlabeled.areas` as masks.
     areas: tuple[tuple[str, str], ...] = ()
+    labeled_areas: tuple[tuple[str, str], ...] = ()  # the same of each labelled sample: `Labeled.areas`
     strong_labeled: bool = False  # a strong view of labelled samples too
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run that is trained before the method's own, whose network labels unlabelled samples for all runs
+    behind it: those that no earlier stage has labelled, or of them the most stable ones, see
+    engine.stages.
+    """
+
+    name: str
+    stable: bool = False
 
 
 class Group(Protocol):
@@ -108,9 +121,7 @@ class Method:
     """
 
     divided: ClassVar[str] = ""
-    labels_whole: ClassVar[bool] = False
-    """Whether the labelled loss is the baseline's and the rest comes on top, so that a short run, in which
-    pseudo-labels do not pay yet, loses little by them."""
+    stages: ClassVar[tuple[Stage, ...]] = ()
 
     def __init__(
         self,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unimatch.data.sample import Unlabeled
+from unimatch.methods.base import Group
 from unimatch.methods.ops import Pseudo, keyed_uniform
 from unimatch.methods.parts import ConvNormReLU, resized
 
@@ -31,6 +33,27 @@ class Correlation(nn.Module):
         low = resized(logits.detach(), feature.shape[-2:])
         spread = (low.flatten(2).float() @ alike).view_as(low)
         return resized(spread, logits.shape[-2:]), alike
+
+
+def followed(
+    threshold: Tensor,
+    momentum: float,
+    conf: Tensor,
+    labels: Tensor,
+    u: Unlabeled,
+    num_classes: int,
+    group: Group,
+) -> Any:
+    """The threshold, a tensor, after it has moved to the mean over predicted classes of the largest
+    confidence of all processes.
+    """
+    values = torch.where(u.valid, conf, 0.0).flatten()
+    largest = conf.new_zeros(num_classes).scatter_reduce_(0, labels.flatten(), values, "amax")
+    largest = group.gather(largest[None]).amax(0)
+    mean = largest.sum() / (largest > 0).sum().clamp(min=1)
+    before = threshold.to(mean.device)
+    # Where nothing is valid anywhere there is nothing to follow.
+    return torch.lerp(torch.where(largest.any(), mean, before), before, momentum)
 
 
 @torch.no_grad()

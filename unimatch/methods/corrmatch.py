@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unimatch.data.sample import Batch, Unlabeled
+from unimatch.data.sample import Batch
 from unimatch.losses import PseudoLabels
 from unimatch.methods.base import METHODS, Logs, Method, Progress, ViewNeeds
-from unimatch.methods.correlation import Correlation, propagated
+from unimatch.methods.correlation import Correlation, followed, propagated
 from unimatch.methods.ops import (
     blind_logits,
     logged,
@@ -82,7 +82,9 @@ class CorrMatch(Method):
         corr_s, _ = correlate(features_s[-1], logits_s, u.noise_key)
 
         pseudo = pseudo_label(logits_w)
-        tau = self._follow(*pseudo, u)
+        tau = self.threshold = followed(
+            self.threshold, self.config.momentum, *pseudo, u, self.num_classes, self.group
+        )
         logits_p = swap_pairs(logits_w.detach()) if other is None else other
         partner, box = pseudo_label(logits_p), u.boxes[0]
         sure = mixed_pseudo_label(*pseudo, partner, box)[0] >= tau
@@ -110,17 +112,6 @@ class CorrMatch(Method):
         loss = (1.0 - weight) * 0.5 * sum(values[:2]) + weight * 0.25 * sum(values[2:])
         logs = logged(loss=loss, threshold=tau, **terms)
         return loss, logs | pseudo_stats(*pseudo, u, tau, self.num_classes)
-
-    def _follow(self, conf: Tensor, labels: Tensor, u: Unlabeled) -> Any:
-        """The threshold after it has moved to the mean over predicted classes of the largest confidence."""
-        values = torch.where(u.valid, conf, 0.0).flatten()
-        largest = conf.new_zeros(self.num_classes).scatter_reduce_(0, labels.flatten(), values, "amax")
-        largest = self.group.gather(largest[None]).amax(0)
-        mean = largest.sum() / (largest > 0).sum().clamp(min=1)
-        # Where nothing is valid anywhere there is nothing to follow.
-        mean = torch.where(largest.any(), mean, self.threshold.to(mean.device))
-        self.threshold = torch.lerp(mean, self.threshold.to(mean.device), self.config.momentum)
-        return self.threshold
 
     def state_dict(self) -> dict[str, Any]:
         return {"threshold": self.threshold.cpu()}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unimatch.data.sample import Batch, Labeled, Unlabeled
+from unimatch.errors import ConfigError
 from unimatch.losses import PseudoLabels
 from unimatch.methods.base import METHODS, Logs, Method, MixPartner, Progress, SemiConfig, ViewNeeds
 from unimatch.methods.ops import (
@@ -25,7 +26,7 @@ from unimatch.methods.ops import (
     pseudo_stats,
 )
 from unimatch.methods.parts import second_network
-from unimatch.methods.soft import over_all
+from unimatch.methods.soft import over_all, risen
 
 
 @dataclass
@@ -35,17 +36,25 @@ class CPSConfig(SemiConfig):
     cutmix: whether the networks teach each other on mixtures of two unlabelled images, and on nothing else.
     weight: of the cross losses; the paper's are 1.5 without CutMix and 1 with it on Pascal, 6 and 5 on
         Cityscapes.
+    ramp: the share of the run over which the weight rises as exp(-5 (1 - t)^2); 1 in the medical frame of
+        UA-MT, 0: it does not.
     mix_partner: as in FixMatch.
     """
 
     cutmix: bool = True
     weight: float = 1.0
+    ramp: float = 0.0
     mix_partner: MixPartner = "shuffled"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 <= self.ramp <= 1.0:
+            raise ConfigError(f"ramp must lie in [0, 1], found {self.ramp}")
 
 
 @METHODS.register("cps", CPSConfig)
 class CPS(Method):
-    """L = L_x1 + L_x2 + w * (CE(f1, argmax f2) + CE(f2, argmax f1))."""
+    """L = L_x1 + L_x2 + w(t) * (CE(f1, argmax f2) + CE(f2, argmax f1))."""
 
     def begin(self, net: nn.Module) -> None:
         self.add_part("second", second_network(net), net)
@@ -71,7 +80,10 @@ class CPS(Method):
             self.consistency_loss(mine, over_all(PseudoLabels(theirs[1], theirs[0], valid, 0.0)))
             for mine, theirs in zip(logits, reversed(pseudo), strict=True)
         )
-        loss = loss_x + loss_x2 + self.config.weight * (loss_cps + loss_cps2)
+        weight = self.config.weight
+        if self.config.ramp:
+            weight *= risen(progress.step / (self.config.ramp * progress.total_steps))
+        loss = loss_x + loss_x2 + weight * (loss_cps + loss_cps2)
         logs = logged(loss=loss, loss_x=loss_x, loss_x2=loss_x2, loss_cps=loss_cps, loss_cps2=loss_cps2)
         conf, labels = (each[-len(u.weak) :] for each in pseudo[0])
         return loss, logs | pseudo_stats(conf, labels, u, 0.0, logits_x[0].shape[1])

@@ -15,8 +15,7 @@ from unimatch.methods.ops import (
     mixed_strong,
     partner_pseudo_label,
     pseudo_label,
-    pseudo_stats,
-    strong_losses,
+    weak_to_strong,
 )
 
 
@@ -56,8 +55,6 @@ class FixMatch(Method):
         assert u is not None, "FixMatch needs unlabelled views"
         if progress.step < self.config.burn_in:
             return self.supervised_step(net, x)
-        threshold, weight = self.config.threshold, self.config.unsupervised_weight
-
         partner = partner_pseudo_label(net, u)
 
         # Two passes, so that batch-norm takes its statistics from weak and from strong views apart.
@@ -65,10 +62,4 @@ class FixMatch(Method):
         logits_x, logits_w = net(joined([x.image, u.weak]))["logits"].split([len(x.image), len(u.weak)])
         logits_s = net(mixed_strong(u))["logits"]
 
-        conf, labels = pseudo_label(logits_w)
-        loss_x = self.supervised_loss(logits_x, x.label) * x.share
-        (loss_s,) = strong_losses(self.consistency_loss, logits_s, conf, labels, partner, u, threshold)
-        loss = (1.0 - weight) * loss_x + weight * loss_s
-
-        logs = {"loss": loss.detach(), "loss_x": loss_x.detach(), "loss_s": loss_s.detach()}
-        return loss, logs | pseudo_stats(conf, labels, u, threshold, num_classes=logits_w.shape[1])
+        return weak_to_strong(self, x, u, logits_x, logits_s, pseudo_label(logits_w), partner)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from unimatch import keyed
-from unimatch.data.sample import Unlabeled
+from unimatch.data.sample import Labeled, Unlabeled
 from unimatch.losses import PseudoLabels
-from unimatch.methods.base import ConsistencyLoss
+from unimatch.methods.base import ConsistencyLoss, Logs, Method
 from unimatch.mixing import joined, paste, swap_pairs
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "strong_losses",
     "swap_pairs",
     "twin_dropout",
+    "weak_to_strong",
 ]
 
 
@@ -121,6 +122,29 @@ def strong_losses(
         term = loss(each, PseudoLabels(mixed_labels, mixed_conf, unlabeled.mixed_valid[view], threshold))
         found.append(term * unlabeled.mixed_share[view])
     return found
+
+
+def weak_to_strong(
+    method: Method,
+    x: Labeled,
+    u: Unlabeled,
+    logits_x: Tensor,
+    logits_s: Tensor,
+    pseudo: Pseudo,
+    partner: Pseudo | None,
+) -> tuple[Tensor, Logs]:
+    """L = (1 - w) * L_x + w * the mean of the strong views' losses, and what a step logs.
+
+    logits_x, logits_s: of the labelled images and of `mixed_strong`; pseudo: of the weak views; partner: as
+    for `mixed_pseudo_label`.
+    """
+    threshold, weight = method.config.threshold, method.config.unsupervised_weight
+    loss_x = method.supervised_loss(logits_x, x.label) * x.share
+    losses = strong_losses(method.consistency_loss, logits_s, *pseudo, partner, u, threshold)
+    loss = (1.0 - weight) * loss_x + weight * sum(losses[1:], losses[0]) / len(losses)
+    names = ["loss_s"] if len(losses) == 1 else [f"loss_s{number}" for number in range(1, len(losses) + 1)]
+    logs = logged(loss=loss, loss_x=loss_x, **dict(zip(names, losses, strict=True)))
+    return loss, logs | pseudo_stats(*pseudo, u, threshold, num_classes=logits_x.shape[1])
 
 
 def pseudo_stats(

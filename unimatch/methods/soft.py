@@ -1,4 +1,4 @@
-"""Losses against soft labels, and means whose denominator is known before anything is predicted.
+"""Losses against soft labels, means whose denominator is known before anything is predicted, and a ramp.
 
 Soft targets are probabilities [B, K, H, W] without a gradient. Means are over the valid pixels of the
 micro-batch, 0 where there are none.
@@ -13,6 +13,11 @@ import torch
 from torch import Tensor
 
 from unimatch.losses import PseudoLabels
+
+
+def risen(share: float) -> float:
+    """The factor of a consistency loss after a share of its rise: exp(-5 (1 - t)^2), 1 from its end on."""
+    return math.exp(-5.0 * (1.0 - min(share, 1.0)) ** 2)
 
 
 def over_all(pseudo: PseudoLabels) -> PseudoLabels:

@@ -37,8 +37,7 @@ class U2PLConfig(TeacherConfig):
     contrast_weight: of the contrastive loss: 1 as published, 0.1 as its author later advised.
     low_rank, high_rank: a pixel is a negative of the classes with these ranks among its probabilities; of few
         classes the first is at most half of their number.
-    queue: features of a class that are kept; published are 30000, which the checkpoint then holds.
-    width: of the features.
+    queue: features of a class, `width` numbers each, that are kept; 30000 published, all in the checkpoint.
     """
 
     ema_decay: float = 0.99
@@ -105,8 +104,7 @@ class U2PL(MeanTeacher):
         return loss, logs | pseudo_stats(conf, labels, u, 0.0, self.num_classes)
 
     def after_update(self, net: nn.Module, progress: Progress) -> None:
-        pairs = ((self.teacher, net), (self.projector, self.parts["project"]))
-        for teacher, student in pairs:
+        for teacher, student in ((self.teacher, net), (self.projector, self.parts["project"])):
             if progress.step < self.config.burn_in:
                 teacher.copy(student)  # it makes no passes of its own then
             else:

@@ -17,7 +17,7 @@ from unimatch.errors import ConfigError
 from unimatch.methods.base import METHODS, Logs, Progress, ViewNeeds
 from unimatch.methods.mean_teacher import MeanTeacher
 from unimatch.methods.ops import keyed_normal, logged, pseudo_label, pseudo_stats
-from unimatch.methods.soft import entropy, squared_error
+from unimatch.methods.soft import entropy, risen, squared_error
 from unimatch.methods.teacher import TeacherConfig, ema_decay
 from unimatch.mixing import joined
 
@@ -62,7 +62,7 @@ class UAMT(MeanTeacher):
         assert u is not None, "a mean teacher needs unlabelled images"
         if progress.step < self.config.burn_in:
             return self.supervised_step(net, x)
-        ramp = math.exp(-5.0 * (1.0 - progress.step / progress.total_steps) ** 2)
+        ramp = risen(progress.step / progress.total_steps)
 
         net.train()
         logits_x, logits_u = net(joined([x.image, u.weak]))["logits"].split([len(x.image), len(u.weak)])

@@ -20,8 +20,7 @@ from unimatch.methods.ops import (
     mixed_strong,
     partner_pseudo_label,
     pseudo_label,
-    pseudo_stats,
-    strong_losses,
+    weak_to_strong,
 )
 
 
@@ -52,22 +51,13 @@ class UniMatchV2(MeanTeacher):
         assert u is not None, "UniMatch V2 needs unlabelled views"
         if progress.step < self.config.burn_in:
             return self.supervised_step(net, x)
-        threshold, weight = self.config.threshold, self.config.unsupervised_weight
-
         conf, labels, partner = self._pseudo_labels(net, u)
 
         net.train()
         logits_x = net(x.image)["logits"]
         perturb = complementary_dropout(u.noise_key) if self.config.complementary_dropout else None
         logits_s = net(mixed_strong(u), perturb=perturb)["logits"]
-
-        loss_x = self.supervised_loss(logits_x, x.label) * x.share
-        loss_s = strong_losses(self.consistency_loss, logits_s, conf, labels, partner, u, threshold)
-        loss = (1.0 - weight) * loss_x + weight * 0.5 * (loss_s[0] + loss_s[1])
-
-        terms = {"loss": loss, "loss_x": loss_x, "loss_s1": loss_s[0], "loss_s2": loss_s[1]}
-        logs = {name: term.detach() for name, term in terms.items()}
-        return loss, logs | pseudo_stats(conf, labels, u, threshold, num_classes=logits_x.shape[1])
+        return weak_to_strong(self, x, u, logits_x, logits_s, (conf, labels), partner)
 
     def _pseudo_labels(
         self, net: nn.Module, u: Unlabeled

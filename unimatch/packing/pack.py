@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unimatch.codecs.bands import Bands
+from unimatch.codecs.decode import class_counts
 from unimatch.codecs.encode import LabelFormat, encode_label
 from unimatch.errors import DataError
 from unimatch.packing import resume
@@ -28,7 +29,7 @@ from unimatch.packing.pool import ordered
 from unimatch.packing.resume import Job
 from unimatch.shardset.index import Shard
 from unimatch.shardset.writer import ShardWriter, finish_set
-from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
+from unimatch.taxonomy import Taxonomy
 
 MAX_LINES = 20  # problems shown one by one; the rest is counted
 FEW = 0.1  # of the images: where no more have something wrong, leaving them out is offered
@@ -97,11 +98,6 @@ def labeled_sample(
     data, label_ext = encode_label(label, label_format)
     counts = class_counts(label, num_classes)
     return NewSample(key, image, image_ext, data, width, height, counts, second, label_ext)
-
-
-def class_counts(label: np.ndarray, num_classes: int) -> np.ndarray:
-    """int64 [num_classes]: pixels of each class; ignored pixels are not counted."""
-    return np.bincount(label.ravel(), minlength=IGNORE_INDEX + 1)[:num_classes].astype(np.int64)
 
 
 @dataclass

@@ -15,10 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from unimatch import keyed
-from unimatch.codecs.decode import check_label, decode_label
+from unimatch.codecs.decode import check_label, class_counts, decode_label
 from unimatch.errors import ConfigError, DataError
 from unimatch.packing.groups import check_groups, folds
-from unimatch.packing.pack import class_counts
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.key_list import write_keys
 from unimatch.taxonomy import Taxonomy

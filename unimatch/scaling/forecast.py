@@ -81,8 +81,8 @@ def forecast(config: RunConfig, devices: int, device_bytes: float, operations_s:
     labeled, unlabeled = samples.labeled, samples.unlabeled
     sizes = (config.batch.labeled, (config.batch.unlabeled or 0) if paired else 0)
     accumulation = accumulation_steps(config.batch, paired, devices)
-    steps_per_epoch = plan_of(config, views, labeled, unlabeled).steps_per_epoch
-    steps = run_steps(config, views, len(labeled.rows), None if unlabeled is None else len(unlabeled))
+    steps_per_epoch = plan_of(config, views, samples.learned, unlabeled).steps_per_epoch
+    steps = run_steps(config, views, len(samples.learned), None if unlabeled is None else len(unlabeled))
 
     others = {**method.eval_nets(net), **method.companions()}.values()
     copies = sum(other is not net and other is not method.parts for other in others)
@@ -108,7 +108,7 @@ def forecast(config: RunConfig, devices: int, device_bytes: float, operations_s:
             mode_of(config.batch, paired, views.partner, network, activations, passes, room, devices, stage)
             for stage in STAGES
         ],
-        None if method.labels_whole else too_short(labeled, sizes[0], steps, task),
+        too_short(labeled, sizes[0], steps, task) if paired else None,
     )
 
 

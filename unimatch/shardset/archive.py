@@ -9,13 +9,11 @@ reads; `writer` writes and `index` holds what both know of the format.
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,7 +24,7 @@ from unimatch.shardset.cache import Cache, RemoteFile
 from unimatch.shardset.files import OpenShards
 from unimatch.shardset.index import INDEX_JSON, Sample
 from unimatch.shardset.key_list import read_keys
-from unimatch.shardset.names import IMAGE_EXTENSIONS
+from unimatch.shardset.names import IMAGE_EXTENSIONS, IMAGES, look_alike
 from unimatch.shardset.remote import RemoteFolder, is_url
 from unimatch.shardset.scan import scan_tar
 from unimatch.shardset.writer import ShardWriter, finish_set, index_tars
@@ -54,6 +52,9 @@ class Record:
 
 class ShardSet:
     """An opened shard set. Safe in threads and forked workers (`pread` shares no position); picklable."""
+
+    kind: ClassVar[str] = IMAGES
+    other_kind: ClassVar[str] = "is a label set, without images: data.pseudo takes it, beside a shard set"
 
     def __init__(self, root: Path | RemoteFolder, info: dict[str, Any], index: np.ndarray) -> None:
         self.root = root  # as text: the folder, or its URL without credentials
@@ -83,6 +84,8 @@ class ShardSet:
             shards = cls(remote, *remote.index())
         else:
             shards = cls._open_folder(Path(root), taxonomy)
+        if shards.info["format"] != cls.kind:
+            raise DataError(f"{shards.root} {cls.other_kind}")
         if taxonomy is not None and taxonomy.hash != shards.taxonomy.hash:
             raise DataError(
                 f"{shards.root} has other classes than asked for: {shards.taxonomy.num_classes} "
@@ -165,13 +168,10 @@ class ShardSet:
         return rows.astype(np.int64)
 
     def _rows_of_keys(self, names: list[str], spec: str) -> np.ndarray:
-        """The rows of keys, by binary search."""
-        stored, order = self.index["key"], self.index["by_key"]
         # Neighbouring searches touch the same pages: five times faster for half a million keys.
         keys = np.sort(np.array([name.encode() for name in names], np.bytes_))
-        place = np.searchsorted(stored, keys, sorter=order)
-        rows = order[np.minimum(place, len(order) - 1)]
-        unknown = stored[rows] != keys
+        rows = self.find(keys)
+        unknown = rows < 0
         if unknown.any():
             lost = [key.decode() for key in keys[unknown]]
             raise DataError(
@@ -187,6 +187,13 @@ class ShardSet:
                 + summary(key.decode() for key in repeated)
             )
         return np.sort(rows)
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """int64: the row of each key (UTF-8 bytes), by binary search; -1: there is no such sample."""
+        stored, order = self.index["key"], self.index["by_key"]
+        place = np.searchsorted(stored, keys, sorter=order)
+        rows = order[np.minimum(place, len(order) - 1)].astype(np.int64)
+        return np.where(stored[rows] == keys, rows, -1)
 
     def _other_form(self, lost: list[str]) -> str:
         """For messages: how many of these keys the set has in another Unicode form, and what to do; or ""."""
@@ -263,7 +270,7 @@ class ShardSet:
         starts = np.cumsum([0] + [shard["samples"] for shard in self.info["shards"]])
         for number, entry in enumerate(self.info["shards"]):
             try:
-                shard = scan_tar(self.root / entry["name"], entry["subset"], label_member)
+                shard = scan_tar(self.root / entry["name"], entry["subset"], label_member, self.kind)
             except OSError as error:
                 problems.append(f"{entry['name']}: {error.strerror}")
                 continue
@@ -279,11 +286,6 @@ class ShardSet:
             elif found != list(shard.samples):
                 problems.append(f"{entry['name']}: the index does not describe it; {shard_index.AGAIN}")
         return problems
-
-
-def look_alike(key: str) -> str:
-    """The same text for keys of file names that look the same: their path in the Unicode form NFC."""
-    return unicodedata.normalize("NFC", unquote(key))
 
 
 def _open_shard(root: Path | RemoteFolder, shards: Sequence[dict[str, Any]], number: int) -> int:

@@ -21,10 +21,9 @@ import numpy as np
 from unimatch.codecs.bands import Bands
 from unimatch.durable import replace_file
 from unimatch.errors import DataError, summary
-from unimatch.shardset.names import SHARD_NAME
+from unimatch.shardset.names import IMAGES, LABELS, SHARD_NAME
 from unimatch.taxonomy import Taxonomy
 
-FORMAT = "unimatch-shards"
 VERSION = 1
 INDEX_JSON = "index.json"
 INDEX_NPY = "index.npy"
@@ -37,7 +36,9 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # or what looks like one
 
 
 class Sample(NamedTuple):
-    """Where one sample lies in its tar. second_size 0: one image; label_size 0: mask-free."""
+    """Where one sample lies in its tar. second_size 0: one image; label_size 0: mask-free; image_size 0: of a
+    set of labels.
+    """
 
     key: bytes
     image_offset: int
@@ -138,6 +139,7 @@ def write(
     created: Mapping[str, Any],
     shards: Sequence[Shard],
     bands: Bands | None = None,
+    kind: str = IMAGES,
 ) -> None:
     """Write index.npy, then index.json; the set is complete when index.json is there."""
     rows = rows_of(shards)
@@ -147,7 +149,7 @@ def write(
     names = dict.fromkeys(shard.subset for shard in shards)
     subsets = {name: _describe([s for s in shards if s.subset == name], bands) for name in names}
     info = {
-        "format": FORMAT,
+        "format": kind,
         "version": VERSION,
         "taxonomy": taxonomy.to_json(),
         "created": dict(created),
@@ -274,9 +276,9 @@ def parse(text: bytes, where: str) -> dict[str, Any]:
         found, version = info["format"], info["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{damaged}: not a shard index; {AGAIN}") from error
-    if found != FORMAT or version != VERSION:
+    if found not in (IMAGES, LABELS) or version != VERSION:
         raise DataError(
-            f"{where}: format {found!r} version {version!r}; this program reads {FORMAT!r} version {VERSION}"
+            f"{where}: format {found!r} version {version!r}; this program reads {IMAGES!r} version {VERSION}"
         )
     try:
         Taxonomy.from_json(info["taxonomy"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from urllib.parse import unquote
 
+IMAGES, LABELS = "unimatch-shards", "unimatch-labels"  # the two kinds of sets
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "tif")
 LABEL_EXTENSIONS = ("npy.zst", "png")  # behind "<key>.label."
 SHARD_NAME = re.compile(r"(?P<subset>[A-Za-z0-9_][A-Za-z0-9_.-]*?)(?:-(?P<number>\d+))?\.tar")
@@ -26,3 +29,8 @@ def key_problem(key: str) -> str | None:
     if not all(part and part == part.strip() for part in key.split("/")):
         return "is not a relative path of non-empty parts"
     return None
+
+
+def look_alike(key: str) -> str:
+    """The same text for keys of file names that look the same: their path in the Unicode form NFC."""
+    return unicodedata.normalize("NFC", unquote(key))

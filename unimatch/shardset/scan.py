@@ -7,10 +7,10 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from unimatch.codecs.decode import image_header
+from unimatch.codecs.decode import decode_label, image_header
 from unimatch.errors import DataError, summary
 from unimatch.shardset.index import BLOCK, Sample, Shard, digest
-from unimatch.shardset.names import IMAGE_EXTENSIONS, LABEL_EXTENSIONS, SHARD_NAME, key_problem
+from unimatch.shardset.names import IMAGE_EXTENSIONS, IMAGES, LABEL_EXTENSIONS, SHARD_NAME, key_problem
 
 # Enough of an image file to hold the marker with its size behind large EXIF and ICC blocks.
 HEADER_BYTES = 1 << 18
@@ -52,33 +52,34 @@ def is_hidden(member: str) -> bool:
     return member.rpartition("/")[2].startswith(".")
 
 
-def scan_tar(path: Path, subset: str, label_member: str | None = None) -> Shard:
-    """One tar as a Shard. DataError: damaged or cut short, or a sample without an image."""
+def scan_tar(path: Path, subset: str, label_member: str | None = None, kind: str = IMAGES) -> Shard:
+    """One tar as a Shard. DataError: damaged or cut short, or a sample without an image, or, in a label set,
+    with one or without a label.
+    """
     groups: dict[str, dict[str, tuple[int, int]]] = {}
     problems = []
     for name, offset, size in members(path):
         if is_hidden(name):
             continue
-        key, kind = split_name(name)
+        key, ending = split_name(name)
         group = groups.setdefault(key, {})
-        if kind in group:
+        if ending in group:
             problems.append(f"{name}: occurs twice")
-        group[kind] = (offset, size)
+        group[ending] = (offset, size)
     samples = []
     with open(path, "rb") as file:
         for key, group in groups.items():
-            sample = _sample(key, group, label_member)
+            sample = _sample(key, group, label_member, kind)
             if isinstance(sample, str):
                 problems.append(f"key {key!r} {sample}")
                 continue
-            head = os.pread(file.fileno(), min(sample.image_size, HEADER_BYTES), sample.image_offset)
-            header = image_header(head, f"{path.name}:{key}")
-            samples.append(sample._replace(width=header.width, height=header.height))
+            width, height = _size(file.fileno(), sample, f"{path.name}:{key}")
+            samples.append(sample._replace(width=width, height=height))
         if problems:
             raise DataError(f"{path.name}: {summary(problems)}")
         file.seek(0)
         sha256 = digest(file)
-    samples.sort(key=lambda sample: sample.image_offset)
+    samples.sort(key=lambda sample: (sample.image_offset, sample.label_offset))
     return Shard(path.name, subset, path.stat().st_size, sha256, samples)
 
 
@@ -89,7 +90,20 @@ def split_name(member: str) -> tuple[str, str]:
     return folder + slash + stem, ending.lower()
 
 
-def _sample(key: str, group: dict[str, tuple[int, int]], label_member: str | None) -> Sample | str:
+def _size(file: int, sample: Sample, where: str) -> tuple[int, int]:
+    """Width and height of a sample's image, or of its label where there is none."""
+    if sample.image_size:
+        header = image_header(
+            os.pread(file, min(sample.image_size, HEADER_BYTES), sample.image_offset), where
+        )
+        return header.width, header.height
+    height, width = decode_label(os.pread(file, sample.label_size, sample.label_offset), where).shape
+    return width, height
+
+
+def _sample(
+    key: str, group: dict[str, tuple[int, int]], label_member: str | None, set_kind: str
+) -> Sample | str:
     """The sample of these members (offset and size by extension) with size 0x0; or what is wrong."""
     problem = key_problem(key)
     if problem:
@@ -99,12 +113,14 @@ def _sample(key: str, group: dict[str, tuple[int, int]], label_member: str | Non
     single = [kind for kind in group if kind in IMAGE_EXTENSIONS and kind not in labels]
     pairs = [kind for kind in IMAGE_EXTENSIONS if f"a.{kind}" in group and f"b.{kind}" in group]
     halves = [kind for kind in group if kind[:2] in ("a.", "b.") and kind[2:] in IMAGE_EXTENSIONS]
-    if len(single) + len(pairs) != 1 or len(halves) != 2 * len(pairs):
+    if set_kind != IMAGES and (len(labels) != 1 or len(group) != 1):
+        return f"has {', '.join(group)}; in a label set it needs one label and nothing else"
+    if set_kind == IMAGES and (len(single) + len(pairs) != 1 or len(halves) != 2 * len(pairs)):
         return f"has {len(single) + len(halves)} images ({', '.join(group)}); needs one, or a pair .a and .b"
     if len(labels) > 1:
         return f"has {len(labels)} labels ({', '.join(group)})"
-    kind = (single + pairs)[0]
-    image_offset, image_size = group[f"a.{kind}" if pairs else kind]
+    kind = (single + pairs or [""])[0]
+    image_offset, image_size = group.get(f"a.{kind}" if pairs else kind, (0, 0))
     second_offset, second_size = group[f"b.{kind}"] if pairs else (0, 0)
     label_offset, label_size = group[labels[0]] if labels else (0, 0)
     return Sample(

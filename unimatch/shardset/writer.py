@@ -17,7 +17,7 @@ from unimatch.durable import sync
 from unimatch.errors import DataError, summary
 from unimatch.shardset import index as shard_index
 from unimatch.shardset.index import BLOCK, INDEX_JSON, Sample, Shard, local_folder
-from unimatch.shardset.names import IMAGE_EXTENSIONS, LABEL_EXTENSIONS, key_problem, shard_name
+from unimatch.shardset.names import IMAGE_EXTENSIONS, IMAGES, LABEL_EXTENSIONS, key_problem, shard_name
 from unimatch.shardset.scan import scan
 from unimatch.taxonomy import Taxonomy
 
@@ -105,7 +105,9 @@ class ShardWriter:
         into the index if every labelled sample brings it. `band_sums`: [3, C], see bands.sums_of. Bytes are
         stored as they are and not decoded here.
         """
-        self._check_names(key, image_ext, label_ext)
+        if image_ext not in IMAGE_EXTENSIONS:
+            raise DataError(f"{key}: image type {image_ext!r}; allowed: {', '.join(IMAGE_EXTENSIONS)}")
+        self._check_names(key, label_ext)
         for what, data in (("image", image), ("second image", second), ("label", label)):
             if data is not None and not data:
                 raise DataError(f"{key}: the {what} file is empty")
@@ -114,13 +116,7 @@ class ShardWriter:
             members = [(f"{key}.a.{image_ext}", image), (f"{key}.b.{image_ext}", second)]
         if label is not None:
             members.append((f"{key}.label.{label_ext}", label))
-        headers = [_tar_header(name, len(data)) for name, data in members]
-        size = sum(
-            len(header) + _padded(len(data)) for header, (_, data) in zip(headers, members, strict=True)
-        )
-        if self._samples and (len(self._samples) >= self.max_samples or self._offset + size > self.max_bytes):
-            self._close_shard()
-        places = [self._write(header, data) for header, (_, data) in zip(headers, members, strict=True)]
+        places = self._write_members(members)
         self._samples.append(
             Sample(
                 key=key.encode(),
@@ -142,12 +138,34 @@ class ShardWriter:
         if band_sums is not None:
             self._band_sums.append(band_sums)
 
-    def _check_names(self, key: str, image_ext: str, label_ext: str) -> None:
+    def add_label(
+        self, key: str, label: bytes, label_ext: str, size: tuple[int, int], class_counts: np.ndarray
+    ) -> None:
+        """Append a sample of a label set; `size`: width and height. Else as `add`."""
+        self._check_names(key, label_ext)
+        (place,) = self._write_members([(f"{key}.label.{label_ext}", label)])
+        self._samples.append(
+            Sample(key.encode(), 0, 0, b"", 0, 0, place, len(label), label_ext.encode(), *size)
+        )
+        self._keys.add(key)
+        self._counts.append(np.asarray(class_counts, np.int64))
+
+    def _write_members(self, members: Sequence[tuple[str, bytes]]) -> list[int]:
+        """Append the members of one sample, in the next shard if they do not fit; the offsets of their
+        data.
+        """
+        headers = [_tar_header(name, len(data)) for name, data in members]
+        size = sum(
+            len(header) + _padded(len(data)) for header, (_, data) in zip(headers, members, strict=True)
+        )
+        if self._samples and (len(self._samples) >= self.max_samples or self._offset + size > self.max_bytes):
+            self._close_shard()
+        return [self._write(header, data) for header, (_, data) in zip(headers, members, strict=True)]
+
+    def _check_names(self, key: str, label_ext: str) -> None:
         problem = key_problem(key)
         if problem or key in self._keys:
             raise DataError(f"key {key!r} {problem or 'occurs twice'}")
-        if image_ext not in IMAGE_EXTENSIONS:
-            raise DataError(f"{key}: image type {image_ext!r}; allowed: {', '.join(IMAGE_EXTENSIONS)}")
         if label_ext not in LABEL_EXTENSIONS:
             raise DataError(f"{key}: label type {label_ext!r}; allowed: {', '.join(LABEL_EXTENSIONS)}")
 
@@ -205,11 +223,12 @@ def finish_set(
     created: Mapping[str, Any],
     writers: Iterable[ShardWriter],
     bands: Bands | None = None,
+    kind: str = IMAGES,
 ) -> None:
     """Make a set of what closed writers (one per subset, one folder) wrote: index.npy, then index.json.
 
     `created`: JSON-able settings of the recipe, without dates, so that the index is reproducible too.
-    `bands`: what the channels of its images are, where they are no ordinary pictures.
+    `bands`: what the channels of its images are, where they are no ordinary pictures. `kind`: of the set.
     DataError: a key in two subsets, no samples at all, or class counts of another number of classes.
     """
     writers = list(writers)
@@ -221,7 +240,7 @@ def finish_set(
                 f"subset {shard.subset}: class counts of shape {shard.class_pixels.shape} for "
                 f"{taxonomy.num_classes} classes"
             )
-    shard_index.write(local_folder(root), taxonomy, created, shards, bands)
+    shard_index.write(local_folder(root), taxonomy, created, shards, bands, kind)
 
 
 def index_tars(root: str | Path, taxonomy: Taxonomy, label_member: str | None = None) -> None:

@@ -46,6 +46,9 @@ class Needs(Protocol):
     def areas(self) -> tuple[tuple[str, str], ...]: ...
 
     @property
+    def labeled_areas(self) -> tuple[tuple[str, str], ...]: ...
+
+    @property
     def strong_labeled(self) -> bool: ...
 
 

@@ -20,14 +20,14 @@ from unimatch.tasks.prediction import EvaluateConfig, Predicted, predicted
 from unimatch.tasks.sheets import Sheets
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
 from unimatch.views.base import Extra
-from unimatch.views.masks import draw_masks, valid_pixels
+from unimatch.views.masks import draw_areas, draw_masks, valid_pixels
 from unimatch.views.on_device import blur_radius, strong_views
 from unimatch.views.op_lists import listed_views
 
 
 def extra(needs: Needs) -> Extra:
     """What a method asks of views beyond the task's settings."""
-    return Extra(needs.ops, needs.boxes, needs.areas, needs.strong_labeled)
+    return Extra(needs.ops, needs.boxes, needs.areas, needs.labeled_areas, needs.strong_labeled)
 
 
 class PixelTask(Task):
@@ -139,6 +139,8 @@ class PixelTask(Task):
             noise_key=move(labeled["noise_key"]),
             share=shares[0],
             strong=next(iter(strong_labeled), None),
+            pseudo=move(labeled["pseudo"]) if "pseudo" in labeled else None,
+            areas=draw_areas(labeled, device),
         )
         if unlabeled is None or masks is None:
             return Batch(half, None)

@@ -31,13 +31,14 @@ class Extra:
 
     ops: the list of operations that strong views are made by, see op_lists; None: by the task's colours.
     boxes: the law of the CutMix boxes, see box_laws; None: the task's box.
-    areas: a name and a law each of further rectangles of an unlabelled sample.
+    areas, labeled_areas: a name and a law each of further rectangles of an unlabelled, a labelled sample.
     strong_labeled: whether a labelled sample has a strong view too.
     """
 
     ops: str | None = None
     boxes: str | None = None
     areas: tuple[tuple[str, str], ...] = ()
+    labeled_areas: tuple[tuple[str, str], ...] = ()
     strong_labeled: bool = False
 
 
@@ -91,12 +92,14 @@ class Views:
         self, image: Part | np.ndarray, label: np.ndarray, key: int, out: Arrays | None = None
     ) -> Arrays:
         """image [..., S, S, C] as decoded, written to the array of `out` with this name, and label uint8
-        [S, S]; with `extra.strong_labeled` also one strong view, as `unlabeled` gives them.
+        [S, S]; with `extra.strong_labeled` also one strong view, and `extra.labeled_areas`, as `unlabeled`
+        gives them.
         """
         part, out = as_part(image), out or {}
         placement = self._placed(part.width, part.height, key)
         weak = self.warped(part, placement, out.get("image"))
         views = {"image": weak, "label": placement.label(label)}
+        views |= self._areas(key, self.extra.labeled_areas)
         return views | self._strong(weak, key, [True], out, "") if self.extra.strong_labeled else views
 
     def unlabeled(
@@ -122,9 +125,7 @@ class Views:
         views = self._views(as_part(image), key, [True] * self.num_strong, out, "")
         boxes = np.array(drawn, np.int32).reshape(self.num_strong, *((-1, 4) if law and drawn else (4,)))
         views["boxes"] = boxes
-        for number, (name, area) in enumerate(self.extra.areas):
-            rectangles = draw_boxes(Draws(keyed.key(key, AREA, number)), area, crop)
-            views[f"area_{name}"] = np.array(rectangles, np.int32)
+        views |= self._areas(key, self.extra.areas)
         if self.partner in ("same", "shuffled"):
             source = image if self.partner == "same" else partner_image
             assert source is not None, "the loader gives a partner image where the plan has shuffled partners"
@@ -149,6 +150,14 @@ class Views:
         change unless it is `wanted`.
         """
         raise NotImplementedError
+
+    def _areas(self, key: int, areas: tuple[tuple[str, str], ...]) -> Arrays:
+        """int32 [n, 4] of each name."""
+        draws = [Draws(keyed.key(key, AREA, number)) for number in range(len(areas))]
+        return {
+            f"area_{name}": np.array(draw_boxes(one, law, self.config.crop), np.int32)
+            for one, (name, law) in zip(draws, areas, strict=True)
+        }
 
     def _placed(self, width: int, height: int, key: int) -> Placement:
         return self.placement(width, height, Draws(keyed.key(key, GEOMETRY)))

@@ -54,6 +54,16 @@ def draw_masks(arrays: dict[str, Tensor], device: torch.device) -> Masks:
     )
 
 
+def draw_areas(arrays: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The rectangles of Extra.labeled_areas among labelled arrays, bool [B, H, W] by name."""
+    height, width = arrays["image"].shape[-3:-1]
+    return {
+        name.removeprefix(AREA): rectangle_mask(rows.to(device, non_blocking=True), height, width).any(1)
+        for name, rows in arrays.items()
+        if name.startswith(AREA)
+    }
+
+
 def valid_pixels(arrays: dict[str, Tensor]) -> list[int]:
     """Valid pixels of the weak and of each mixed strong view of a raw micro-batch, on the CPU.
 

@@ -186,7 +186,7 @@ def test_hosts_of_other_settings_timeouts_and_checkpoints_are_told_apart(tiny_co
 
 def test_hosts_may_differ_in_where_data_lie_and_how_they_are_read_alone(tiny_config):
     may = {f"data.{name}" for name in ("shards", "workers", "worker_kind", "prefetch", "timeout_s")}
-    may |= {"data.cache.folder", "data.cache.size_gb", "data.decoded_mb"}
+    may |= {"data.cache.folder", "data.cache.size_gb", "data.decoded_mb", "data.pseudo"}
     settings = preflight_module._settings(tiny_config)
     for name in flat(config_io.plain(tiny_config)):
         same = preflight_module._settings(changed(tiny_config, name)) == settings

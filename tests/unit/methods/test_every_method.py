@@ -255,6 +255,8 @@ def part(batch: Batch, keep: slice, counts: list[int], parts: int) -> Batch:
     labeled = dataclasses.replace(
         x, image=x.image[keep], label=x.label[keep], noise_key=x.noise_key[keep],
         share=share(x.label != IGNORE_INDEX, counts[0]), strong=None if x.strong is None else x.strong[keep],
+        pseudo=None if x.pseudo is None else x.pseudo[keep],
+        areas={name: area[keep] for name, area in x.areas.items()},
     )  # fmt: skip
 
     def cut(values):

@@ -11,6 +11,8 @@ import torch
 
 from tests.unit.methods.test_siblings import CLASSES, LATE, build, sharp
 from unimatch import keyed
+from unimatch.errors import ConfigError
+from unimatch.methods import METHODS
 from unimatch.methods.components import largest_components
 from unimatch.methods.ops import keyed_uniform
 from unimatch.taxonomy import IGNORE_INDEX
@@ -100,6 +102,20 @@ def test_cps_without_cutmix_learns_from_labelled_images_too(make_net, make_batch
     second = (cross_entropies(theirs, ours.argmax(1)) * valid).sum() / valid.size
     assert [logs["loss_cps"], logs["loss_cps2"]] == pytest.approx([first, second], rel=1e-5)
     assert logs["loss"] == pytest.approx(logs["loss_x"] + logs["loss_x2"] + 1.5 * (first + second), rel=1e-5)
+
+
+def test_cps_rises_in_the_medical_frame(make_net, make_batch):
+    at_once = start("cps", make_net, make_batch, weight=2.0)[0]
+    rising = start("cps", make_net, make_batch, weight=2.0, ramp=1.0)[0]
+    assert rising["loss_cps"] == at_once["loss_cps"]
+    factor = math.exp(-5.0 * (1.0 - LATE.step / LATE.total_steps) ** 2)
+    assert factor < 0.5
+    mutual = at_once["loss_cps"] + at_once["loss_cps2"]
+    assert rising["loss"] == pytest.approx(at_once["loss"] - 2.0 * (1.0 - factor) * mutual, rel=1e-5)
+    early = start("cps", make_net, make_batch, weight=2.0, ramp=0.5)[0]
+    assert early["loss"] == at_once["loss"], "it has risen by half of the run"
+    with pytest.raises(ConfigError, match=r"ramp must lie in \[0, 1\], found 2"):
+        METHODS["cps"].config(ramp=2.0)
 
 
 def test_the_second_network_differs_in_its_head_alone(make_net):
@@ -377,6 +393,26 @@ def test_pc2seg_by_all_pairs(make_net, make_batch):
             terms.append(-math.log(near / (near + far)))
     assert found == pytest.approx(np.mean(terms), rel=1e-4)
     assert logs["loss"] == pytest.approx(logs["loss_x"] + logs["loss_s"] + logs["loss_c"], rel=1e-5)
+
+
+def test_st(make_net, make_batch):
+    logs, net, method, batch = start("st", make_net, make_batch)
+    x, hole = batch.labeled, np.asarray(batch.labeled.areas["cutout"])
+    chosen = np.asarray(x.pseudo)
+    assert chosen.tolist() == [False, True, False, False]
+    seen, label = net.images[0].numpy(), x.label.numpy().copy()
+    assert np.array_equal(seen[~chosen], x.image.numpy()[~chosen])
+    strong, inside = x.strong.numpy()[1], np.broadcast_to(hole[1], (3, 8, 8))
+    assert np.array_equal(seen[1][~inside], strong[~inside])
+    noise = keyed.uniform(int(x.noise_key[1]) & keyed.MASK, strong.size).reshape(strong.shape)
+    noise = strong.min() + noise * (strong.max() - strong.min())
+    np.testing.assert_allclose(seen[1][inside], noise[inside], rtol=1e-5, atol=1e-6)
+    label[1][hole[1]] = IGNORE
+    assert logs["loss"] == logs["loss_x"] == pytest.approx(supervised(net.outputs[0], label), rel=1e-5)
+    batch.labeled.pseudo = None
+    loss, _ = method.step(net, batch, LATE)
+    assert np.array_equal(net.images[1], x.image)
+    assert loss.item() == pytest.approx(supervised(net.outputs[1], x.label), rel=1e-5)
 
 
 def test_keys_draw_the_same_numbers_on_the_device():

@@ -18,7 +18,7 @@ from unimatch.methods.agreement import confusions, weighted_iou
 from unimatch.methods.base import Alone
 from unimatch.methods.components import largest_components
 from unimatch.methods.contrast import Queues, contrast, sample
-from unimatch.methods.correlation import Correlation, propagated
+from unimatch.methods.correlation import Correlation, followed, propagated
 from unimatch.methods.mix import class_mix
 from unimatch.methods.ops import keyed_normal, keyed_uniform
 from unimatch.methods.parts import ProjectionHead
@@ -251,9 +251,7 @@ def test_heads_drop_by_keys_in_train_mode_alone():
     assert torch.equal(head(features, KEYS), head(features, KEYS + 5))
 
 
-def test_the_threshold_follows_valid_pixels_of_all_processes(make_net):
-    method = build("corrmatch", make_net(), momentum=0.5)  # from 0.4
-
+def test_the_threshold_follows_valid_pixels_of_all_processes():
     class U:
         valid = torch.tensor([[[True, True, True, False]]])
 
@@ -262,9 +260,9 @@ def test_the_threshold_follows_valid_pixels_of_all_processes(make_net):
             return torch.cat([values, torch.tensor([[0.1, 0.8, 0.0]])])
 
     conf, labels = torch.tensor([[[0.5, 0.6, 0.7, 1.0]]]), torch.tensor([[[0, 0, 1, 1]]])
-    assert method._follow(conf, labels, U).item() == pytest.approx(0.5 * 0.4 + 0.5 * (0.6 + 0.7) / 2)
-    method.threshold, method.group = torch.tensor(0.4), Two()
-    assert method._follow(conf, labels, U).item() == pytest.approx(0.5 * 0.4 + 0.5 * (0.6 + 0.8) / 2)
+    for group, other in ((Alone(), 0.7), (Two(), 0.8)):
+        found = followed(torch.tensor(0.4), 0.5, conf, labels, U, 3, group)
+        assert found.item() == pytest.approx(0.5 * 0.4 + 0.5 * (0.6 + other) / 2)
 
 
 @pytest.mark.parametrize(("epoch", "follows"), [(3, 0), (4, 1)])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.support.siblings import SIBLINGS, method_name
+from tests.support.siblings import LABELED_ALONE, SIBLINGS, method_name
 from tests.unit.methods.test_every_method import part
 from unimatch.engine import checkpoint
 from unimatch.errors import ConfigError
@@ -99,8 +99,9 @@ def test_passes_and_modes_are_as_stated_and_gradients_reach_what_is_trained(case
     for module in others(method, net).values():
         assert all(p.grad is None for p in module.parameters() if id(p) not in own)
     assert not any(value.requires_grad for value in logs.values())
-    assert float(logs["loss"]) == loss.item() and 0 < float(logs["kept"]) <= 1
-    assert logs["pseudo_hist"].shape == (CLASSES,)
+    assert float(logs["loss"]) == loss.item()
+    if case not in LABELED_ALONE:
+        assert 0 < float(logs["kept"]) <= 1 and logs["pseudo_hist"].shape == (CLASSES,)
 
 
 @every_sibling
@@ -132,7 +133,7 @@ def test_what_a_checkpoint_holds_continues_to_the_last_bit(case, make_net, make_
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-@every_sibling
+@pytest.mark.parametrize("case", [case for case in SIBLINGS if case not in LABELED_ALONE])
 def test_the_burn_in_is_the_baseline_and_reaches_every_part(case, make_net, make_batch):
     net = make_net(norm=True)
     method = build(case, net, burn_in=3)
