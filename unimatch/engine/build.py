@@ -238,6 +238,7 @@ def _train_loader(
         skip_ceiling=config.data.skip_ceiling,
         decode=task.decode,
         decoded=decoded,
+        count=task.pixel_counts,
     )
 
 

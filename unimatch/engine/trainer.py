@@ -86,7 +86,7 @@ class Trainer:
         self._copies = Copies(self.runtime.device)
         self._signals = Remembered()
         over_all = self.config.loss_normalization == "global"
-        self._agreement = Agreement(self.runtime, self.task, self.method.views, self._signals, over_all)
+        self._agreement = Agreement(self.runtime, self.method.views, self._signals, over_all)
         self._headline: float | None = None
         self._over = ""  # what it leaves out
         self._losses = torch.zeros((), device=self.runtime.device)  # all so far: NaN stays in a sum
