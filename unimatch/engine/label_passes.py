@@ -7,8 +7,8 @@ import numpy as np
 from unimatch.engine.selection import Selection
 from unimatch.tasks.base import Task
 
-# Measured, docs/board.md: with 8 to 136 labelled images, published methods ended below a baseline of the same
-# steps in the runs of 29 to 53 passes over the labels, and level or above it in those of 67 to 159.
+# Measured, docs/board.md: with 8 to 136 labelled images, methods with pseudo-labels ended below a baseline of
+# the same steps in the runs of 19 to 53 passes over the labels, and level or above it in those of 67 to 159.
 ENOUGH, FEW = 60.0, 1000
 
 
@@ -20,7 +20,7 @@ def label_passes(labeled: Selection, batch: int, steps: int, task: Task) -> floa
 
 
 def too_short(labeled: Selection, batch: int, steps: int, task: Task) -> str | None:
-    """A sentence, if a run with pseudo-labels is so short that no published method has gained here from them.
+    """A sentence, if a run with pseudo-labels is so short that such runs have mostly lost by them.
 
     batch: labelled samples of a step. None for long lists too, of which nothing was measured.
     """
@@ -32,6 +32,6 @@ def too_short(labeled: Selection, batch: int, steps: int, task: Task) -> str | N
     enough = int(np.ceil(ENOUGH * steps / max(passes, 1e-9)))
     return (
         f"{steps} steps of {batch} labelled crops are {passes:.3g} passes over the {len(labeled.rows)} "
-        f"labelled images, and below about {ENOUGH:g} pseudo-labels have not paid in what was measured "
-        f"(docs/board.md): take {enough} steps, or method: supervised"
+        f"labelled images, and below about {ENOUGH:g} pseudo-labels have mostly cost accuracy in what was "
+        f"measured (docs/board.md): take {enough} steps, or method: supervised"
     )

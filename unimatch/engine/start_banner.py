@@ -96,7 +96,7 @@ def _warnings(trainer: Trainer, data: RunData, parts: int) -> list[str]:
             f"{trainer.config.method.name}: {method.divided}; so its curve depends on the number of "
             "processes and on batch.max_per_device"
         )
-    if not method.labels_whole:
+    if method.views.unlabeled:
         short = too_short(data.labeled, trainer.config.batch.labeled, trainer.total_steps, trainer.task)
         found += [short] if short else []
     if trainer.runtime.is_main:

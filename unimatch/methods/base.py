@@ -122,9 +122,6 @@ class Method:
 
     divided: ClassVar[str] = ""
     stages: ClassVar[tuple[Stage, ...]] = ()
-    labels_whole: ClassVar[bool] = False
-    """Whether the labelled loss is the baseline's and the rest comes on top, so that a short run, in which
-    pseudo-labels do not pay yet, loses little by them."""
 
     def __init__(
         self,

@@ -72,8 +72,6 @@ class Ours(MeanTeacher):
     statistics of the weak unlabelled views. The student is evaluated.
     """
 
-    labels_whole = True
-
     def begin(self, net: nn.Module) -> None:
         super().begin(net)
         self.counts = ClassCounts(self.num_classes, self.group)

@@ -20,8 +20,6 @@ class SupervisedConfig:
 class Supervised(Method):
     """L = L_x."""
 
-    labels_whole = True
-
     @property
     def views(self) -> ViewNeeds:
         return ViewNeeds(num_strong=0, partner=None, unlabeled=False)

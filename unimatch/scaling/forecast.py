@@ -108,7 +108,7 @@ def forecast(config: RunConfig, devices: int, device_bytes: float, operations_s:
             mode_of(config.batch, paired, views.partner, network, activations, passes, room, devices, stage)
             for stage in STAGES
         ],
-        None if method.labels_whole else too_short(labeled, sizes[0], steps, task),
+        too_short(labeled, sizes[0], steps, task) if paired else None,
     )
 
 

@@ -26,6 +26,7 @@ FREE = {
     "log.pictures_every_steps",
     "log.timing",
     "evaluation.every_steps",
+    "evaluation.pseudo_labels",
     "evaluation.batch",
     "evaluation.workers",
     "checkpoint.every_steps",
