@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 # Read by torch when it is imported: on few cores the thread pools of several processes would fight.
 os.environ["OMP_NUM_THREADS"] = "1"
 ROOT = Path(__file__).parent.parent
-# What collection imports and makes stays; looking for garbage in it would be a quarter of its time.
-gc.disable()
 
 TINY_RUN = """
 out: {out}
@@ -46,9 +45,15 @@ def tiny_run_text(out: Path, shards: Path | str, split: Path | None = None) -> s
     return TINY_RUN.format(out=out, shards=shards, split=split or Path(shards).parent / "split")
 
 
-def pytest_collection_finish() -> None:
-    gc.enable()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What it imports and makes stays: looking for garbage in that would be a quarter of its time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")

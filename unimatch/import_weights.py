@@ -77,7 +77,13 @@ def main(args: list[str]) -> None:
 
 def import_weights(config: RunConfig, file: str, recipe: str | None, evaluate: bool, runtime: Runtime) -> str:
     """Writes the run folder `config.out`; what to tell. UserError: another network, or there is a run."""
+    if (config.out / "config.yaml").exists():
+        raise UserError(f"{config.out} already holds a run: name another folder with --out, or remove it")
     taxonomy, packed, bands = _known(config, recipe)
+    chosen = None
+    if evaluate:  # before anything is written: what cannot be evaluated leaves no folder behind
+        assert config.data.val is not None
+        chosen = select(open_shards(config.data.shards, config.data.cache), config.data.val)
     net = build_network(config, taxonomy, runtime, bands)
     task = build_task(config, taxonomy, net, bands)
     nets = {checkpoint.NETWORK: net, **build_method(config, task, net).eval_nets(net)}
@@ -95,11 +101,8 @@ def import_weights(config: RunConfig, file: str, recipe: str | None, evaluate: b
     told = {"file": str(split_source(file)[0].resolve()), "loaded": loaded}
     (config.out / IMPORTED).write_text(json.dumps(told, indent=1) + "\n")
     lines = [f"{folder}: {name} is {source}" for name, source in loaded.items()]
-    if evaluate:
-        assert config.data.val is not None
-        shards = open_shards(config.data.shards, config.data.cache)
+    if chosen is not None:
         settings = config.evaluation
-        chosen = select(shards, config.data.val)
         figures = build_evaluator(
             chosen, task, runtime, settings.batch, settings.workers, config.data.timeout_s
         )(nets[list(nets)[-1]])

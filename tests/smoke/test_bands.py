@@ -30,7 +30,7 @@ subsets:
 SHORT = ("schedule.steps=40", "task.views.crop=48", "batch={labeled: 4, unlabeled: 4}", "data.workers=0")
 SHORT += ("model.encoder.name=test_efficientnet", "model.encoder.weights=none", "model.head.channels=32")
 SHORT += ("evaluation={every_steps: 40, workers: 0}", "checkpoint.every_steps=40", "optimizer.lr=0.01")
-SHORT += ("log.pictures_every_steps=20",)
+SHORT += ("log.pictures_every_steps=40",)
 
 
 @pytest.fixture(scope="module")

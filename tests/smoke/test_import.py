@@ -191,9 +191,11 @@ def test_an_imported_run_that_was_never_evaluated(
     save_file(
         build_segmentor(config.model, ShardSet.open(tiny_shards).taxonomy.num_classes).state_dict(), weights
     )
-    import_weights.main(
-        [str(weights), "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")]
-    )
+    command = [str(weights), "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")]
+    with pytest.raises(UserError, match="nowhere: neither a subset of .* nor a key-list file"):
+        import_weights.main([*command, "--set", "data.val=nowhere", "--evaluate"])
+    assert not (tmp_path / "run").exists()
+    import_weights.main(command)
     with pytest.raises(UserError) as caught:
         compare.main([str(tmp_path / "run"), "--out", str(tmp_path / "compared")])
     told = str(caught.value)
@@ -330,7 +332,7 @@ def test_wrong_networks_and_places(tmp_path: Path) -> None:
         import_weights.main([str(path), *options, "--classes", "pascal", "--evaluate"])
     assert not (tmp_path / "run").exists()
     import_weights.main([str(path), *options, "--classes", "pascal"])
-    with pytest.raises(UserError, match="already holds a run"):
+    with pytest.raises(UserError, match="already holds a run: name another folder with --out"):
         import_weights.main([str(path), *options, "--classes", "pascal"])
     run = str(tmp_path / "run")
     for out, told in (("w.pth", "exists"), ("w.bin", "must end on .pth or"), ("no/w.pth", "is not a folder")):

@@ -151,7 +151,11 @@ def _preload(names: Sequence[str]) -> bytes:
         gc.disable()
         for name in names:
             importlib.import_module(name)
-        sys.modules["unimatch.views.resize"].prepare()  # the compiler has half a second of imports of its own
+        # The compiler and the first look at a network have half a second of imports of their own.
+        sys.modules["unimatch.views.resize"].prepare()
+        encoders = sys.modules["unimatch.models.encoders"]
+        with sys.modules["torch"].random.fork_rng([]):
+            encoders.build_encoder(encoders.EncoderConfig("test_efficientnet", "none"))
         for stream, standard in zip(streams, (1, 2), strict=True):
             os.dup2(stream, standard)
             os.close(stream)

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ OWNERS = {
 NO_RANKS = {"torch.distributed"}
 
 
+@cache
 def modules(root: Path) -> dict[str, Path]:
     """Path of each module of the package by its dotted name below the package."""
     found = {}
@@ -57,6 +59,7 @@ def modules(root: Path) -> dict[str, Path]:
     return found
 
 
+@cache
 def imports(root: Path, module: str, path: Path) -> set[str]:
     """Dotted names that a module imports; `from a import b` gives `a.b` if that is our module, else `a`."""
     own = modules(root)

@@ -47,24 +47,35 @@ def opened(path: str | Path, schema: type[T]) -> Callable[[Sequence[str]], T]:
     mistakes = Mistakes()
     path = shipped.found(str(path), SHIPPED)
     root = read_file(path, schema, mistakes, ())
-    return lambda overrides: _build(root, str(path), schema, overrides, mistakes.copy())
+    known: dict[str, MappingNode] = {}
+    return lambda overrides: _build(root, str(path), schema, overrides, mistakes.copy(), known)
 
 
 def from_text(text: str, schema: type[T], overrides: Sequence[str] = (), source: str = "<text>") -> T:
     """As `load`, from YAML text; `source` stands for the file in messages and as the start of includes."""
     mistakes = Mistakes()
     root = read_text(text, source, schema, mistakes, ())
-    return _build(root, source, schema, overrides, mistakes)
+    return _build(root, source, schema, overrides, mistakes, {})
 
 
 def _build(
-    root: MappingNode, source: str, schema: type[T], overrides: Sequence[str], mistakes: Mistakes
+    root: MappingNode,
+    source: str,
+    schema: type[T],
+    overrides: Sequence[str],
+    mistakes: Mistakes,
+    known: dict[str, MappingNode],
 ) -> T:
+    """known: the trees of overrides that have been read without a mistake."""
     kind = Kind(schema)
     # Overrides are joined first: in any order, a new `name` drops what files say but no other override.
     changes = mapping()
     for text in overrides:
-        changes = merge(changes, override(text, mistakes), Kind(Any))
+        before = len(mistakes.found)
+        tree = known.get(text) or override(text, mistakes)
+        if len(mistakes.found) == before:
+            known[text] = tree
+        changes = merge(changes, tree, Kind(Any))
     mistakes.stop_if(mistakes.fatal)
     result = Reader(mistakes, source).read(merge(root, changes, kind), kind, None, "")
     mistakes.stop_if(bool(mistakes.found))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import gc
 import json
 import os
 import sys
@@ -37,7 +36,6 @@ def run_entry(main: Callable[[list[str]], None]) -> int:
 
     A UserError is the same on all processes by then (Runtime.together): one process a node prints it.
     """
-    gc.enable()  # which the command `unimatch` has disabled while this program was imported
     limit_threads()
     # A bug leaves here, in the process group: the others notice only when this process has told it and ended.
     status = _status(main)

@@ -5,8 +5,9 @@ have the same attributes.
 """
 
 import difflib
+import functools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -211,8 +212,7 @@ def _probe(config: EncoderConfig, levels: int) -> tuple[int, ...]:
     """Which of the model's features have stride 4 and the output stride, with those between if there are more
     than two levels; UserError if there are none.
 
-    The model is built without memory (torch's meta device) and fed a shape: what it says about its features
-    is checked, and a model that cannot serve costs nothing.
+    What the model says about its features is checked, and one that cannot serve costs no memory.
     """
     if not timm.is_model(config.name):
         near = difflib.get_close_matches(config.name, timm.list_models(), n=4, cutoff=0.3)
@@ -222,16 +222,11 @@ def _probe(config: EncoderConfig, levels: int) -> tuple[int, ...]:
     refusal = f"encoder {config.name!r} cannot be used with output_stride={config.output_stride}"
     advice = f"models that can: {DILATABLE}"
     try:
-        with torch.device("meta"):
-            net: Any = timm.create_model(config.name, in_chans=config.in_channels, **_create_options(config))
-            net.eval()
-            shapes = [
-                tuple(feature.shape) for feature in net(torch.zeros(2, config.in_channels, *PROBE_SIZE))
-            ]
+        options = {"in_chans": config.in_channels, **_create_options(config)}
+        channels, strides, shapes = _features(timm.create_model, config.name, tuple(options.items()))
     except Exception as error:  # Models fail in their own ways: TypeError, AssertionError, ...
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{refusal} ({reason}); {advice}") from error
-    channels, strides = net.feature_info.channels(), net.feature_info.reduction()
     low = [index for index, stride in enumerate(strides) if stride == LOW_STRIDE]
     deepest = len(strides) - 1
     if not low or strides[deepest] != config.output_stride:
@@ -248,6 +243,19 @@ def _probe(config: EncoderConfig, levels: int) -> tuple[int, ...]:
         if len(found) != 4 or any(abs(a - b) >= 1 for a, b in zip(found, exact, strict=True)):
             raise UserError(f"{refusal}: a feature has the shape {found}; {advice}")
     return taken
+
+
+@functools.cache
+def _features(
+    create: Callable[..., Any], name: str, options: tuple[tuple[str, Any], ...]
+) -> tuple[list[int], list[int], list[tuple[int, ...]]]:
+    """Channels and strides of a model's features as it states them, and the shapes that it gives for two
+    images of PROBE_SIZE. It is built without memory, on torch's meta device: a tenth of a second and more.
+    """
+    with torch.device("meta"):
+        net = create(name, **dict(options)).eval()
+        shapes = [tuple(one.shape) for one in net(torch.zeros(2, dict(options)["in_chans"], *PROBE_SIZE))]
+    return net.feature_info.channels(), net.feature_info.reduction(), shapes
 
 
 def _first_layer(

@@ -5,6 +5,8 @@ import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from tests.support.processes import forking
+from tests.support.warm_python import FORKED_PYTHON
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
@@ -33,7 +35,7 @@ def test_a_users_mistake_is_one_message_of_one_process_a_node(capsys, monkeypatc
     assert capsys.readouterr().err == ""
 
 
-def test_a_launcher_repeats_the_message_at_its_end(capfd, tmp_path):
+def test_a_launcher_repeats_the_message_at_its_end(capfd, tmp_path, monkeypatch):
     """Torch's launcher prints fifty lines; the last is what the process left in its error file."""
     program = tmp_path / "program.py"
     program.write_text(
@@ -41,11 +43,13 @@ def test_a_launcher_repeats_the_message_at_its_end(capfd, tmp_path):
         "def main(args):\n    raise UserError('the batch is odd:\\ntake 8')\n"
         "sys.exit(run_entry(main))\n"
     )
+    for name, value in forking().items():
+        monkeypatch.setenv(name, value)
     launch = LaunchConfig(
         1, 1, 2, run_id="test", rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0
     )
     with pytest.raises(ChildFailedError) as caught:
-        elastic_launch(launch, sys.executable)(str(program))
+        elastic_launch(launch, str(FORKED_PYTHON))(str(program))
     assert caught.value.get_first_failure()[0] == 0
     shown = str(caught.value).rstrip("=\n").splitlines()
     assert shown[-2:] == ["  traceback : error: the batch is odd:", "take 8"]
