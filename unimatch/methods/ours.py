@@ -44,7 +44,7 @@ class OursConfig(TeacherConfig):
         lower, as its mean confidence is.
     weight: of the unsupervised loss, beside 1 of the labelled one.
     start_passes, start: passes over the labelled pixels, and share of the run, before which labelled images
-        alone are seen: below about 60 passes pseudo-labels mostly cost accuracy.
+        alone are seen.
     ramp: share of the run after it in which the weight rises from 0.
     paste: probability that a strong view gets half of the classes of a labelled crop.
     trust: whether a pseudo-label counts as much as predictions of its class are right on labelled images.
@@ -54,7 +54,7 @@ class OursConfig(TeacherConfig):
     threshold: float = 0.9
     mix_partner: MixPartner = "batch"
     weight: float = 1.0
-    start_passes: float = 60.0
+    start_passes: float = 12.0
     start: float = 0.3
     ramp: float = 0.2
     paste: float = 0.5
