@@ -6,6 +6,7 @@ unimatch bench input --settings voc-321
 unimatch bench endurance --samples 200000
 unimatch bench step --processes 1 2
 unimatch bench methods --crop 128
+unimatch bench memory --crop 252
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from unimatch.benchmarks import endurance, index, input, methods, shards, step
+from unimatch.benchmarks import endurance, index, input, memory, methods, shards, step
 from unimatch.errors import UserError
 
 BENCHMARKS = {
@@ -23,6 +24,7 @@ BENCHMARKS = {
     "endurance": endurance,
     "step": step,
     "methods": methods,
+    "memory": memory,
 }
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -84,18 +85,12 @@ def _run(options: argparse.Namespace) -> None:
     )
     rows, problems = _measure(bench, _cases(options, config.batch))
     exchanges = [e for count in options.processes if count > 1 for e in time_messages(count, options.timeout)]
-    on_gpus = torch.cuda.is_available()
-    slots = torch.cuda.device_count() or len(os.sched_getaffinity(0))
+    machine = _machine()
     shards = open_shards(config.data.shards, config.data.cache)
     result = {
         "config": str(options.config),
         "overrides": options.overrides,
-        "machine": {
-            "slots": slots,
-            "gpu": torch.cuda.get_device_name() if on_gpus else None,
-            "torch": torch.__version__,
-            "threads": 1,
-        },
+        "machine": machine,
         "steps": options.steps,
         "warm_up": options.warm_up,
         "work": asdict(pace_of(config, shards.taxonomy, shards.bands()).work),
@@ -104,11 +99,22 @@ def _run(options: argparse.Namespace) -> None:
         "left_out": problems,
     }
     (options.out / "scaling.json").write_text(json.dumps(result, indent=1) + "\n")
-    notes = measured.notes(options.processes, slots, "GPUs" if on_gpus else "CPU cores", problems)
+    kind = "GPUs" if machine["gpu"] else "CPU cores"
+    notes = measured.notes(options.processes, machine["slots"], kind, problems)
     text = "\n\n".join([measured.table(rows), *notes])
     (options.out / "scaling.md").write_text(text + "\n")
     measured.plot(rows, options.out / "scaling.png")
     print(text)
+
+
+def _machine() -> dict[str, Any]:
+    """What the runs are measured on; slots: GPUs, else cores."""
+    return {
+        "slots": torch.cuda.device_count() or len(os.sched_getaffinity(0)),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "threads": 1,
+    }
 
 
 def _cases(options: argparse.Namespace, batch: BatchConfig) -> dict[Case, set[str]]:

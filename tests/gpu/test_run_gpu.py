@@ -12,14 +12,27 @@ import torch.distributed as dist
 from torch import nn
 
 from tests.support.training import bare, built, trained
+from unimatch import config as config_io
+from unimatch import scale
+from unimatch.benchmarks import methods
 from unimatch.engine import checkpoint
 from unimatch.engine.batchnorm import synchronize_batchnorm
 from unimatch.engine.replicas import Buffers
 from unimatch.engine.restore import restore
+from unimatch.engine.run_config import RunConfig
 from unimatch.engine.runtime import Runtime
-from unimatch.scaling.spawn import places
+from unimatch.scaling.spawn import Job, places, run_all
 
 STEPS = "schedule.steps=4"
+HOSTS = """
+import torch
+from unimatch.engine.runtime import Runtime
+runtime = Runtime(timeout_s=60)
+runtime.await_all()
+total = runtime.sum_on_host(torch.ones(2)).tolist()
+print(runtime._host_group is not None, total, runtime.gather(runtime.rank))
+runtime.close()
+"""
 EVERY = "checkpoint.every_steps=2"
 
 
@@ -107,3 +120,22 @@ def test_synchronised_norms_of_a_gpu_are_torchs(alone, gpu: torch.device):
     net = synchronize_batchnorm(net, gpu)
     assert any(isinstance(module, nn.SyncBatchNorm) for module in net.modules())
     assert torch.allclose(net(torch.ones(2, 3, 8, 8, device=gpu)), plain, atol=1e-5)
+
+
+def test_counts_of_two_processes_travel_over_the_hosts_group(gpu: torch.device):
+    """Both on one card, over which NCCL itself would refuse to send: nothing here asks it to."""
+    (told,) = run_all([Job(2, ["-c", HOSTS], {})], timeout_s=120)
+    assert told.splitlines()[-1] == "True [2.0, 2.0] [0, 1]"
+
+
+def test_a_step_of_the_benchmark_of_methods_has_ended_when_it_is_timed(device: torch.device):
+    text = methods.RUN.format(size=2, encoder="test_efficientnet", method="unimatch", crop=32)
+    step = methods._step(config_io.from_text(text, RunConfig), Runtime())
+    assert step() == 1
+    assert device.type == "cpu" or torch.cuda.current_stream().query()
+
+
+def test_the_machine_of_a_scaling_measurement_has_the_cards_name(device: torch.device):
+    found = scale._machine()
+    assert found["gpu"] == (torch.cuda.get_device_name(0) if device.type == "cuda" else None)
+    assert found["slots"] == (torch.cuda.device_count() or len(os.sched_getaffinity(0)))

@@ -95,7 +95,7 @@ def test_copies_run_on_a_stream_of_their_own_and_are_there_when_they_are_used(
     busy = torch.randn(4096, 4096, device=gpu)
     for number in range(20):
         values = torch.full((1 << 20,), number, dtype=torch.int32).pin_memory()
-        raw: RawMicro = {"labeled": {"image": values}, "unlabeled": None, "skipped": 3}
+        raw: RawMicro = {"labeled": {"image": values}, "unlabeled": None, "skipped": 3, "counts": []}
         for _ in range(5):
             busy = busy @ busy * 1e-4  # the device is behind the host
         torch.cuda.set_sync_debug_mode("error")

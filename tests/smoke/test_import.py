@@ -7,6 +7,7 @@ import io
 import shlex
 import sys
 import zipfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -230,9 +231,14 @@ def test_an_imported_run_without_its_data(tmp_path: Path) -> None:
         compare.main([str(tmp_path / "run"), "--out", str(tmp_path / "compared")])
 
 
+@cache
+def released_r50() -> dict[str, Tensor]:
+    return released.to_released(random_state(hollow("natural R50")), "resnet50s", "deeplabv3plus")
+
+
 def broken(path: Path, kind: str) -> None:
     """A file that is no network."""
-    good = released.to_released(random_state(hollow("natural R50")), "resnet50s", "deeplabv3plus")
+    good = released_r50()
     file = io.BytesIO()
     torch.save(good, file)
     data = file.getvalue()

@@ -44,7 +44,7 @@ SIBLINGS = {
     "pc2seg": Sibling({"anchors": 20, "negatives": 30, "width": 8}, [train(4), train(8)]),
     "ua_mt": Sibling({"passes": 2}, [train(8)], {"ema": [BLIND] * 3}),
     "ours": Sibling(
-        {"threshold": 0.4, "start": 0.0, "ramp": 0.0, "paste": 0.5},
+        {"threshold": 0.4, "start_passes": 0.0, "start": 0.0, "ramp": 0.0, "paste": 0.5},
         [train(4), train(4)],
         {"ema": [BLIND]},
     ),

@@ -172,6 +172,13 @@ def test_settings_are_the_published_ones(name):
     assert run_of(name).batch.labeled == 2 * config.batch.labeled == 2 * config.batch.unlabeled
 
 
+def test_epochs_have_the_published_steps():
+    """Two images a device on four, of lists that were filled up: one more than N // 8 for these two."""
+    assert steps_of(run_of("cityscapes", method="unimatch", split="1_16")) == 240 * 349
+    assert steps_of(run_of("pascal", method="unimatch", split="1464")) == 80 * 1140
+    assert steps_of(run_of("pascal", method="unimatch", split="92")) == 80 * ((10582 - 92) // 8)
+
+
 # Of the published runs of V2: crop, epochs, global batch, steps an epoch of one list.
 PUBLISHED_V2 = {
     "pascal_v2": (518, 60, 16, {"92": 655}),

@@ -115,6 +115,7 @@ METHOD = {
         "threshold": 0.9,
         "mix_partner": "batch",
         "weight": 1.0,
+        "start_passes": 12.0,
         "start": 0.3,
         "ramp": 0.2,
         "paste": 0.5,

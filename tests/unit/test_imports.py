@@ -34,7 +34,7 @@ MAY_IMPORT = {
     },
     "benchmarks": {
         *("codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks", "engine"),
-        *("scaling.footprint", "scaling.spawn"),
+        "scaling",
     },
 }
 PARTS = set(MAY_IMPORT)

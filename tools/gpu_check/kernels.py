@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from .cases import GOALS, cases
 from .results import Teller
 from .speed import BF16
-from .workload import build
+from .workload import build, timed, wait
 
 STEPS = 20
 GAP_US = 10.0  # a pause of the device that is longer is a gap
@@ -79,28 +78,23 @@ def run(teller: Teller) -> None:
         steps = 1 if teller.rehearsal else STEPS
         for _ in range(1 if teller.rehearsal else 5):
             workload.step()
-        _wait()
+        wait()
         on_gpu = torch.cuda.is_available()
         # Of a GPU its kernels alone: with the host's operations reading the profile would take minutes.
         with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as found:
-            began, own = time.perf_counter(), time.thread_time()
-            for _ in range(steps):
-                workload.step()
-            launched, own = time.perf_counter() - began, time.thread_time() - own
-            _wait()
-            wall = time.perf_counter() - began
+            spent = timed(workload.step, steps)
         wanted = DeviceType.CUDA if on_gpu else DeviceType.CPU
         spans = [
             Span(event.name, event.time_range.start, event.time_range.end)
             for event in found.events()
             if event.device_type == wanted and (on_gpu or not event.cpu_children)
         ]
-        _tell(teller, case.name, spans, steps, wall)
+        _tell(teller, case.name, spans, steps, spent.wall)
         teller.tell(
             f"{case.name}: the host",
-            step_ms=round(1e3 * wall / steps, 2),
-            launch_ms=round(1e3 * launched / steps, 2),
-            own_time_ms=round(1e3 * own / steps, 2),
+            step_ms=round(1e3 * spent.wall / steps, 2),
+            launch_ms=round(1e3 * spent.launched / steps, 2),
+            own_time_ms=round(1e3 * spent.own / steps, 2),
             note="while the profiler watches, which slows launches",
         )
 
@@ -132,8 +126,3 @@ def _tell(teller: Teller, case: str, spans: Sequence[Span], steps: int, wall_s: 
         gaps_a_step=count // steps,
         busy_share=round(busy / 1e6 / wall_s, 3),
     )
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,7 +16,7 @@ from unimatch.engine.runtime import Runtime
 from .cases import GOALS, Case, cases
 from .plain import Plain
 from .results import Teller
-from .workload import Mode, allow_tf32, build, device, read_config, taxonomy
+from .workload import Mode, allow_tf32, build, device, read_config, taxonomy, timed, wait
 
 PLAIN, PLAIN_TF32 = "plain fp32", "plain, torch's defaults (TF32 convolutions)"
 FP32, TF32 = Mode("fp32"), Mode("tf32", tf32=True)
@@ -142,7 +141,7 @@ def _enter(name: str, make: Callable[[], Callable[[], None]], pace: Pace) -> Con
     step = make()
     for _ in range(pace.warm_up):
         step()
-    _wait()
+    wait()
     return Contestant(name, step, _allocated() - before)
 
 
@@ -170,14 +169,10 @@ def _take_turn(contestant: Contestant, images: int, steps: int) -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     contestant.step()
-    _wait()
-    began = time.perf_counter()
-    for _ in range(steps):
-        contestant.step()
-    launched = time.perf_counter()
-    _wait()
-    contestant.rates.append(images * steps / (time.perf_counter() - began))
-    contestant.launch_ms.append(1e3 * (launched - began) / steps)
+    wait()
+    spent = timed(contestant.step, steps)
+    contestant.rates.append(images * steps / spent.wall)
+    contestant.launch_ms.append(1e3 * spent.launched / steps)
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else others + 1
     contestant.peak = max(contestant.peak, peak - others)
 
@@ -202,7 +197,7 @@ def _fill(teller: Teller, case: Case) -> None:
 def _fits(case: Case, samples: int) -> bool:
     try:
         build(replace(case, labeled=samples // 2, unlabeled=samples // 2), BF16).step()
-        _wait()
+        wait()
     except torch.cuda.OutOfMemoryError:
         return False
     finally:
@@ -214,11 +209,6 @@ def _forget() -> None:
     if torch.cuda.is_available():
         gc.collect()
         torch.cuda.empty_cache()
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def _allocated() -> int:

@@ -1,52 +1,45 @@
-"""The tests of tests/gpu, each as a line."""
+"""The tests of tests/gpu, each as a line, told as soon as it has ended."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
+
+import pytest
 
 from .results import Teller
 
-TESTS = Path(__file__).parents[2] / "tests" / "gpu"
+ROOT = Path(__file__).parents[2]
+
+
+class Lines:
+    """A plugin of pytest that tells of each test: a part that is stopped has told of those before."""
+
+    def __init__(self, teller: Teller) -> None:
+        self._teller = teller
+        self.counts = {"passed": 0, "failed": 0, "skipped": 0}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call" and report.outcome == "passed":
+            return  # what came before the test, or behind it
+        self.counts[report.outcome] += 1
+        file, _, test = report.location
+        passed, note = {"passed": True, "failed": False}.get(report.outcome), ""
+        if report.outcome == "failed":
+            crash = getattr(report.longrepr, "reprcrash", None)
+            note = str(crash.message if crash else report.longrepr)[:500]
+        elif isinstance(report.longrepr, tuple):
+            note = report.longrepr[2][:300]
+        seconds = round(report.duration, 2)
+        self._teller.tell(f"{Path(file).stem}: {test}", passed=passed, note=note, test_s=seconds)
 
 
 def run(teller: Teller) -> None:
-    found = teller.out / "tests.xml"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        str(TESTS),
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        f"--junitxml={found}",
-    ]
-    command += ["-o", "junit_family=xunit2"]
     # In the repository, whose settings pytest reads; with whatever plugins there are.
-    code = subprocess.run(
-        command, cwd=TESTS.parents[1], env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    ).returncode
-    if not found.exists():
-        teller.tell("pytest", passed=False, note=f"ended with {code} before it wrote results")
-        return
-    counts = {"passed": 0, "failed": 0, "skipped": 0}
-    for case in ElementTree.parse(found).iter("testcase"):
-        kinds = {child.tag: child.get("message") or "" for child in case}
-        name = f"{case.get('classname', '').split('.')[-1]}: {case.get('name')}"
-        seconds = float(case.get("time", 0))
-        if "failure" in kinds or "error" in kinds:
-            counts["failed"] += 1
-            message = kinds.get("failure") or kinds.get("error") or ""
-            teller.tell(name, passed=False, note=message[:500], test_s=seconds)
-        elif "skipped" in kinds:
-            counts["skipped"] += 1
-            teller.tell(name, note=f"skipped: {kinds['skipped']}"[:300], test_s=seconds)
-        else:
-            counts["passed"] += 1
-            teller.tell(name, passed=True, test_s=seconds)
-    found.unlink()
-    teller.put("all tests", counts, counts["failed"] == 0 and code == 0)
+    os.chdir(ROOT)
+    sys.dont_write_bytecode = True
+    lines = Lines(teller)
+    code = pytest.main([str(ROOT / "tests" / "gpu"), "-q", "-p", "no:cacheprovider"], plugins=[lines])
+    good = code == 0 and lines.counts["failed"] == 0
+    teller.put("all tests", lines.counts, good)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +64,32 @@ def allow_tf32(allowed: bool) -> None:
 
 def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def wait() -> None:
+    """Until the device has done all that was launched."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of some steps: until the host had launched them, what it computed until then, until the device
+    had finished.
+    """
+
+    launched: float
+    own: float
+    wall: float
+
+
+def timed(step: Callable[[], None], steps: int) -> Spent:
+    began, own = time.perf_counter(), time.thread_time()
+    for _ in range(steps):
+        step()
+    launched, own = time.perf_counter() - began, time.thread_time() - own
+    wait()
+    return Spent(launched, own, time.perf_counter() - began)
 
 
 def taxonomy(case: Case) -> Taxonomy:

@@ -67,6 +67,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="times each case is measured (%(default)s)")
 
 
+def write_set(root: Path) -> None:
+    """Synthetic scenes as shards in `root`/set, 16 of 64 labelled by `root`/split."""
+    write_synthetic(root / "set", train=64, val=1, height=48, width=64, workers=1)
+    write_split(draw_splits(ShardSet.open(root / "set"), "train", [16])[0], root / "split")
+
+
 def run(options: argparse.Namespace) -> str:
     """Markdown: a row for each method, number of processes and number of micro-batches."""
     cases = [
@@ -78,8 +84,7 @@ def run(options: argparse.Namespace) -> str:
     found: dict[tuple[str, int, int], list[dict[str, float]]] = {case: [] for case in cases}
     with tempfile.TemporaryDirectory(prefix="unimatch-bench-") as scratch:
         root = Path(scratch)
-        write_synthetic(root / "set", train=64, val=1, height=48, width=64, workers=1)
-        write_split(draw_splits(ShardSet.open(root / "set"), "train", [16])[0], root / "split")
+        write_set(root)
         for _ in range(options.rounds):
             for method, processes, micros in cases:
                 steps = WARM_UP + options.steps
@@ -117,7 +122,7 @@ class _OwnTime(Timed):
         return dict(self._seconds)
 
 
-class _Marks(RunLog):
+class Marks(RunLog):
     """Notes the clocks after every step, and writes nothing."""
 
     def __init__(self, out: Path, read: Callable[[], dict[str, float]]) -> None:
@@ -161,7 +166,7 @@ def measured(trainer: Trainer) -> list[dict[str, float]]:
         clocks = {"thread": time.thread_time(), "wall": time.perf_counter(), **layout.seconds, **spent}
         return {**{name: 1e3 * value for name, value in clocks.items()}, **sent}
 
-    log = _Marks(trainer.config.out, read)
+    log = Marks(trainer.config.out, read)
     plain = {name: getattr(dist, name) for name in MESSAGES}
     try:
         for name, call in plain.items():

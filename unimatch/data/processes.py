@@ -6,6 +6,7 @@ import gc
 import mmap
 import multiprocessing
 import os
+import selectors
 import signal
 import sys
 import traceback
@@ -51,6 +52,7 @@ class ProcessPool:
         self.pipes: list[Connection] = []
         self.processes: list[BaseProcess] = []
         self.inboxes: list[Inbox] = []
+        self.ends: list[selectors.PollSelector] = []  # of each worker: its pipe, and its death
         self.taken = [0] * workers
         # Of each worker: how many results it has made, and the stage it is in. Shared by forked workers only.
         self.board = mmap.mmap(-1, 16 * workers) if CONTEXT.get_start_method() == "fork" else None
@@ -65,6 +67,9 @@ class ProcessPool:
             self.processes.append(process)
             self.pipes.append(ours)
             self.inboxes.append(Inbox(ours))
+            self.ends.append(selectors.PollSelector())
+            for end in (ours, process.sentinel):
+                self.ends[number].register(end, selectors.EVENT_READ)
             for _ in range(max(1, prefetch)):
                 self.inboxes[number].send_credit()
 
@@ -76,10 +81,9 @@ class ProcessPool:
 
     def take(self, number: int, timeout_s: float, describe: Callable[[], str]) -> Any:
         """The next result of a worker."""
-        pipe, process = self.pipes[number], self.processes[number]
+        process = self.processes[number]
         self.monitor.asked(self._ready())
-        ready = connection.wait([pipe, process.sentinel], timeout_s)
-        if not ready:
+        if not self.ends[number].select(timeout_s):
             at = 0 if self.board is None else int(np.frombuffer(self.board, np.int64)[2 * number + 1])
             raise DataError(
                 stall(f"{process.name} (pid {process.pid})", describe(), timeout_s, at, self.monitor)

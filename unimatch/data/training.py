@@ -56,9 +56,13 @@ class RawMicro(TypedDict):
     labeled: dict[str, torch.Tensor]
     unlabeled: dict[str, torch.Tensor] | None
     skipped: int  # unreadable samples that were replaced in it
+    counts: list[int]  # what the loader's `count` says of it; empty where nobody asks
 
 
-def _to_tensors(arrays: Arrays, pin_memory: bool) -> dict[str, torch.Tensor]:
+Count = Callable[[RawMicro], list[int]]
+
+
+def _to_tensors(arrays: Arrays, pin_memory: bool = False) -> dict[str, torch.Tensor]:
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return {name: tensor.pin_memory() for name, tensor in tensors.items()} if pin_memory else tensors
 
@@ -78,6 +82,7 @@ class _TrainingStep:
     skip_ceiling: int
     decode: Decode
     decoded: Decoded | None
+    count: Count | None
 
     def __post_init__(self) -> None:
         """ConfigError: the plan's batches do not divide over ranks and micro-batches."""
@@ -106,7 +111,13 @@ class _TrainingStep:
         result: dict[str, Any] = {"labeled": stacked, "unlabeled": None}
         if unlabeled is not None:
             result["unlabeled"] = self._stack(unlabeled, self._unlabeled_views(unlabeled, skipped))
-        return {**result, "skipped": skipped}
+        return {**result, "skipped": skipped, "counts": self._counts(result)}
+
+    def _counts(self, arrays: dict[str, Arrays | None]) -> list[int]:
+        if self.count is None:
+            return []
+        halves: Any = {name: part and _to_tensors(part) for name, part in arrays.items()}
+        return self.count(halves)
 
     def _labeled_views(self, slots: Slots, skipped: dict[Place, str], rows: list[int]) -> Iterator[Make]:
         """Of each slot; `rows` gets those read: not the plan's where one is skipped."""
@@ -213,13 +224,14 @@ def train_loader(
     threads: bool = False,
     monitor: Monitor | None = None,
     decoded: Decoded | None = None,
+    count: Count | None = None,
 ) -> Iterator[tuple[int, list[RawMicro]]]:
     """(step, this rank's micro-batches) for each step in [start_step, stop_step).
 
     `skip_ceiling`: how many different unreadable samples this rank may replace by the next readable one of
     its set before it is a DataError; each is logged once. The count starts anew when a run is resumed.
     Workers are processes, or `threads` of this one: the batches are the same. `decoded` keeps labelled
-    samples, once one of them has decoded them, for all.
+    samples, once one of them has decoded them, for all. `count` is asked for each micro-batch, by the worker.
     ConfigError: the plan's batches do not divide over ranks and micro-batches. While iterating: DataError for
     data that cannot be used and for dead or slow workers.
     """
@@ -235,6 +247,7 @@ def train_loader(
         skip_ceiling,
         decode,
         decoded,
+        count,
     )
     if compiled.AVAILABLE:
         resize.prepare()
@@ -269,6 +282,7 @@ def _counted(
                     "labeled": _to_tensors(micro["labeled"], pin_memory),
                     "unlabeled": None if unlabeled is None else _to_tensors(unlabeled, pin_memory),
                     "skipped": len(micro["skipped"]),
+                    "counts": micro["counts"],
                 }
             )
         yield step, batch

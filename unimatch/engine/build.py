@@ -17,6 +17,7 @@ from unimatch.engine import checkpoint
 from unimatch.engine.batchnorm import synchronize_batchnorm
 from unimatch.engine.evaluate import Evaluator, eval_batches
 from unimatch.engine.group import Processes
+from unimatch.engine.label_passes import label_passes
 from unimatch.engine.optim import build_optimizer
 from unimatch.engine.pseudo_labels import build_pseudo_labels
 from unimatch.engine.resume import resume_from
@@ -78,6 +79,7 @@ def build_trainer(config: RunConfig, data: RunData, runtime: Runtime, resume: bo
         engine,
         monitor,
         build_pseudo_labels(config, data, task, runtime),
+        label_passes(data.labeled, config.batch.labeled, 1, task),
     )
     return trainer, start_banner(trainer, data, steps.accumulation, last, decoded)
 
@@ -238,6 +240,7 @@ def _train_loader(
         skip_ceiling=config.data.skip_ceiling,
         decode=task.decode,
         decoded=decoded,
+        count=task.pixel_counts,
     )
 
 

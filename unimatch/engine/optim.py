@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from unimatch.errors import UserError
 from unimatch.models.segmentor import Segmentor
 
 
@@ -98,6 +99,8 @@ def _parts(net: Segmentor, config: OptimizerConfig) -> list[tuple[str, list[nn.P
     parts = [("encoder", list(net.encoder.parameters()), config.lr)]
     if config.layer_decay < 1.0:
         layers = net.encoder.layers()
+        if net.encoder.frozen:
+            raise UserError("optimizer.layer_decay has no meaning with model.encoder.freeze: leave one out")
         parts = [
             (f"encoder_{depth:02}", params, config.lr * config.layer_decay ** (len(layers) - 1 - depth))
             for depth, params in enumerate(layers)

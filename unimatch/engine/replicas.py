@@ -98,7 +98,8 @@ class Replicas:
         else:
             scaler.step(self._optimizer)
             scaler.update()
-        self._optimizer.zero_grad()
+        for parameter in self._parameters:  # the optimiser's own way looks at hooks and options of each
+            parameter.grad = None
         if self._buffers is not None:
             self._buffers.receive()
         return norm

@@ -101,9 +101,10 @@ class Runtime:
         told = misfit(launch_file(), has_gpu, self.world)
         if told and self.is_main:
             print(told, file=sys.stderr, flush=True)
-        # Counts, flags and messages travel between the hosts' memories and never stall a GPU's queue.
+        # Counts, flags and messages travel between the hosts' memories and never stall a GPU's queue. Each
+        # group of gloo has two threads: gradients must not wait for one that waits for a slow network.
         self._host_group: dist.ProcessGroup | None = None
-        if self.world > 1 and has_gpu:
+        if self.world > 1:
             group = dist.new_group(backend="gloo", timeout=timeout)
             assert isinstance(group, dist.ProcessGroup)
             self._host_group = group

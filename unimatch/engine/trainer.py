@@ -64,6 +64,7 @@ class Trainer:
     optimizer_state: dict[str, Any] | None = None  # of the checkpoint that the run continues
     monitor: Monitor = field(default_factory=Monitor)  # of the loader's workers
     pseudo_labels: LabelQuality | None = None  # measures them at each evaluation
+    label_passes: float = math.inf  # over the labelled pixels, of a step
 
     def __post_init__(self) -> None:
         batch, uses_unlabeled = self.config.batch, self.method.views.unlabeled
@@ -86,7 +87,7 @@ class Trainer:
         self._copies = Copies(self.runtime.device)
         self._signals = Remembered()
         over_all = self.config.loss_normalization == "global"
-        self._agreement = Agreement(self.runtime, self.task, self.method.views, self._signals, over_all)
+        self._agreement = Agreement(self.runtime, self.method.views, self._signals, over_all)
         self._headline: float | None = None
         self._over = ""  # what it leaves out
         self._losses = torch.zeros((), device=self.runtime.device)  # all so far: NaN stays in a sum
@@ -159,7 +160,8 @@ class Trainer:
 
     def step(self, step: int, raw: RawBatch, shares: list[Tensor]) -> tuple[list[Logs], Batch]:
         """One optimiser step over this process's micro-batches; what each has to log, and the last one."""
-        progress = Progress(step, self.total_steps, step // self.steps_per_epoch)
+        epoch = step // self.steps_per_epoch
+        progress = Progress(step, self.total_steps, epoch, self.label_passes)
         set_lr(self.optimizer, lr_factor(step, self.total_steps, self.config.schedule))
         self.runtime.seed(keyed.key(self.config.seed, STEP_TAG, step, self.runtime.rank) >> 1)
         told: list[Logs] = []

@@ -30,7 +30,8 @@ tr.detail .part td + td, tr.detail .part th + th { text-align: right; }
 .plots { display: flex; flex-wrap: wrap; gap: 1em; }
 svg { max-width: 100%; height: auto; }
 img { max-width: 100%; }
-small { color: #555; overflow-wrap: anywhere; }
+small { color: #555; }
+small, li { overflow-wrap: anywhere; }
 </style>
 </head>
 <body>

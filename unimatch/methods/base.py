@@ -16,6 +16,7 @@ Beside the loss of a step a method may have, all of it made in `begin`:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
@@ -105,11 +106,15 @@ class SemiConfig:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the run stands: `step` counts optimiser steps from 0, `epoch` passes over the unlabelled set."""
+    """Where the run stands: `step` counts optimiser steps from 0, `epoch` passes over the unlabelled set.
+
+    label_passes: over the labelled pixels in a step, of whose images a crop shows a part.
+    """
 
     step: int
     total_steps: int
     epoch: int
+    label_passes: float = math.inf
 
 
 class Method:

@@ -46,7 +46,7 @@ class ClassCounts:
     def step_done(self) -> None:
         """Takes in what was added since the last call. Call on all processes."""
         if self._seen is not None:
-            self.sums = KEPT * self.sums.to(self._seen.device) + self._group.mean(self._seen)
+            self.sums = KEPT * self.sums.to(self._seen.device) + self._group.gather(self._seen[None]).sum(0)
             self._seen = None
 
     def precision(self) -> Tensor:

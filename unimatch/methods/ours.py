@@ -1,6 +1,6 @@
 """A recipe that begins as the baseline and takes pseudo-labels in as far as the labels vouch for them.
 
-Until `start` of the run it is the baseline; from then on the labelled loss keeps its whole weight, and
+Until its start it is the baseline; from then on the labelled loss keeps its whole weight, and
 unlabelled images come on top. The parts are known ones: a mean teacher (Tarvainen & Valpola, NeurIPS 2017),
 CutMix (French et al., BMVC 2020), labelled objects pasted as ClassMix cuts them (Olsson et al., WACV 2021),
 thresholds of classes by their mean confidence (Wang et al., FreeMatch, ICLR 2023). What was measured:
@@ -43,7 +43,8 @@ class OursConfig(TeacherConfig):
     threshold: tau of the class that the teacher is surest of; with class_thresholds that of another class is
         lower, as its mean confidence is.
     weight: of the unsupervised loss, beside 1 of the labelled one.
-    start: share of the run that sees labelled images alone.
+    start_passes, start: passes over the labelled pixels, and share of the run, before which labelled images
+        alone are seen.
     ramp: share of the run after it in which the weight rises from 0.
     paste: probability that a strong view gets half of the classes of a labelled crop.
     trust: whether a pseudo-label counts as much as predictions of its class are right on labelled images.
@@ -53,6 +54,7 @@ class OursConfig(TeacherConfig):
     threshold: float = 0.9
     mix_partner: MixPartner = "batch"
     weight: float = 1.0
+    start_passes: float = 12.0
     start: float = 0.3
     ramp: float = 0.2
     paste: float = 0.5
@@ -64,6 +66,8 @@ class OursConfig(TeacherConfig):
         for name in ("threshold", "start", "ramp", "paste"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} must lie in [0, 1], found {getattr(self, name)}")
+        if self.start_passes < 0:
+            raise ConfigError(f"start_passes must be at least 0, found {self.start_passes}")
 
 
 @METHODS.register("ours", OursConfig)
@@ -105,7 +109,10 @@ class Ours(MeanTeacher):
 
     def _weight(self, progress: Progress) -> float:
         """w(t); 0: labelled images alone."""
-        begun = progress.step + 1 - max(self.config.burn_in, self.config.start * progress.total_steps)
+        first = max(
+            self.config.start * progress.total_steps, self.config.start_passes / progress.label_passes
+        )
+        begun = progress.step + 1 - max(self.config.burn_in, first)
         rise = max(self.config.ramp * progress.total_steps, 1.0)
         return float(self.config.weight * min(1.0, max(0.0, begun / rise)))
 

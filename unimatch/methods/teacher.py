@@ -49,12 +49,10 @@ class Teacher:
         self.buffers = buffers
         self._followed: nn.Module | None = None
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def logits(self, image: Tensor, train: bool = False) -> Tensor:
-        """[B, K, H, W] without a graph, in eval mode or in train mode, in the precision of the run.
-
-        Not in torch's inference mode: its results could not be kept for the backward pass of the losses that
-        they are the targets of, but would have to be copied.
+        """[B, K, H, W] in torch's inference mode, with the network in eval or in train mode, in the precision
+        of the run. No loss can keep them for backward; what is made of them (a softmax, labels) it can.
         """
         logits: Tensor = self.net.train(train)(image)["logits"]
         return logits

@@ -39,13 +39,23 @@ def load_vit_weights(net: nn.Module, source: str, name: str, in_channels: int) -
 
 
 def _check_grid(state: State, wanted: dict[str, Tensor], where: str) -> None:
-    """UserError that says it in words if the file is for other patches or another grid of positions."""
+    """UserError that says it in words if the file is for other patches, of another width, or for another grid
+    of positions.
+    """
     first = "patch_embed.proj.weight"
-    if first in state and state[first].ndim == 4 and state[first].shape[-1] != wanted[first].shape[-1]:
-        raise UserError(
-            f"{where}: the file is of a network that reads patches of {state[first].shape[-1]} pixels, this "
-            f"one reads patches of {wanted[first].shape[-1]}; name the encoder that the weights belong to"
-        )
+    if first in state and state[first].ndim == 4:
+        width, *_, patch = state[first].shape
+        own_width, *_, own_patch = wanted[first].shape
+        advice = "name the encoder that the weights belong to"
+        if patch != own_patch:
+            raise UserError(
+                f"{where}: the file is of a network that reads patches of {patch} pixels, this one reads "
+                f"patches of {own_patch}; {advice}"
+            )
+        if width != own_width:
+            raise UserError(
+                f"{where}: the file is of a network with {width} channels, this one has {own_width}; {advice}"
+            )
     key = "pos_embed"
     if key in state and key in wanted and state[key].shape[1] != wanted[key].shape[1]:
         raise UserError(

@@ -144,7 +144,8 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) ->
 
 
 def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> None:
-    """UserError that lists missing, unexpected and misshapen tensors, up to five of each.
+    """UserError that lists missing, unexpected and misshapen tensors, or those that hold no numbers, up to
+    five of each.
 
     Counters of batch-norm updates may be missing: old files lack them and nothing here reads them.
     """
@@ -156,7 +157,7 @@ def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], whe
         if key in found and found[key].shape != value.shape
     ]
     problems = [
-        f"{len(names)} {kind}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+        f"{len(names)} {kind}: {_first(names)}"
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
         if names
     ]
@@ -164,6 +165,15 @@ def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], whe
         raise UserError(
             f"{where}: wrong tensors ({'; '.join(problems)}); check the model's name and the class count"
         )
+    broken = [key for key, value in found.items() if not value.is_meta and not bool(value.isfinite().all())]
+    if broken:
+        raise UserError(
+            f"{where}: {len(broken)} tensors hold NaN or infinity: {_first(broken)}; fetch it again"
+        )
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def classifier_tensors(name: str) -> State:

@@ -121,6 +121,7 @@ def blank_micro(
         "labeled": stacked(transform.labeled(image, label, 1), labeled),
         "unlabeled": stacked(transform.unlabeled(image, 1, image), unlabeled) if unlabeled else None,
         "skipped": 0,
+        "counts": [],
     }
 
 
@@ -187,7 +188,7 @@ def _take_steps(
             other = raw["unlabeled"]
             if other is not None:
                 other = {name: fake.from_tensor(value) for name, value in other.items()}
-            micro: RawMicro = {"labeled": half, "unlabeled": other, "skipped": 0}
+            micro: RawMicro = {"labeled": half, "unlabeled": other, "skipped": 0, "counts": []}
             with watch(known):
                 batch = task.to_device(micro, torch.device("cpu"), torch.ones(8))
                 with contextlib.nullcontext() if dtype is None else torch.autocast("cpu", dtype=dtype):

@@ -95,9 +95,9 @@ class ShortRuns:
                 f"checkpoint.every_steps={steps}",
             ]
             sets = [part for setting in settings for part in ("--set", setting)]
-            own = (
-                {"CUDA_VISIBLE_DEVICES": str(index)} if len(counts) > 1 and torch.cuda.is_available() else {}
-            )
+            # Those that run alone at the same time share what GPUs there are.
+            cards = torch.cuda.device_count() if len(counts) > 1 else 0
+            own = {"CUDA_VISIBLE_DEVICES": str(index % cards)} if cards else {}
             args = ["-m", "unimatch.train", "--config", str(self.config), *sets]
             jobs.append(spawn.Job(count, args, {**env, **own}))
         spawn.run_all(jobs, self.timeout_s)

@@ -126,8 +126,8 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def pixel_counts(self, raw: RawMicro) -> Tensor:
-        """int64 [n], on the CPU: how many pixels each mean of this micro-batch's losses is taken over."""
+    def pixel_counts(self, raw: RawMicro) -> list[int]:
+        """How many pixels each mean of this micro-batch's losses is taken over."""
 
     @abstractmethod
     def to_device(self, raw: RawMicro, device: torch.device, shares: Tensor | None = None) -> Batch:

@@ -74,9 +74,9 @@ class MedicalTask(PixelTask):
         """The weak and strong views that a method needs; workers make both."""
         return MedicalViews(self.config.views, needs.num_strong, needs.partner, extra=extra(needs))
 
-    def normalize(self, image: Tensor) -> Tensor:
-        """float32 [B, 1, H, W] of uint16 [B, H, W, 1], whose largest value 65535 is white."""
-        return super().normalize(image.to(torch.float32) / 257.0)
+    def _scale(self, values: Tensor) -> Tensor:
+        """Of 16 bits, whose largest value 65535 is white."""
+        return super()._scale(values.div_(257.0))
 
     def supervised_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean of cross-entropy and Dice loss."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -74,12 +75,22 @@ class PixelTask(Task):
 
         Each image has the axes in memory that it came with (channels_last).
         """
-        return self._scaled(image.flatten(0, -4).permute(0, 3, 1, 2)).unflatten(0, image.shape[:-3])
+        return self._normalized([image])[0]
 
-    def _scaled(self, values: Tensor) -> Tensor:
-        """The same of [N, C, H, W], in new memory."""
+    def _normalized(self, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The same of several batches of one size, as parts of one block of memory: a launch costs the host
+        as much for one batch as for all.
+        """
+        counts = [len(batch) for batch in images]
+        first = images[0]
+        values = torch.empty(sum(counts), *first.shape[1:], dtype=torch.float32, device=first.device)
+        torch._foreach_copy_(list(values.split(counts)), list(images))
+        scaled = self._scale(values.flatten(0, -4).permute(0, 3, 1, 2))
+        return scaled.unflatten(0, values.shape[:-3]).split(counts)
+
+    def _scale(self, values: Tensor) -> Tensor:
+        """[N, C, H, W] minus the mean, over the deviation, in place."""
         mean, std = self._constants(values.device)
-        values = values.to(torch.float32, memory_format=torch.channels_last, copy=True)
         return values.sub_(mean).div_(std)
 
     def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -92,13 +103,13 @@ class PixelTask(Task):
             self._moved[device] = mean, std
         return self._moved[device]
 
-    def pixel_counts(self, raw: RawMicro) -> Tensor:
-        """int64 [n]: labelled pixels, then, if any, valid ones of the weak and of each mixed strong view."""
+    def pixel_counts(self, raw: RawMicro) -> list[int]:
+        """Labelled pixels, then, if any, valid ones of the weak and of each mixed strong view."""
         # NumPy counts 75 times as fast as torch sums booleans, and this is the training's own thread.
         counts = [int(np.count_nonzero(raw["labeled"]["label"].numpy() != IGNORE_INDEX))]
         if raw["unlabeled"] is not None:
             counts += valid_pixels(raw["unlabeled"])
-        return torch.tensor(counts)
+        return counts
 
     def to_device(self, raw: RawMicro, device: torch.device, shares: Tensor | None = None) -> Batch:
         """The micro-batch that methods see. Integers cross to the device, and masks as rectangles.
@@ -109,62 +120,77 @@ class PixelTask(Task):
         def move(values: Tensor) -> Tensor:
             return values.to(device, non_blocking=True)
 
-        arrays = raw["labeled"]
-        label = move(arrays["label"])
-        masks = None if raw["unlabeled"] is None else draw_masks(raw["unlabeled"], device)
+        labeled, unlabeled = raw["labeled"], raw["unlabeled"]
+        label = move(labeled["label"])
+        masks = None if unlabeled is None else draw_masks(unlabeled, device)
         if shares is None:
             shares = torch.ones(1 if masks is None else 2 + len(masks.boxes))
         shares = move(shares.float())
-        image = move(arrays["image"])
-        labeled = Labeled(
-            image=self.normalize(image),
+        in_batch = unlabeled is not None and "partner_weak" not in unlabeled
+        sources = [(labeled, "image", "")]
+        if unlabeled is not None:
+            sources.append((unlabeled, "weak", ""))
+            if not in_batch:
+                sources.append((unlabeled, "partner_weak", "partner_"))
+        (image, strong_labeled), *others = self._views(sources, device)
+        half = Labeled(
+            image=image,
             label=label.long(),
-            noise_key=move(arrays["noise_key"]),
+            noise_key=move(labeled["noise_key"]),
             share=shares[0],
-            strong=next(iter(self._strong(arrays, image, "", device)), None),
-            pseudo=move(arrays["pseudo"]) if "pseudo" in arrays else None,
-            areas=draw_areas(arrays, device),
+            strong=next(iter(strong_labeled), None),
+            pseudo=move(labeled["pseudo"]) if "pseudo" in labeled else None,
+            areas=draw_areas(labeled, device),
         )
-        if masks is None:
-            return Batch(labeled, None)
+        if unlabeled is None or masks is None:
+            return Batch(half, None)
 
-        def views(prefix: str) -> tuple[Tensor, tuple[Tensor, ...]]:
-            weak = move(arrays[f"{prefix}weak"])
-            return self.normalize(weak), self._strong(arrays, weak, prefix, device)
-
-        arrays = raw["unlabeled"]
-        weak, strong = views("")
-        in_batch = "partner_weak" not in arrays
+        weak, strong = others[0]
         if in_batch:
             partner = Partner(
                 swap_pairs(weak), tuple(swap_pairs(view) for view in strong), masks.partner_valid
             )
         else:
-            partner = Partner(*views("partner_"), masks.partner_valid)
-        unlabeled = Unlabeled(
-            weak=weak,
-            strong=strong,
-            valid=masks.valid,
-            boxes=masks.boxes,
-            partner=partner,
-            partner_in_batch=in_batch,
-            mixed_valid=masks.mixed_valid,
-            noise_key=move(arrays["noise_key"]),
-            share=shares[1],
-            mixed_share=tuple(shares[2:]),
-            areas=masks.areas,
+            partner = Partner(*others[1], masks.partner_valid)
+        return Batch(
+            half,
+            Unlabeled(
+                weak=weak,
+                strong=strong,
+                valid=masks.valid,
+                boxes=masks.boxes,
+                partner=partner,
+                partner_in_batch=in_batch,
+                mixed_valid=masks.mixed_valid,
+                noise_key=move(unlabeled["noise_key"]),
+                share=shares[1],
+                mixed_share=tuple(shares[2:]),
+                areas=masks.areas,
+            ),
         )
-        return Batch(labeled, unlabeled)
 
-    def _strong(
+    def _views(
+        self, sources: Sequence[tuple[dict[str, Tensor], str, str]], device: torch.device
+    ) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
+        """Images and their strong views, if any, of each source: arrays, the name of its images among them,
+        and how the names of what makes its strong views begin.
+        """
+        groups: list[list[Tensor]] = []
+        for arrays, name, prefix in sources:
+            groups.append([arrays[name].to(device, non_blocking=True)])
+            if f"{prefix}strong" in arrays:
+                groups[-1] += arrays[f"{prefix}strong"].to(device, non_blocking=True).unbind(1)
+        normalised = iter(self._normalized([view for group in groups for view in group]))
+        found = []
+        for (arrays, _, prefix), group in zip(sources, groups, strict=True):
+            weak, *strong = [next(normalised) for _ in group]
+            found.append((weak, tuple(strong) or self._made(arrays, group[0], prefix, device)))
+        return found
+
+    def _made(
         self, arrays: dict[str, Tensor], weak: Tensor, prefix: str, device: torch.device
     ) -> tuple[Tensor, ...]:
-        """The strong views that came with the arrays, or made of `weak` by their numbers; none if there are
-        neither.
-        """
-        if f"{prefix}strong" in arrays:
-            strong = arrays[f"{prefix}strong"].to(device, non_blocking=True)
-            return self.normalize(strong.transpose(0, 1)).unbind(0)
+        """The strong views of `weak` by the numbers among the arrays; none if there are none."""
         for name in ("colors", "ops"):
             if f"{prefix}{name}" in arrays:
                 # Each date is an image of its own.
@@ -175,7 +201,8 @@ class PixelTask(Task):
                     if name == "colors"
                     else listed_views(images, rows)
                 )
-                return tuple(self._scaled(view).unflatten(0, weak.shape[:-3]) for view in made)
+                ordered = (view.to(memory_format=torch.channels_last, copy=True) for view in made)
+                return tuple(self._scale(view).unflatten(0, weak.shape[:-3]) for view in ordered)
         return ()
 
     def supervised_loss(self, logits: Tensor, labels: Tensor) -> Tensor:

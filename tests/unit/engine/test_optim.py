@@ -15,6 +15,7 @@ from unimatch.config import Section
 from unimatch.engine.optim import OptimizerConfig, build_optimizer, load_state, set_lr
 from unimatch.engine.schedule import ScheduleConfig
 from unimatch.engine.trainer import Trainer
+from unimatch.errors import UserError
 from unimatch.models.encoders import EncoderConfig
 from unimatch.models.heads.deeplabv3plus import DeepLabV3PlusConfig
 from unimatch.models.heads.dpt import DPTConfig
@@ -241,6 +242,10 @@ def test_each_parameter_has_the_rate_of_its_depth_and_the_decay_of_its_kind(
     assert not found
     by_depth = {f"encoder_{depth:02}" for depth in range(7)}
     assert {group["name"] for group in groups} == {"head"} | (by_depth if layer_decay < 1 else {"encoder"})
+    net.encoder.freeze()
+    if layer_decay < 1:
+        with pytest.raises(UserError, match="layer_decay has no meaning with model.encoder.freeze"):
+            build_optimizer(net, OptimizerConfig(lr=0.01, **settings))
 
 
 @pytest.mark.parametrize("factor", [0.0, 1.5])

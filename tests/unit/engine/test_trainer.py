@@ -44,7 +44,7 @@ def by_hand(trainer: Trainer) -> tuple[list[float], list[float]]:
         for group, lr in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = lr * factor
         torch.manual_seed(keyed.key(config.seed, 0x57E9, step, 0) >> 1)
-        counts = torch.stack([task.pixel_counts(micro) for micro in raw]).double()
+        counts = torch.tensor([task.pixel_counts(micro) for micro in raw]).double()
         shares = counts / counts.mean(0)
         optimizer.zero_grad()
         total = 0.0
@@ -312,7 +312,7 @@ def test_shares_and_logged_means_are_over_all_processes(tiny_run, normalization)
     settings = ("schedule.steps=1", "batch={labeled: 4, unlabeled: 4, max_per_device: 4}")
     twin = built(bare(tiny_run, *settings))
     (_, raw), *_ = list(twin.loader)
-    counts = torch.stack([twin.task.pixel_counts(micro) for micro in raw]).double()
+    counts = torch.tensor([twin.task.pixel_counts(micro) for micro in raw]).double()
     assert not torch.equal(counts[0], counts[1])
     trainer = built(bare(tiny_run, *settings, f"loss_normalization={normalization}"))
     seen, losses = ThreeTimes(trainer), []

@@ -8,13 +8,14 @@ import json
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from gpu_check import __main__, machine, orchestra, plain, report, slices
+from gpu_check import __main__, machine, orchestra, plain, report, slices, suite
 from gpu_check.cases import cases
 from gpu_check.kernels import OTHER, Span, busy_us, kind_of
 from gpu_check.parts import PARTS, TOTAL_S, Part, chosen
@@ -182,3 +183,26 @@ def test_the_plain_step_has_the_loss_of_the_trainers_step(key: str, monkeypatch:
     assert 0 < float(logs["kept"]) < 1 and any(bool(box.any()) for box in u.boxes)
     found = yardstick._loss_v2(views) if yardstick.is_v2 else yardstick._loss(views)
     assert found.item() == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_each_test_of_the_suite_is_told_as_soon_as_it_has_ended(tmp_path: Path):
+    lines = suite.Lines(Teller("tests", tmp_path, True, time.time()))
+
+    def ended(name: str, when: str, outcome: str, longrepr: object = None) -> None:
+        place = ("tests/gpu/test_a.py", 3, name)
+        report = SimpleNamespace(location=place, when=when, outcome=outcome, longrepr=longrepr, duration=0.25)
+        lines.pytest_runtest_logreport(report)  # type: ignore[arg-type]
+
+    for when in ("setup", "call", "teardown"):
+        ended("test_good", when, "passed")
+    ended("test_bad", "call", "failed", SimpleNamespace(reprcrash=SimpleNamespace(message="assert 1 == 2")))
+    ended("test_torn", "teardown", "failed", "no fixture")
+    ended("test_gpu[bf16]", "setup", "skipped", ("conftest.py", 9, "Skipped: needs a CUDA device"))
+    found = [(one.name, one.passed, one.note) for one in read(tmp_path)]
+    assert found == [
+        ("test_a: test_good", True, ""),
+        ("test_a: test_bad", False, "assert 1 == 2"),
+        ("test_a: test_torn", False, "no fixture"),
+        ("test_a: test_gpu[bf16]", None, "Skipped: needs a CUDA device"),
+    ]
+    assert lines.counts == {"passed": 1, "failed": 2, "skipped": 1}

@@ -36,6 +36,17 @@ def test_until_its_start_it_is_the_baseline(make_net, make_batch):
     assert list(method.eval_nets(net)) == ["model", "ema"]
 
 
+def test_it_waits_until_the_labels_were_passed_over(make_net):
+    """A pass in ten steps: 60 of them take 600."""
+    method = build(make_net(), start_passes=60.0, start=0.3, ramp=0.1)
+    found = {step: method._weight(Progress(step, 1000, 0, 0.1)) for step in (599, 600, 649, 699, 999)}
+    assert found == pytest.approx({599: 0.0, 600: 0.01, 649: 0.5, 699: 1.0, 999: 1.0})
+    assert method._weight(Progress(599, 600, 0, 0.1)) == 0.0, "a run that is too short is the baseline"
+    assert method._weight(Progress(399, 1000, 0, 1.0)) == 1.0, "0.3 of the run is later"
+    with pytest.raises(ConfigError, match="start_passes must be at least 0, found -1"):
+        METHODS["ours"].config(start_passes=-1.0)
+
+
 @pytest.mark.parametrize(
     ("settings", "weights"),
     [

@@ -15,7 +15,7 @@ from unimatch import keyed
 from unimatch.errors import ConfigError
 from unimatch.losses import cross_entropy, masked_consistency
 from unimatch.methods import METHODS, Progress, ViewNeeds
-from unimatch.methods.ops import complementary_dropout
+from unimatch.methods.ops import complementary_dropout, pseudo_label
 from unimatch.taxonomy import IGNORE_INDEX
 
 START = Progress(step=0, total_steps=20, epoch=0)
@@ -84,7 +84,8 @@ def test_the_teacher_predicts_in_the_precision_of_the_run(make_net):
     assert method.teacher.logits(torch.zeros(1, 3, 8, 8)).dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = method.teacher.logits(torch.zeros(1, 3, 8, 8))
-    assert logits.dtype == torch.bfloat16 and not logits.requires_grad
+    assert logits.dtype == torch.bfloat16 and logits.is_inference()
+    assert not any(made.is_inference() for made in pseudo_label(logits))
     assert next(method.teacher.net.parameters()).dtype == torch.float32
 
 

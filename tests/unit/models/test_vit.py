@@ -493,7 +493,10 @@ def test_another_number_of_channels_is_adapted_as_timm_does(narrow: None, tmp_pa
     [
         (lambda s: {**s, "patch_embed.proj.weight": torch.zeros(48, 3, 16, 16)},
          "reads patches of 16 pixels, this one reads patches of 14"),
+        (lambda s: {**s, "patch_embed.proj.weight": torch.zeros(96, 3, 14, 14)},
+         "of a network with 96 channels, this one has 48; name the encoder"),
         (lambda s: {**s, "pos_embed": torch.zeros(1, 50, 48)}, "has 50 positions, the network 26"),
+        (lambda s: {**s, "norm.bias": torch.full((48,), math.nan)}, "1 tensors hold NaN .*: norm.bias"),
         (lambda s: {k: v for k, v in s.items() if k != "norm.bias"}, "1 missing: norm.bias"),
         (lambda s: {**s, "blocks.12.norm1.weight": torch.zeros(48)}, "unexpected: blocks.12.norm1.weight"),
         (lambda s: {**s, "blocks.0.attn.proj.bias": torch.zeros(5)}, "shape: blocks.0.attn.proj.bias"),

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import IO
 
 import pytest
+import torch
 
 from tests.support.processes import warm_python
 from tests.support.warm_python import Forked
@@ -33,6 +34,7 @@ from unimatch.scaling.calibrate import (
     fit_link,
     log_spread,
 )
+from unimatch.scaling.short_runs import ShortRuns
 from unimatch.scaling.step_time import (
     Cluster,
     Link,
@@ -367,3 +369,14 @@ def test_a_real_measurement_and_the_check_of_the_model_on_it(
     assert "Error on the 1 runs that were not fitted" in text and "from 1 runs of one process (fp32)" in text
     for name in ("scaling", "check", "simulation"):
         assert (out / f"{name}.png").stat().st_size > 5000
+
+
+def test_runs_that_are_alone_at_the_same_time_share_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    jobs: list[spawn.Job] = []
+    monkeypatch.setattr(spawn, "run_all", lambda started, timeout_s: jobs.extend(started))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    runs = ShortRuns(tmp_path / "run.yaml", [], False, tmp_path / "runs", tmp_path, 2, 1, 9.0)
+    outs = [tmp_path / f"{index}" for index in range(3)]
+    runs._train([1] * 3, outs, "fp32", 1, 0, {})
+    runs._train([2], outs[:1], "fp32", 2, 0, {})
+    assert [job.env.get("CUDA_VISIBLE_DEVICES") for job in jobs] == ["0", "1", "0", None]

@@ -43,6 +43,16 @@ def test_labels_come_back_by_key_whatever_the_order_of_the_images(images, labels
         assert all(name.endswith(".label.npy.zst") for name in tar.getnames())
 
 
+def test_labels_lie_in_any_order(images, tmp_path):
+    shards = ShardSet.open(images)
+    rows = shards.rows("train")[[7, 2, 9]]
+    with label_writer(tmp_path / "some", TAXONOMY, {}) as writer:
+        for row in rows.tolist():
+            ids = true_label(shards.read(row))
+            writer.add_label(shards.keys([row])[0], *encode_label(ids, "zst"), ids.shape[::-1], np.zeros(3))
+    assert LabelSet.open(tmp_path / "some").rows_in(shards).tolist() == rows.tolist()
+
+
 def test_a_writer_that_was_killed_goes_on_to_the_same_bytes(images, labels, tmp_path):
     shards, again = ShardSet.open(images), tmp_path / "again"
 

@@ -83,7 +83,7 @@ def test_batches_are_fractions_of_white() -> None:
     strong = raw["unlabeled"]["partner_strong"].numpy().astype(np.float64)[:, 1, None, ..., 0] / 65535
     np.testing.assert_allclose(batch.unlabeled.partner.strong[1].numpy(), strong, atol=1e-6)
     assert bool(batch.unlabeled.valid.all()) and all(bool(v.all()) for v in batch.unlabeled.mixed_valid)
-    assert make_task().pixel_counts(raw).tolist() == [4 * CROP * CROP] * 4
+    assert make_task().pixel_counts(raw) == [4 * CROP * CROP] * 4
     # A pretrained encoder's statistics are obeyed.
     shifted = make_task(mean=0.4, std=0.2).to_device(raw, CPU)
     torch.testing.assert_close(shifted.labeled.image, (batch.labeled.image - 0.4) / 0.2, rtol=1e-4, atol=1e-5)

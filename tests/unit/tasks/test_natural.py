@@ -85,7 +85,7 @@ def test_to_device_agrees_with_masks_drawn_by_hand(partner):
     arrays = raw["unlabeled"]
 
     task = make_task()
-    pixels = task.pixel_counts(raw)
+    pixels = torch.tensor(task.pixel_counts(raw))
     batch = task.to_device(raw, CPU, pixels / 7)
     x, u = batch.labeled, batch.unlabeled
     assert close(x.image, slow_normalize(raw["labeled"]["image"]))
@@ -134,7 +134,7 @@ def test_without_unlabelled_views_and_without_shares():
     raw = raw_micro(None)
     batch = make_task().to_device(raw, CPU)
     assert batch.unlabeled is None and float(batch.labeled.share) == 1.0
-    assert make_task().pixel_counts(raw).shape == (1,)
+    assert len(make_task().pixel_counts(raw)) == 1
     batch = make_task().to_device(raw_micro("batch"), CPU)
     assert [float(s) for s in (batch.unlabeled.share, *batch.unlabeled.mixed_share)] == [1.0] * 3
 

@@ -42,7 +42,7 @@ def leaves(batch: Batch) -> dict[str, torch.Tensor]:
 def test_the_batch_is_the_cpu_paths(partner: str):
     task = make_task()
     raws = [raw_micro(partner, on_device=value) for value in (False, True)]
-    counts = [task.pixel_counts(raw) for raw in raws]
+    counts = [torch.tensor(task.pixel_counts(raw)) for raw in raws]
     assert torch.equal(*counts)
     theirs, ours = (leaves(task.to_device(raw, CPU, counts[0] / 7)) for raw in raws)
     assert set(ours) == set(theirs)
@@ -79,7 +79,7 @@ def test_the_host_never_waits_for_a_value_of_the_device():
     task = make_task()
     for partner in ("same", "batch"):
         raw = raw_micro(partner, size=3, on_device=True)
-        counts = task.pixel_counts(raw)
+        counts = torch.tensor(task.pixel_counts(raw))
         with FakeTensorMode(allow_non_fake_inputs=True) as fake:
             micro = {half: {k: fake.from_tensor(v) for k, v in raw[half].items()} for half in raw}
             batch = task.to_device(micro, torch.device("cuda"), counts)
