@@ -26,7 +26,6 @@ from unimatch.engine.log import read_metrics
 TIMEOUT_S = 10
 SLACK_S = 20
 DELAY_S = 0.05
-SPREAD_S = 0.1  # of a step's time on a machine that others use; a message more takes as long
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -161,12 +160,11 @@ def test_a_cut_link_ends_both_hosts_and_the_run_continues_to_the_same_result(con
     reduced = re.search(r"all-reduce of 1 MiB over 2 processes: (\S+) ms", "".join(told))
     record_property("all_reduce_ms", reduced and reduced[1])
     assert reduced and float(reduced[1]) >= 2 * 1000 * (delay_s or 0)
-    # A step waits for its gradients, which have 0.7 MB, and here for its log line: for no message beside.
+    # What it takes is tests.dist.slow_link's to say; that messages travel in advance, test_trainer's.
     quick, late = (
         median(line["step_s"] for line in read_metrics(run.out, "train")[-3:]) for run in (local, cut)
     )
     record_property("step_s", (quick, late))
-    assert late - quick <= 1e-3 * float(reduced[1]) + 2 * (delay_s or 0) + SPREAD_S
     assert cut.lines() == local.lines()
     weights = "model.safetensors"
     assert (cut.out / "last" / weights).read_bytes() == (local.out / "last" / weights).read_bytes()

@@ -179,12 +179,14 @@ def test_a_run_that_fails_does_not_keep_the_others(
 ) -> None:
     """They are trained, and the end tells which failed and why: in training, before it, and by a bug."""
 
+    plain = train.train_one
+
     def trained(config: RunConfig, *rest: Any, **settings: Any) -> None:
         if config.optimizer.lr == 0.5:
             raise RuntimeError("out of memory")
-        train.train_one(config, *rest, **settings)
+        plain(config, *rest, **settings)
 
-    monkeypatch.setattr(experiment, "train_one", trained)
+    monkeypatch.setattr(train, "train_one", trained)
     tiny.write_text(
         tiny.read_text().replace("{low: [optimizer.lr=0.001], high: [optimizer.lr=0.01]}", FAILING)
     )

@@ -6,7 +6,9 @@ import math
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -199,6 +201,23 @@ def test_a_loss_that_is_no_number_elsewhere_ends_this_process_too(tiny_run):
     with pytest.raises(UserError, match="the loss became NaN or infinite at or before step 1;"):
         trained(trainer)
     assert checkpoint.last_checkpoint(trainer.config.out) is None
+
+
+def test_a_step_has_one_message_which_is_sent_before_the_step_before_it(tiny_run):
+    """So that it travels while that is computed, and a slow network is waited for by gradients alone."""
+    trainer = built(bare(tiny_run, SUPERVISED, "schedule.steps=4", "log.every_steps=9"))
+    told: list[str] = []
+    later, now, step = trainer.runtime.sum_later, trainer.runtime.sum_on_host, trainer.method.step
+
+    def noted(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given: (told.append(name), plain(*given))[1]
+
+    trainer.runtime.sum_later = noted("ask", later)
+    trainer.runtime.sum_on_host = noted("wait", now)
+    trainer.method.step = noted("step", step)
+    trained(trainer)
+    last = len(told) - told[::-1].index("step")  # the end of a run may say more
+    assert told[:last] == ["ask", "ask", "step", "ask", "step", "ask", "step", "step"]
 
 
 class Judge:
