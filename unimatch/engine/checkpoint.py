@@ -26,6 +26,7 @@ from unimatch.durable import sync
 from unimatch.errors import UserError
 from unimatch.methods.base import Method
 from unimatch.shardset.archive import ShardSet
+from unimatch.shardset.index import digest
 
 NETWORK = "model"
 FORMAT = 1
@@ -233,6 +234,12 @@ def load_network(folder: Path, name: str = NETWORK) -> dict[str, Tensor]:
         raise UserError(f"{folder} has no network {name!r}; networks there: {found}") from None
     except SafetensorError as error:
         raise _damaged(path, str(error)) from None
+
+
+def weights_hash(folder: Path, name: str = NETWORK) -> str:
+    """16 hex digits of the file with one network's weights."""
+    with (folder / f"{name}.safetensors").open("rb") as file:
+        return digest(file)[:16]
 
 
 def load_engine(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unimatch.data.evaluation import EvalBatch, eval_loader
 from unimatch.engine.runtime import Runtime
@@ -79,27 +79,16 @@ class Evaluator:
         began = time.perf_counter()
         metric, calibration = self.task.metric(self.runtime.device), Calibration(self.runtime.device)
         seen, labels = 0, 0
-        problem: DataError | None = None
-        net.eval()
-        try:
-            with torch.inference_mode():
-                for batch in self.loader():
-                    self.runtime.alive()
-                    with self.runtime.autocast():
-                        image = batch["image"].to(self.runtime.device)
-                        predicted, conf = self.task.predicted(net, image, sure=True)
-                    assert conf is not None
-                    assert batch["label"] is not None, "build_evaluator takes labelled samples only"
-                    label = batch["label"].to(self.runtime.device)
-                    metric.update(predicted, label, batch["keys"])
-                    calibration.update(predicted, conf, label)
-                    seen += len(batch["image"])
-                    labels += sum(map(_checksum, batch["label"], batch["keys"]))
-        except DataError as error:
-            problem = error
-        with self.runtime.together():
-            if problem:
-                raise problem
+
+        def take(batch: EvalBatch, ids: Tensor, conf: Tensor, label: Tensor) -> None:
+            nonlocal seen, labels
+            metric.update(ids, label, batch["keys"])
+            calibration.update(ids, conf, label)
+            assert batch["label"] is not None
+            seen += len(label)
+            labels += sum(map(_checksum, batch["label"], batch["keys"]))
+
+        over_batches(net, self.task, self.runtime, self.loader, take)
         metric.state = self.runtime.sum_on_device(metric.state)
         calibration.state = self.runtime.sum_on_device(calibration.state)
         total, labels = self.runtime.sum_on_host(torch.tensor([seen, labels])).tolist()
@@ -107,6 +96,35 @@ class Evaluator:
         seconds = time.perf_counter() - began
         of = {"images": total, "seconds": seconds, "samples": self.samples, "labels": f"{labels:x}"}
         return {**self.task.figures(metric), "ece": defined(calibration.error()), **of}
+
+
+def over_batches(
+    net: nn.Module,
+    task: Task,
+    runtime: Runtime,
+    loader: Callable[[], Iterable[EvalBatch]],
+    take: Callable[[EvalBatch, Tensor, Tensor, Tensor], None],
+) -> None:
+    """Gives `take` each batch of this process, the classes that the network, left in eval mode, predicts of
+    it with their probabilities (task.predicted) and the labels, on the device. DataError, on all processes,
+    if one of them cannot read or use a sample.
+    """
+    problem: DataError | None = None
+    net.eval()
+    try:
+        with torch.inference_mode():
+            for batch in loader():
+                runtime.alive()
+                with runtime.autocast():
+                    ids, conf = task.predicted(net, batch["image"].to(runtime.device), sure=True)
+                assert conf is not None
+                assert batch["label"] is not None, "only labelled samples are given"
+                take(batch, ids, conf, batch["label"].to(runtime.device))
+    except DataError as error:
+        problem = error
+    with runtime.together():
+        if problem:
+            raise problem
 
 
 def eval_batches(
@@ -127,6 +145,6 @@ def eval_batches(
     )
 
 
-def _checksum(label: torch.Tensor, key: str) -> int:
+def _checksum(label: Tensor, key: str) -> int:
     """32 bits of a sample's class ids; the sum over samples depends on neither order nor processes."""
     return zlib.crc32(label.numpy().tobytes(), zlib.crc32(key.encode()))

@@ -14,9 +14,11 @@ ENOUGH, FEW = 60.0, 1000
 
 def label_passes(labeled: Selection, batch: int, steps: int, task: Task) -> float:
     """Passes over the labelled pixels: a crop is a part of an image."""
-    index = labeled.shards.index[labeled.rows]
-    parts = [task.part_of_image(int(w), int(h)) for w, h in zip(index["width"], index["height"], strict=True)]
-    return steps * batch * float(np.mean(parts)) / len(labeled.rows)
+    index = labeled.shards.index
+    sizes = np.stack([index["width"][labeled.rows], index["height"][labeled.rows]], 1)
+    different, counts = np.unique(sizes, axis=0, return_counts=True)
+    parts = [task.part_of_image(width, height) for width, height in different.tolist()]
+    return steps * batch * float(np.average(parts, weights=counts)) / len(labeled.rows)
 
 
 def too_short(labeled: Selection, batch: int, steps: int, task: Task) -> str | None:

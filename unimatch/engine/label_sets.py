@@ -7,17 +7,11 @@ import hashlib
 import numpy as np
 
 from unimatch.data.samples import Pseudo
-from unimatch.engine.run_config import CacheConfig, DataConfig
+from unimatch.engine.run_config import DataConfig
 from unimatch.engine.selection import PseudoLabeled, Selection
 from unimatch.errors import UserError, summary
 from unimatch.shardset.archive import ShardSet
-from unimatch.shardset.cache import GIGABYTE, Cache, default_folder
 from unimatch.shardset.label_set import LabelSet
-
-
-def cache_of(config: CacheConfig) -> Cache:
-    """Where files behind URLs are kept."""
-    return Cache(config.folder or default_folder(), int(config.size_gb * GIGABYTE))
 
 
 def open_pseudo(data: DataConfig, shards: ShardSet, labeled: Selection) -> PseudoLabeled | None:
@@ -28,7 +22,7 @@ def open_pseudo(data: DataConfig, shards: ShardSet, labeled: Selection) -> Pseud
         return None
     sets: list[tuple[LabelSet, np.ndarray]] = []
     for place in data.label_sets:
-        one = LabelSet.open(place, shards.taxonomy, cache_of(data.cache))
+        one = LabelSet.open(place, shards.taxonomy, data.cache.opened())
         rows = one.rows_in(shards)
         before = [(str(other.root), seen) for other, seen in sets] + [("data.labeled", labeled.rows)]
         for name, seen in before:

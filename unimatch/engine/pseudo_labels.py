@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unimatch.data.evaluation import EvalBatch
-from unimatch.engine.evaluate import eval_batches
+from unimatch.engine.evaluate import eval_batches, over_batches
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import RunData
 from unimatch.engine.runtime import Runtime
@@ -68,22 +68,18 @@ class LabelQuality:
         """
         matrix = ConfusionMatrix(self.task.taxonomy.num_classes, self.runtime.device)
         pixels = torch.zeros((), dtype=torch.int64, device=self.runtime.device)
-        net.eval()
-        with torch.inference_mode():
-            for batch in self.loader():
-                self.runtime.alive()
-                with self.runtime.autocast():
-                    ids, conf = self.task.predicted(net, batch["image"].to(self.runtime.device), sure=True)
-                assert batch["label"] is not None and conf is not None
-                label = batch["label"].to(self.runtime.device)
-                pixels += (label != IGNORE_INDEX).sum()
-                matrix.update(ids.masked_fill(conf < SURE, IGNORE_INDEX), label)
-        counts, pixels = self.runtime.sum_on_device(matrix.counts), self.runtime.sum_on_device(pixels)
+
+        def take(_: EvalBatch, ids: Tensor, conf: Tensor, label: Tensor) -> None:
+            pixels.add_((label != IGNORE_INDEX).sum())
+            matrix.update(ids.masked_fill(conf < SURE, IGNORE_INDEX), label)
+
+        over_batches(net, self.task, self.runtime, self.loader, take)
+        counts, known = self.runtime.sum_on_device(matrix.counts), self.runtime.sum_on_device(pixels)
         right, said = counts.diagonal().double(), counts.sum(0).double()
         names = self.task.taxonomy.names
         return {
             "precision": defined(float(right.sum() / said.sum())),
-            "share": float(said.sum() / pixels),
+            "share": float(said.sum() / known),
             "precision_of": dict(zip(names, map(defined, (right / said).tolist()), strict=True)),
             "share_of": dict(zip(names, (said / said.sum().clamp(min=1)).tolist(), strict=True)),
         }

@@ -12,6 +12,7 @@ from unimatch.engine.optim import OptimizerConfig
 from unimatch.engine.schedule import ScheduleConfig
 from unimatch.methods import METHODS
 from unimatch.models.segmentor import ModelConfig
+from unimatch.shardset.cache import GIGABYTE, Cache, default_folder
 from unimatch.shardset.remote import holds_credentials
 from unimatch.tasks import TASKS
 
@@ -31,6 +32,10 @@ class CacheConfig:
     def __post_init__(self) -> None:
         if not self.size_gb > 0:
             raise ValueError(f"size_gb must be above 0, found {self.size_gb:g}")
+
+    def opened(self) -> Cache:
+        """The cache itself."""
+        return Cache(self.folder or default_folder(), int(self.size_gb * GIGABYTE))
 
 
 @dataclass

@@ -9,7 +9,7 @@ import numpy as np
 
 from unimatch import shipped
 from unimatch.codecs.bands import Bands
-from unimatch.engine.label_sets import cache_of, open_pseudo
+from unimatch.engine.label_sets import open_pseudo
 from unimatch.engine.run_config import CacheConfig, RunConfig, UnlabeledSet
 from unimatch.engine.selection import Learned, PseudoLabeled, Selection, Unlabeled, select
 from unimatch.errors import DataError, UserError
@@ -24,7 +24,7 @@ SPLITS = "splits"  # the kind of shipped file
 
 def open_shards(place: str, cache: CacheConfig) -> ShardSet:
     """The shard set in a folder or behind a URL."""
-    return ShardSet.open(place, cache=cache_of(cache))
+    return ShardSet.open(place, cache=cache.opened())
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,10 @@ class ClassCounts:
         said, right = self.sums[0], self.sums[1]
         return (right + PRIOR) / (said + PRIOR)
 
+    def eased(self, conf: Tensor, labels: Tensor) -> Tensor:
+        """Confidences [B, H, W] of pseudo-labels, over which one threshold is that of each class."""
+        return conf / self.confidence().to(conf.device).clamp(min=1e-6)[labels]
+
     def confidence(self) -> Tensor:
         """[K]: the mean confidence of pseudo-labels of a class over that of the surest class, in (0, 1]; 1
         before there are any.

@@ -7,8 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from unimatch.data.sample import Unlabeled
+from unimatch.data.sample import Labeled, Unlabeled
 from unimatch.methods.ops import keyed_uniform, paste, swap_pairs
+from unimatch.taxonomy import IGNORE_INDEX
 
 Mix = Literal["cutmix", "classmix", "cutout"]
 
@@ -23,6 +24,22 @@ def class_mix(labels: Tensor, key: Tensor, num_classes: int) -> Tensor:
     rank = draws.argsort(1).argsort(1)
     chosen = rank < (present.sum(1, keepdim=True) // 2)
     return chosen.gather(1, labels.flatten(1)).view_as(labels)
+
+
+def labelled_classes(
+    x: Labeled, u: Unlabeled, share: float, num_classes: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(image, label, bool [B, H, W]): for each unlabelled image a labelled crop, its label, and of its
+    labelled pixels half of the classes; drawn by the unlabelled image's key, nothing but for a share of them.
+    """
+    count = len(u.weak)
+    # In proportion, so that the pairs do not depend on how a batch is cut into micro-batches.
+    donor = torch.arange(count, device=x.label.device) * len(x.label) // count
+    label = x.label[donor]
+    known = label != IGNORE_INDEX
+    area = class_mix(label.masked_fill(~known, num_classes), u.noise_key + 1, num_classes + 1) & known
+    area &= (keyed_uniform(u.noise_key + 2, 1)[:, 0] < share)[:, None, None]
+    return x.image[donor], label, area
 
 
 def with_neighbour(

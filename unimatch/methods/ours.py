@@ -21,10 +21,9 @@ from unimatch.losses import PseudoLabels
 from unimatch.methods.base import METHODS, Logs, MixPartner, Progress
 from unimatch.methods.class_counts import ClassCounts
 from unimatch.methods.mean_teacher import MeanTeacher
-from unimatch.methods.mix import class_mix
+from unimatch.methods.mix import labelled_classes
 from unimatch.methods.ops import (
     Pseudo,
-    keyed_uniform,
     logged,
     mixed_pseudo_label,
     mixed_strong,
@@ -120,27 +119,18 @@ class Ours(MeanTeacher):
         self, x: Labeled, u: Unlabeled, conf: Tensor, labels: Tensor, partner: Pseudo | None
     ) -> tuple[Tensor, PseudoLabels]:
         """The strong view, mixed and with labelled pixels pasted in, and its labels."""
-        mixed_conf, target = mixed_pseudo_label(conf, labels, partner, u.boxes[0])
-        count = len(u.weak)
-        # In proportion, so that the pairs do not depend on how a batch is cut into micro-batches.
-        donor = torch.arange(count, device=x.label.device) * len(x.label) // count
-        label = x.label[donor]
-        known, outside = label != IGNORE_INDEX, self.num_classes
-        pasted = class_mix(label.masked_fill(~known, outside), u.noise_key + 1, outside + 1) & known
-        pasted &= (keyed_uniform(u.noise_key + 2, 1)[:, 0] < self.config.paste)[:, None, None]
+        conf, target = mixed_pseudo_label(conf, labels, partner, u.boxes[0])
+        image, label, pasted = labelled_classes(x, u, self.config.paste, self.num_classes)
         target = paste(target, label, pasted)
         trust = None
         if self.config.trust:
             trust = torch.where(pasted, 1.0, self.counts.precision().to(target.device)[target])
-        sure, valid = mixed_conf.masked_fill(pasted, torch.inf), u.mixed_valid[0] | pasted
-        pseudo = PseudoLabels(target, sure, valid, self.config.threshold, trust)
-        return paste(mixed_strong(u), x.image[donor], pasted), pseudo
+        conf, valid = conf.masked_fill(pasted, torch.inf), u.mixed_valid[0] | pasted
+        pseudo = PseudoLabels(target, conf, valid, self.config.threshold, trust)
+        return paste(mixed_strong(u), image, pasted), pseudo
 
     def _eased(self, conf: Tensor, labels: Tensor) -> Pseudo:
-        """Pseudo-labels with confidences over which one threshold is that of each class."""
-        if self.config.class_thresholds:
-            conf = conf / self.counts.confidence().to(conf.device).clamp(min=1e-6)[labels]
-        return conf, labels
+        return (self.counts.eased(conf, labels) if self.config.class_thresholds else conf), labels
 
     def after_update(self, net: nn.Module, progress: Progress) -> None:
         super().after_update(net, progress)

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
+from unimatch import config as config_io
 from unimatch.codecs.decode import class_counts
 from unimatch.codecs.encode import encode_label
 from unimatch.data.evaluation import image_loader, neighbours
+from unimatch.engine.checkpoint import weights_hash
 from unimatch.engine.restore import Restored
-from unimatch.engine.run_folder import code_commit
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import DataError, UserError
 from unimatch.metrics import ConfusionMatrix
@@ -44,17 +46,18 @@ def write_label_set(
     """Labels some rows, in their order, into the folder `out`; call on all processes.
 
     One that was killed over it goes on. No label of the shards is opened. UserError: `out` holds a finished
-    set, or labels of other samples.
+    set, or labels of other samples or by another network.
     """
     keys = shards.keys(rows)
     created = {
         "by": "unimatch predict",
-        "run": str(restored.folder),
+        "run": str(restored.config.out),
         "network": restored.network,
         "step": restored.state.step,
+        "weights": weights_hash(restored.folder, restored.network),
+        "evaluate": config_io.plain(restored.config.task.config.evaluate),
         "scales": list(reading.scales),
         "flip": reading.flip,
-        "commit": code_commit() or "unknown",
     }
     with ExitStack() as stack:
         writer, done = None, 0
@@ -81,7 +84,9 @@ def write_label_set(
                 found.append((key, data, ext, one.shape[::-1], counts))
             return found
 
-        for made in _in_turns(shards, left, restored.task, runtime, reading, label):
+        for made in _in_turns(
+            shards, left, restored.task, runtime, reading, label, "labelling"
+        ):
             with runtime.together():
                 for one in made if writer is not None else ():
                     writer.add_label(*one)  # type: ignore[union-attr]
@@ -108,7 +113,7 @@ def stability(
             scores.append(sum(table.miou() for table in tables) / len(tables))
         return scores
 
-    return np.array(list(_chained(_in_turns(shards, rows, task, runtime, reading, agreement))))
+    return np.array(list(_chained(_in_turns(shards, rows, task, runtime, reading, agreement, "comparing"))))
 
 
 def _chained(parts: Iterator[list[Any]]) -> Iterator[Any]:
@@ -123,9 +128,10 @@ def _in_turns(
     runtime: Runtime,
     reading: Reading,
     compute: Callable[[Tensor, list[str]], list[Any]],
+    doing: str,
 ) -> Iterator[list[Any]]:
     """What `compute` gives of each image (on the device), in the rows' order, on all processes: each takes
-    one batch in turn.
+    one batch in turn. doing: what the progress bar says.
     """
     batches = neighbours(shards, rows, reading.batch)
     loader = image_loader(
@@ -135,6 +141,7 @@ def _in_turns(
         timeout_s=reading.timeout_s,
         decode=task.decode,
     )
+    bar = tqdm(total=len(rows), unit="image", desc=doing, disable=None if runtime.is_main else True)
     for _ in range(0, len(batches), runtime.world):
         made: list[Any] = []
         problem: DataError | None = None
@@ -148,4 +155,7 @@ def _in_turns(
         with runtime.together():
             if problem:
                 raise problem
-        yield [one for part in runtime.gather(made) for one in part]
+        found = [one for part in runtime.gather(made) for one in part]
+        bar.update(len(found))
+        yield found
+    bar.close()

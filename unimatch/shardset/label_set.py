@@ -6,6 +6,7 @@ The files are those of a shard set, see archive; a sample is the member `<key>.l
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from unimatch.codecs.decode import check_label, class_counts, decode_label
+from unimatch.durable import replace_file
 from unimatch.errors import DataError, summary
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.cache import Cache
@@ -25,6 +27,7 @@ from unimatch.shardset.writer import ShardWriter, finish_set
 from unimatch.taxonomy import Taxonomy
 
 SUBSET = "labels"  # how the tars of a new set are called
+BEGUN = ".begun.json"  # by what an unfinished set is made
 
 
 class LabelSet(ShardSet):
@@ -90,14 +93,26 @@ def label_writer(
 
     What an earlier writer was killed over goes on: `writer.shards` holds the shards that it finished, and
     samples come in the same order. Then the bytes are those of a writer that was never stopped. DataError:
-    what lies there is of other classes, or damaged.
+    what lies there is of other classes, or of another `created`, or damaged.
     """
+    root.mkdir(parents=True, exist_ok=True)
+    begun, mine = root / BEGUN, json.dumps(created).encode()
+    if begun.exists():
+        before, now = json.loads(begun.read_bytes()), json.loads(mine)
+        others = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        if others:
+            raise DataError(
+                f"{root} holds labels that were begun with another {', '.join(others)}: remove it, or choose "
+                "another folder"
+            )
+    replace_file(begun, mine)
     for stale in root.glob(f".{SUBSET}-*.tmp-*"):
         stale.unlink()
-    kept = [_counted(path, taxonomy) for path in tars_in(root)] if root.is_dir() else []
+    kept = [_counted(path, taxonomy) for path in tars_in(root)]
     with ShardWriter(root, SUBSET, max_samples=max_samples, kept=kept) as writer:
         yield writer
     finish_set(root, taxonomy, created, [writer], kind=LABELS)
+    begun.unlink()
 
 
 def _counted(path: Path, taxonomy: Taxonomy) -> Shard:

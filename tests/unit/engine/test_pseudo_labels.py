@@ -19,7 +19,7 @@ from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import open_data
 from unimatch.engine.selection import Selection, Unlabeled
 from unimatch.engine.start_banner import _warnings
-from unimatch.errors import UserError
+from unimatch.errors import DataError, UserError
 from unimatch.methods import METHODS
 from unimatch.tasks import MedicalTask
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
@@ -36,6 +36,11 @@ class OneProcess:
 
     def sum_on_device(self, values):
         return 2 * values  # another process with the same images
+
+    @contextlib.contextmanager
+    def together(self):
+        self.agreed = True
+        yield
 
 
 class Told:
@@ -57,6 +62,20 @@ def test_precision_of_sure_labels_by_hand() -> None:
     assert found["precision"] == 0.75 and found["share"] == 0.8  # 4 of 5 labelled pixels are sure, 3 right
     assert found["precision_of"] == {"sky": pytest.approx(2 / 3), "road": 1.0, "sign": None}
     assert found["share_of"] == {"sky": 0.75, "road": 0.25, "sign": 0.0}
+
+
+def test_what_one_process_cannot_read_ends_all() -> None:
+    """They agree on it, and do not wait for its sums."""
+
+    def broken():
+        raise DataError("train-00000.tar:a: is damaged")
+        yield
+
+    runtime = OneProcess()
+    runtime.sum_on_device = None
+    with pytest.raises(DataError, match="is damaged"):
+        LabelQuality(runtime, Told(), broken)(nn.Linear(1, 1))
+    assert runtime.agreed
 
 
 @pytest.fixture
@@ -116,3 +135,10 @@ def test_passes_over_the_labels(data) -> None:
     many = Selection(labeled.shards, "", np.repeat(labeled.rows, 1000), "")
     assert too_short(many, 4, 1, quarter) is None, "of long lists nothing was measured"
     assert MedicalTask.part_of_image(SimpleNamespace(), 300, 200) == 1.0
+
+
+def test_images_of_each_size_count_as_often_as_they_are() -> None:
+    index = {"width": np.array([9, 10, 20, 10, 10]), "height": np.array([9, 10, 10, 10, 10])}
+    labeled = SimpleNamespace(shards=SimpleNamespace(index=index), rows=np.array([1, 2, 3, 4]))
+    task = SimpleNamespace(part_of_image=lambda width, height: 100 / (width * height))
+    assert label_passes(labeled, 4, 1, task) == pytest.approx((1 + 1 + 1 + 0.5) / 4)

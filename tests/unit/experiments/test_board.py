@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import tiny_run_text
 from unimatch import experiment as command
 from unimatch.errors import ConfigError, UserError
 from unimatch.experiments.board import groups, markdown
@@ -38,19 +37,6 @@ skip: [{{length: [long], method: [unimatch]}}]
 FIGURES = {("short", "supervised"): (30.0, 32.0), ("long", "supervised"): (40.0, 40.0)}
 FIGURES |= {("short", "unimatch"): (36.0, 37.0)}
 SECONDS = {("short", "supervised"): 100.0, ("long", "supervised"): 400.0, ("short", "unimatch"): 200.0}
-
-
-@pytest.fixture
-def file(tmp_path: Path, tiny_shards: Path) -> Path:
-    (tmp_path / "run.yaml").write_text(tiny_run_text(tmp_path / "unused", tiny_shards))
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TEXT.format(out=tmp_path / "runs"))
-    return path
-
-
-@pytest.fixture
-def experiment(file: Path) -> Experiment:
-    return load_experiment(str(file))
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import tiny_run_text
 from tests.support.folder_source import RECIPES
 from unimatch import config as config_io
 from unimatch import experiment as command
@@ -43,19 +42,6 @@ published:
   - {{name: Other, figures: {{low: 60, high: 61.5}}, source: a log}}
 notes: [Best in hindsight.]
 """
-
-
-@pytest.fixture
-def file(tmp_path: Path, tiny_shards: Path) -> Path:
-    (tmp_path / "run.yaml").write_text(tiny_run_text(tmp_path / "unused", tiny_shards))
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TEXT.format(out=tmp_path / "runs"))
-    return path
-
-
-@pytest.fixture
-def experiment(file: Path) -> Experiment:
-    return load_experiment(str(file))
 
 
 def finish(experiment: Experiment, number: int, curve: dict[int, float], total: int = 20) -> Path:

@@ -137,3 +137,18 @@ def test_counts_of_classes():
 def test_impossible_settings(name):
     with pytest.raises(ConfigError, match=rf"{name} must lie in \[0, 1\], found 1.5"):
         METHODS["ours"].config(**{name: 1.5})
+
+
+class Two(Alone):
+    """Of two processes, the other of which saw the same."""
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.cat([values, values])
+
+
+def test_counts_are_those_of_all_processes():
+    ids, conf = torch.zeros(1, 1, 3, dtype=torch.int64), torch.full((1, 1, 3), 0.5)
+    counts = ClassCounts(CLASSES, Two())
+    counts.labeled_and_not(ids, ids, ids == 0, ids, conf, ids == 0)
+    counts.step_done()
+    assert counts.sums[:, 0].tolist() == [6.0, 6.0, 6.0, 3.0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,8 +57,8 @@ def test_labels_lie_in_any_order(images, tmp_path):
 def test_a_writer_that_was_killed_goes_on_to_the_same_bytes(images, labels, tmp_path):
     shards, again = ShardSet.open(images), tmp_path / "again"
 
-    def write(stop: int | None) -> None:
-        with label_writer(again, shards.taxonomy, {}, max_samples=5) as writer:
+    def write(stop: int | None, **created: Any) -> None:
+        with label_writer(again, shards.taxonomy, created, max_samples=5) as writer:
             done = len(written(writer))
             assert list(written(writer)) == shards.keys(shards.rows("train")[:done])
             for row in shards.rows("train")[done:].tolist():
@@ -70,7 +71,9 @@ def test_a_writer_that_was_killed_goes_on_to_the_same_bytes(images, labels, tmp_
 
     with pytest.raises(KeyboardInterrupt):
         write(stop=8)
-    assert sorted(path.name for path in again.iterdir()) == ["labels-00000.tar"]
+    assert sorted(path.name for path in again.iterdir()) == [".begun.json", "labels-00000.tar"]
+    with pytest.raises(DataError, match=r"begun with another step, weights: remove it, or choose another"):
+        write(stop=None, step=3, weights="abc")
     with pytest.raises(DataError, match=r"has no index.json: an unfinished label set; unimatch predict"):
         LabelSet.open(again)
     (again / ".labels-00001.tar.tmp-1").write_bytes(b"left behind")
