@@ -12,12 +12,13 @@ import torch
 from tests.support.label_sets import write_label_set
 from tests.support.training import BARE, built, trained
 from unimatch import config as config_io
+from unimatch.codecs.decode import decode_label
 from unimatch.engine.preflight import PER_HOST
 from unimatch.engine.run_config import FREE_ON_RESUME, RunConfig
 from unimatch.engine.run_data import open_data
 from unimatch.engine.selection import listed
 from unimatch.errors import ConfigError, UserError
-from unimatch.shardset.archive import ShardSet
+from unimatch.shardset.archive import Record, ShardSet
 from unimatch.shardset.label_set import LabelSet
 
 CLASS = 7
@@ -59,6 +60,29 @@ def test_pseudo_labelled_samples_are_half_of_what_is_learnt_from_and_marked(tiny
     worked = first_steps(given(tiny_run, pseudo, *epoch, "data.workers=2"))
     for other in (kept, worked):
         assert all(torch.equal(a[name], b[name]) for a, b in zip(batches, other, strict=True) for name in a)
+
+
+def test_each_image_has_its_own_label(tiny_run, tiny_shards, tmp_path):
+    """Of two sets whose images lie between each other's."""
+    shards = ShardSet.open(tiny_shards)
+    keys = shards.keys(shards.rows(tiny_shards.parent / "split" / "unlabeled.txt"))
+    classes = {key: number % (CLASS + 1) for number, key in enumerate(keys)}
+    sets = []
+    for half in range(2):
+        mine = tmp_path / f"{half}.txt"
+        mine.write_text("\n".join(keys[half::2]))
+
+        def label(record: Record) -> np.ndarray:
+            return np.full((record.height, record.width), classes[record.key], np.uint8)
+
+        sets.append(write_label_set(tmp_path / f"labels{half}", tiny_shards, mine, label))
+    samples = open_data(given(tiny_run, f"[{sets[0]}, {sets[1]}]")).learned.samples
+    assert samples.pseudo is not None
+    found = {}
+    for row in samples.pseudo.rows.tolist():
+        data, where = samples.pseudo.read(row)
+        found[shards.keys([row])[0]] = int(np.unique(decode_label(data, where)).item())
+    assert found == classes and len(classes) > CLASS
 
 
 def test_several_sets_join_and_one_sample_has_one_label(tiny_run, tiny_shards, pseudo, tmp_path):
