@@ -40,6 +40,14 @@ checkpoint: {{every_steps: 10}}
 """
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--thorough",
+        action="store_true",
+        help="each method for 20 steps on each task, and under each stage of ZeRO: some minutes more",
+    )
+
+
 def tiny_run_text(out: Path, shards: Path | str, split: Path | None = None) -> str:
     """The configuration of a 20-step run; its split lies beside the shards unless it is given."""
     return TINY_RUN.format(out=out, shards=shards, split=split or Path(shards).parent / "split")

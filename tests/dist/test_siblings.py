@@ -20,6 +20,7 @@ from unimatch.methods import METHODS
 PROGRAM = Path(__file__).with_name("runs_process.py")
 # Stages of ZeRO, each with other parts: a second network, a head and its teacher, a head.
 SHARDED = [("cps", "3"), ("u2pl", "2"), ("corrmatch", "1")]
+EVERY = [(case, stage) for case in SIBLINGS for stage in "123"]
 # Two epochs of two steps, for what begins or changes with an epoch. Small steps amplify no rounding.
 SMALL = (
     *BARE,
@@ -45,11 +46,20 @@ def config_of(folder: Path, case: str, layout: str) -> RunConfig:
     return load(folder / "base.yaml", RunConfig, [*SMALL, setting(case), f"out={out}", *labels])
 
 
+def sharded(config: pytest.Config) -> list[tuple[str, str]]:
+    return EVERY if config.getoption("thorough") else SHARDED
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "layout" in metafunc.fixturenames:
+        metafunc.parametrize(("case", "layout"), sharded(metafunc.config))
+
+
 @pytest.fixture(scope="module")
-def double(folder: Path) -> None:
+def double(folder: Path, pytestconfig: pytest.Config) -> None:
     """All cases have been trained by two processes, in layout "0", DDP, and some in others."""
     arguments = []
-    for case, layout in [*((case, "0") for case in SIBLINGS), *SHARDED]:
+    for case, layout in [*((case, "0") for case in SIBLINGS), *sharded(pytestconfig)]:
         path = folder / f"{layout}-{case}.yaml"
         path.write_text(dump(config_of(folder, case, layout)))
         arguments += [layout, str(path)]
@@ -67,7 +77,6 @@ def test_two_processes_draw_the_curve_of_one_or_say_why_not(folder: Path, double
     assert same == (METHODS[method_name(case)].cls.divided == "")
 
 
-@pytest.mark.parametrize(("case", "layout"), SHARDED)
 def test_every_layout_trains_network_and_parts_alike(folder: Path, double: None, case: str, layout: str):
     assert curve(folder, case, layout) == pytest.approx(curve(folder, case, "0"), rel=2e-4)
     theirs, ours = (config_of(folder, case, each).out / "last" for each in ("0", layout))

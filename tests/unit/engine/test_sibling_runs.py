@@ -68,13 +68,19 @@ def config_of(base: Path, task: str, method: str, out: Path, steps: int) -> RunC
     return load(base, RunConfig, [*own, method, *settings, f"out={out}"])
 
 
-@pytest.mark.parametrize("task", TASKS[1:])
+def pytest_generate_tests(metafunc):
+    """tests/dist/test_siblings.py trains each on photographs too, for fewer steps than --thorough asks."""
+    if "task" in metafunc.fixturenames:
+        thorough = metafunc.config.getoption("thorough")
+        metafunc.parametrize("task", TASKS if thorough else TASKS[1:])
+
+
 @pytest.mark.parametrize("case", SIBLINGS)
-def test_a_method_trains_on_a_task(bases, task, case, tmp_path):
-    method = setting(case, warm_up=0, pretrain=0)
-    lines = trained(built(config_of(bases[task], task, method, tmp_path / "run", 3)))
+def test_a_method_trains_on_a_task(bases, task, case, tmp_path, pytestconfig):
+    method, steps = setting(case, warm_up=0, pretrain=0), 20 if pytestconfig.getoption("thorough") else 3
+    lines = trained(built(config_of(bases[task], task, method, tmp_path / "run", steps)))
     terms = [name for name in lines[0] if name.startswith("loss")]
-    assert len(lines) == 3 and len(terms) > 2 - (case in LABELED_ALONE)
+    assert len(lines) == steps and len(terms) > 2 - (case in LABELED_ALONE)
     assert all(math.isfinite(line[name]) for line in lines for name in terms)
 
 
