@@ -74,8 +74,8 @@ OPTIONS = set(
         r'"(--[\w-]+)"',
         "".join(
             path.read_text()
-            for name in ("unimatch", "tools", "tests/parity")
-            for path in (ROOT / name).rglob("*.py")
+            for pattern in ("unimatch/**/*.py", "tools/**/*.py", "tests/parity/**/*.py", "tests/conftest.py")
+            for path in ROOT.glob(pattern)
         ),
     )
 )
