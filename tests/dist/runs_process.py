@@ -1,13 +1,14 @@
 """Trains run configurations in this process's group, one after the other, each in the layout named with it.
 
 Arguments: LAYOUT CONFIG LAYOUT CONFIG ...; a layout is 0 (DDP) or a stage of ZeRO. One start of the group
-serves all: it takes longer than the steps.
+serves all: it takes longer than the steps. A UNet is built narrow.
 """
 
 import os
 import sys
 
 from tests.dist.test_zero import zero
+from tests.support.narrow import NARROW_UNET
 from unimatch import config as config_io
 from unimatch.engine.build import build_trainer
 from unimatch.engine.log import RunLog
@@ -15,9 +16,11 @@ from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import open_data
 from unimatch.engine.run_folder import start_run_folder
 from unimatch.engine.runtime import Runtime
+from unimatch.models import unet
 
 if __name__ == "__main__":
     layout, runtime = "", None
+    unet.WIDTHS = NARROW_UNET
     for asked, path in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
         if runtime is None or asked != layout:
             layout = asked
