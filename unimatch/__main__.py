@@ -30,9 +30,11 @@ COMMANDS = {
         "evaluate": "the figures of a run on any samples",
         "predict": "class ids, colour masks and overlays of a folder of images",
         "compare": "runs side by side: a table, curves, overlays",
-        "rank": "which images to label next, and why",
         "import": "a released checkpoint becomes a run folder",
         "export-weights": "a run's network with the released names",
+    },
+    "label more": {
+        "rank": "which images to label next, and why",
     },
     "look further": {
         "where": "recipes, configurations and launch files: names and paths",

@@ -192,7 +192,7 @@ def sample_looks(
 def sample_features(
     task: Task, net: Watched, labeled: Selection, batch: int, workers: int, timeout_s: float
 ) -> np.ndarray:
-    """float64 [M, C] of samples."""
+    """float32 [M, C] of samples."""
     seen = sample_looks(
         task,
         net,

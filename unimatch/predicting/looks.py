@@ -53,11 +53,11 @@ class Watched(nn.Module):
         return out
 
     def noted(self) -> tuple[np.ndarray, np.ndarray]:
-        """float64 [B], the mean entropy, and float64 [B, C], the mean of the deepest features, of the batch
+        """float32 [B], the mean entropy, and [B, C], the mean of the deepest features, of the batch
         that was watched last; entropy in parts of that of equal probabilities.
         """
         found = (torch.as_tensor(one / self._pixels) for one in (self._entropy, self._feature))
-        entropy, feature = (one.cpu().double().numpy() for one in found)
+        entropy, feature = (one.float().cpu().numpy() for one in found)
         return entropy, feature
 
 
@@ -66,10 +66,10 @@ class Look:
     """Sums over `count` images: one, or the slices of a volume."""
 
     count: int
-    shares: np.ndarray  # [K], of the predicted classes
+    shares: np.ndarray  # float32 [K], of the predicted classes
     entropy: float
     disagreement: float  # share of pixels of which the other view, or network, says another class
-    feature: np.ndarray  # [C], of length 1 each
+    feature: np.ndarray  # float32 [C], of length 1 each
 
 
 def look(
@@ -92,7 +92,7 @@ def look(
             second = task.predict(net, images.flip(-2)).flip(-1)
         known = (ids < classes) & (second < classes)  # not those around the middle in mode "centre"
         differing = ((ids != second) & known).flatten(1).sum(1) / known.flatten(1).sum(1).clamp(min=1)
-        counts = torch.stack([(ids == number).flatten(1).sum(1) for number in range(classes)], 1).double()
+        counts = torch.stack([(ids == number).flatten(1).sum(1) for number in range(classes)], 1).float()
         shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).cpu().numpy()
     feature = feature / np.maximum(np.linalg.norm(feature, axis=1, keepdims=True), 1e-12)
     told: Iterable[Any] = zip(shares, entropy.tolist(), differing.cpu().tolist(), feature, strict=True)

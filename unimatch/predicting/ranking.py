@@ -17,15 +17,15 @@ RARE = 0.05  # share of all pixels below which a class is named as a rare one
 
 
 class Pool:
-    """What is known of N images: arrays over them."""
+    """What is known of N images: arrays over them, of which float32 [N, C] of features is the largest."""
 
     def __init__(self, names: Sequence[str], looks: Sequence[Look]) -> None:
-        counts = np.array([one.count for one in looks], np.float64)
+        counts = np.array([one.count for one in looks], np.float32)
         self.names = list(names)
-        self.shares = (np.stack([one.shares for one in looks]) / counts[:, None]).astype(np.float32)
+        self.shares = np.stack([one.shares for one in looks]) / counts[:, None]
         self.entropy = np.array([one.entropy for one in looks]) / counts
         self.disagreement = np.array([one.disagreement for one in looks]) / counts
-        self.features = (np.stack([one.feature for one in looks]) / counts[:, None]).astype(np.float32)
+        self.features = np.stack([one.feature for one in looks]) / counts[:, None]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -61,9 +61,9 @@ class Choice:
 def choose(pool: Pool, count: int, by: Sequence[str], labeled: np.ndarray) -> Choice:
     """The images to label. Of equal ones the first in the pool.
 
-    by: of MEASURES. With diversity each next image has the largest product of its score and its place by the
-    distance to the nearest feature of what is labelled or chosen already; by diversity alone that is the
-    k-centre greedy rule (Sener and Savarese, ICLR 2018). Without it those of the highest score are chosen.
+    by: of MEASURES. With diversity each next image has the largest product of its score and of how many
+    images lie nearer to what is labelled or chosen already; by diversity alone that is the k-centre greedy
+    rule (Sener and Savarese, ICLR 2018). Without it those of the highest score are chosen.
     labeled: [M, C], features of the labelled images.
     """
     places = {name: rankdata(pool.values(name)) / len(pool) for name in by if name in UNSURE}
@@ -74,7 +74,9 @@ def choose(pool: Pool, count: int, by: Sequence[str], labeled: np.ndarray) -> Ch
     order: list[int] = []
     told: list[float] = []
     for _ in range(count):
-        value = score * rankdata(nearest) if "diversity" in by else score.copy()
+        value = score.copy()
+        if "diversity" in by and np.isfinite(nearest[0]):
+            value *= rankdata(nearest, "min") - 1  # how many lie nearer: of a double none
         value[order] = -1.0
         best = int(value.argmax())
         order.append(best)
