@@ -37,7 +37,7 @@ class _Running:
     log: IO[bytes]
     path: Path
     began: float  # on the clock of files
-    until: float  # on time.monotonic's clock, as all limits here: a machine that was asleep spent none of them
+    until: float  # on time.monotonic's clock, as all limits here: sleep of the machine is not counted
 
     def ended(self, status: str) -> Ended:
         with suppress(ProcessLookupError):
