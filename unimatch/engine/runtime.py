@@ -22,6 +22,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
+from unimatch.engine import roll_call
 from unimatch.engine.environment import overrule
 from unimatch.engine.launched import launch_file, misfit
 from unimatch.engine.replicas import Replicas
@@ -108,6 +109,7 @@ class Runtime:
             group = dist.new_group(backend="gloo", timeout=timeout)
             assert isinstance(group, dist.ProcessGroup)
             self._host_group = group
+            roll_call.prepare()
 
     @property
     def is_main(self) -> bool:
