@@ -35,8 +35,8 @@ def measured(run: Path) -> tuple[float, float]:
     if len(lines) < LEAST_LINES:
         raise UserError(
             f"{run} has {len(lines)} log lines with the times of several processes, {LEAST_LINES} are "
-            "needed: runs of one process have none, nor those whose forward passes wait for each other unseen "
-            "(ZeRO-3, synchronised batch norms on GPUs)"
+            "needed: runs of one process have none, nor those whose forward passes wait for each other "
+            "unseen (ZeRO-3, synchronised batch norms on GPUs)"
         )
     folder = checkpoint.last_checkpoint(run)
     if folder is None:
