@@ -123,7 +123,7 @@ function classes() {
     ...told.flatMap((run) => [(several ? run.name + ": " : "") + run.table, ...(run.against ? ["difference"] : [])]),
     ...others, ...(measured ? ["precision", "recall"] : [])];
   if (!told.length) parts.push(missing("No run was evaluated yet, so there are no figures by class."));
-  if (told.length || measured) parts.push(grid("Figures by class, in percent", head, data.names.map((name, number) => [
+  if (told.length || measured) parts.push(grid("Figures by class, in percent where no unit is written", head, data.names.map((name, number) => [
     className(number), ...(data.fed.shares ? [percent(100 * data.fed.shares[number], 2)] : []),
     ...told.flatMap((run) => [shown(run.classes[name]), ...(run.against ? [difference(run.against.classes[name])] : [])]),
     ...others.map((table) => first.tables[table][name] || "-"),
@@ -205,7 +205,7 @@ function images() {
   }
   tint();
   update();
-  section("images", "Where does it fail?", say("Ranked by the mean IoU of the classes in an image's truth or prediction" +
+  section("images", "Where does it fail?", say("Ranked by the mean IoU of the classes in an image's truth or prediction (of a volume: in a slice's)" +
     `${data.background === null ? "" : ", without " + data.names[data.background]}, of ${first.name}. ` +
     "Drag the divide, or move it with the arrow keys. Confidence: black is 0, white is 1."), controls,
     legend([...data.names.map((name, k) => k === data.background ? { name, kind: "clear" } : { name, color: data.colors[k] }),
@@ -296,14 +296,16 @@ function fed() {
   const views = data.fed.views;
   if (views.missing) parts.push(missing("Views: " + views.missing));
   else for (const [name, sheet] of Object.entries(views.sheets)) {
-    const box = make("div", null, { className: "pictures" });
-    box.append(make("img", null, { src: sheet, alt: `${name} images of the first step, their views and what the network says of them` }));
-    parts.push(make("h3", `Views of the first step, ${name} images, and what the network says of them now`), box);
+    const box = make("div", null, { className: "pictures", tabIndex: 0 }), kind = name.replace("labeled", "labelled");
+    const title = `The first step's ${kind} images as the network saw them, and what it says of them now`;
+    box.append(make("img", null, { src: sheet, alt: title }));
+    parts.push(make("h3", title), box);
   }
   section("fed", "What was it fed?", ...parts);
 }
 function cost() {
-  const known = data.runs.filter((run) => run.cost), hours = (s) => s === null ? "-" : shown(s / 3600, 2) + " h";
+  const known = data.runs.filter((run) => run.cost), hours = (s) => s === null ? "-" :
+    s < 120 ? shown(s) + " s" : s < 7200 ? shown(s / 60) + " min" : shown(s / 3600) + " h";
   const parts = [];
   if (known.length) parts.push(grid("By the clock of the training itself", ["run", "steps", "evaluations", "time of the CPU",
     "images a second", "waiting for data", "memory at most", "processes", "machine"], known.map((run) => [run.name,

@@ -53,7 +53,8 @@ class RunFiles:
     @property
     def total(self) -> int | None:
         """Optimiser steps that were asked for; None: nothing says it."""
-        return self.config.schedule.steps if self.state is None else self.state.total
+        told = None if self.state is None else self.state.total
+        return self.config.schedule.steps if told is None else told
 
     @property
     def is_finished(self) -> bool:
