@@ -34,6 +34,9 @@ COMMANDS = {
         "import": "a released checkpoint becomes a run folder",
         "export-weights": "a run's network with the released names",
     },
+    "label more": {
+        "rank": "which images to label next, and why",
+    },
     "look further": {
         "where": "recipes, configurations and launch files: names and paths",
         "scale": "measure how training scales here, predict it elsewhere",
