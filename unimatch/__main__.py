@@ -29,7 +29,8 @@ COMMANDS = {
     "use what was trained": {
         "evaluate": "the figures of a run on any samples",
         "predict": "class ids, colour masks and overlays of a folder of images",
-        "compare": "runs side by side: a table, curves, overlays",
+        "report": "one page about a run: figures, classes, images, trust, cost",
+        "compare": "runs side by side: a table, curves, overlays, the page",
         "import": "a released checkpoint becomes a run folder",
         "export-weights": "a run's network with the released names",
     },
@@ -51,7 +52,7 @@ def usage() -> str:
     """The whole help, in one screen."""
     lines = ["usage: unimatch COMMAND ...      more about one: unimatch COMMAND --help"]
     for group, commands in COMMANDS.items():
-        lines += [f"\n{group}", *(f"  {name:<15}{text}" for name, text in commands.items())]
+        lines += [group, *(f"  {name:<15}{text}" for name, text in commands.items())]
     return "\n".join(lines)
 
 

@@ -27,10 +27,12 @@ MAY_IMPORT = {
     "tasks": {"codecs", "shardset.archive", "views", "data"},
     "engine": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks"},
     "predicting": {"codecs", "annotations", "packing", "tasks", "shardset", "data", "engine"},
+    "pages": set(),
+    "reports": {"codecs", "data", "packing", "engine", "tasks", "pages"},
     "scaling": {"codecs.bands", "shardset.archive", "data", "models", "methods", "tasks", "engine"},
     "experiments": {
         *("codecs", "shardset.key_list", "shardset.index", "packing", "data.load", "methods", "engine"),
-        *("scaling",),
+        *("scaling", "pages"),
     },
     "benchmarks": {
         *("codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks", "engine"),
