@@ -30,6 +30,7 @@ COMMANDS = {
         "evaluate": "the figures of a run on any samples",
         "predict": "class ids, colour masks and overlays of a folder of images",
         "compare": "runs side by side: a table, curves, overlays",
+        "export": "a run's network as one ONNX file, checked against the run",
         "import": "a released checkpoint becomes a run folder",
         "export-weights": "a run's network with the released names",
     },

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "tasks": {"codecs", "shardset.archive", "views", "data"},
     "engine": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks"},
     "predicting": {"codecs", "packing", "tasks", "shardset", "data", "engine"},
+    "exporting": {"codecs", "packing", "models", "tasks", "shardset", "data", "engine", "predicting"},
     "scaling": {"codecs.bands", "shardset.archive", "data", "models", "methods", "tasks", "engine"},
     "experiments": {
         *("codecs", "shardset.key_list", "shardset.index", "packing", "data.load", "methods", "engine"),
@@ -41,7 +42,14 @@ PARTS = set(MAY_IMPORT)
 INTERFACE = "interface"  # what `import unimatch` offers; above all rooms, as entry points are
 # Only these files may import these packages.
 OWNERS = {
-    "timm": {"models.encoders", "models.vit", "models.vit_weights", "models.weights", "engine.batchnorm"},
+    "timm": {
+        "models.encoders",
+        "models.same_padding",
+        "models.vit",
+        "models.vit_weights",
+        "models.weights",
+        "engine.batchnorm",
+    },
     "accelerate": {"engine.runtime", "engine.replicas", "engine.zero", "engine.launcher"},
     "deepspeed": {"engine.zero"},
 }

@@ -75,7 +75,8 @@ class PixelTask(Task):
 
         Each image has the axes in memory that it came with (channels_last).
         """
-        return self._normalized([image])[0]
+        values = image.to(torch.float32, copy=True)
+        return self._scale(values.flatten(0, -4).permute(0, 3, 1, 2)).unflatten(0, values.shape[:-3])
 
     def _normalized(self, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The same of several batches of one size, as parts of one block of memory: a launch costs the host
