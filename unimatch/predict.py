@@ -29,7 +29,7 @@ from unimatch.codecs.nifti import AXCODES, STORED, check_axcodes
 from unimatch.codecs.picture import GAP, label_colors, scaled
 from unimatch.codecs.prepared import restored
 from unimatch.codecs.sheet import Sample, legend_picture, sheet, tile_side
-from unimatch.codecs.volume_files import VOLUME_SUFFIXES, is_volume, write_labels
+from unimatch.codecs.volume_files import is_volume, write_labels
 from unimatch.engine.checkpoint import check_shards
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.launcher import add_launch_options, launched
@@ -41,11 +41,10 @@ from unimatch.engine.runtime import Runtime
 from unimatch.engine.selection import select
 from unimatch.errors import DataError, UserError
 from unimatch.interface import Run, load
-from unimatch.packing.leftovers import PICTURES
-from unimatch.predicting.inputs import LEGEND, Inputs, find_inputs
+from unimatch.predicting.inputs import LEGEND, Inputs, find_inputs, suffixes_of
 from unimatch.predicting.label_sets import Reading, write_label_set
 from unimatch.predicting.results import write_picture
-from unimatch.predicting.scenes import RASTERS, predict_scene
+from unimatch.predicting.scenes import predict_scene
 
 ALONE = ("second", "axcodes", "alpha")  # options of files alone
 
@@ -105,9 +104,7 @@ def main(args: list[str]) -> None:
         raise UserError(f"--images {options.images}: no such file or folder")
     run = load(options.run, options.checkpoint, options.network, **given(options))
     task = run.task
-    suffixes = PICTURES + (VOLUME_SUFFIXES if task.channels == 1 else ())
-    suffixes = suffixes if task.bands is None else RASTERS
-    inputs = find_inputs(options.images, options.second, options.out, task.dates, suffixes)
+    inputs = find_inputs(options.images, options.second, options.out, task.dates, suffixes_of(task))
     told = [*_preparation(run, options.axcodes, inputs), *inputs.told]
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / LEGEND).write_bytes(png(legend_picture(task.legend(ignored="not predicted"))))

@@ -167,6 +167,7 @@ def test_compare_makes_a_table_and_pictures(finished: Path, tmp_path: Path):
     height, width = cv2.imread(str(tmp_path / "overlays.png")).shape[:2]
     assert 0 <= width - 3 * (TILE + GAP) < 2 * MARGIN  # the images are 48 x 64
     assert 0 <= height - 2 * (TILE * 48 // 64 + LINE) < 5 * LINE
+    assert "data:image/jpeg" in (tmp_path / "report.html").read_text()
 
 
 def edited(finished: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:

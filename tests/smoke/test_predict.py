@@ -14,11 +14,11 @@ from PIL import Image
 import unimatch
 from tests.conftest import tiny_run_text
 from tools import make_shards
-from unimatch import evaluate, interface, predict
+from unimatch import evaluate, predict
 from unimatch.engine import memory
 from unimatch.errors import UserError
 from unimatch.packing.splits import draw_splits, write_split
-from unimatch.predicting import results
+from unimatch.predicting import passes, results
 from unimatch.shardset.archive import ShardSet
 
 RECIPE = """
@@ -182,7 +182,7 @@ def test_a_picture_that_does_not_fit_in_one_pass_says_what_to_type(
     finished: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And by sliding windows it is the same picture, made and written in parts."""
-    monkeypatch.setattr(interface, "LARGE", 100)
+    monkeypatch.setattr(passes, "LARGE", 100)
     monkeypatch.setattr(results, "LARGE", 100)
     monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
     with pytest.raises(UserError, match=r"a.png: 47x33 pixels need at least .*--mode sliding"):

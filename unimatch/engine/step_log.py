@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,3 +33,12 @@ def means(
 def rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """The learning rate of each parameter group."""
     return {f"lr_{group['name']}": group["lr"] for group in optimizer.param_groups}
+
+
+def over_steps(lines: Sequence[Mapping[str, Any]], of: Callable[[Mapping[str, Any]], float]) -> float:
+    """The sum over all steps of what each logged line says of the steps since the line before it."""
+    total, before = 0.0, 0
+    for line in lines:
+        total += of(line) * (line["step"] - before)
+        before = line["step"]
+    return total

@@ -119,7 +119,7 @@ class ViTEncoder(Encoder):
             before = torch.cat(tokens, dim=1)
             if with_position:
                 before = before + net.pos_embed[:, :with_position]
-            x = torch.cat([before.expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([before.expand(x.shape[0], -1, -1), x], dim=1)
         x = net.norm_pre(net.patch_drop(net.pos_drop(x)))
         features = []
         for number, block in enumerate(net.blocks):
