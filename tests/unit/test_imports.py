@@ -27,12 +27,9 @@ MAY_IMPORT = {
     "tasks": {"codecs", "shardset.archive", "views", "data"},
     "engine": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks"},
     "predicting": {"codecs", "packing", "tasks", "shardset", "data", "engine"},
-<<<<<<< HEAD
     "exporting": {"codecs", "packing", "models", "tasks", "shardset", "data", "engine", "predicting"},
-=======
     "pages": set(),
     "reports": {"codecs", "data", "packing", "engine", "tasks", "pages"},
->>>>>>> main
     "scaling": {"codecs.bands", "shardset.archive", "data", "models", "methods", "tasks", "engine"},
     "experiments": {
         *("codecs", "shardset.key_list", "shardset.index", "packing", "data.load", "methods", "engine"),
