@@ -55,9 +55,7 @@ def write_torch_export(
 def write_torchscript(
     graph: nn.Module, image: Tensor, sizes: Sizes, path: Path, told: Mapping[str, Any]
 ) -> None:
-    # Where sizes are constants, exporting has computed what follows from them; tracing keeps them as tensors.
     with _quiet(), torch.no_grad():
-        graph = _exported(graph, image, sizes).module() if sizes.fixed else graph
         traced = torch.jit.trace(graph, (image,), check_trace=False)
         torch.jit.save(traced, path, _extra_files={EXTRA: json.dumps(told)})
 

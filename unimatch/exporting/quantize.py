@@ -13,7 +13,9 @@ import numpy as np
 
 from unimatch.exporting.formats import INPUT, KEY
 
-QUANTIZED = ["Conv", "ConvTranspose", "Gemm", "MatMul"]  # where the time goes; the rest stays as it is
+# Where the time goes; the rest stays as it is. With the clipping behind a convolution its result has the
+# clipped range: else 8 bits are spread over values that nothing reads (docs/export.md has what that costs).
+QUANTIZED = ["Conv", "ConvTranspose", "Gemm", "MatMul", "Relu", "Clip"]
 
 
 def quantize(source: Path, target: Path, images: Iterable[np.ndarray], told: Mapping[str, Any]) -> None:

@@ -22,7 +22,9 @@ class FollowedConv2dSame(Conv2dSame):
         for axis in (1, 0):
             side, stride = x.shape[2 + axis], self.stride[axis]
             reach = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
-            total = ((side + stride - 1) // stride - 1) * stride + reach - side if reach >= stride else 0
+            total = ((side + stride - 1) // stride - 1) * stride + reach - side
+            if reach < stride:  # else it is never negative
+                total = max(total, 0) if reach > 1 else 0
             pads += [total // 2, total - total // 2]
         x = F.pad(x, pads)
         return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)

@@ -138,7 +138,8 @@ def released_positions(position: Tensor, grid: tuple[int, int], size: tuple[int,
     """
     if tuple(size) == tuple(grid):
         return position
-    scale = [(new + RELEASED_OFFSET) / old for new, old in zip(size, grid, strict=True)]
+    # A tracer's sizes are tensors, of which there is no scale.
+    scale = [(int(new) + RELEASED_OFFSET) / old for new, old in zip(size, grid, strict=True)]
     field = position.unflatten(1, grid).permute(0, 3, 1, 2)
     found = F.interpolate(field, scale_factor=tuple(scale), mode="bicubic", antialias=False)
     assert tuple(found.shape[-2:]) == tuple(size), (found.shape, size)
