@@ -52,7 +52,7 @@ OWNERS = {
         "models.weights",
         "engine.batchnorm",
     },
-    "accelerate": {"engine.runtime", "engine.replicas", "engine.zero", "engine.launcher"},
+    "accelerate": {"engine.runtime", "engine.replicas", "engine.zero", "engine.launcher", "engine.trackers"},
     "deepspeed": {"engine.zero"},
 }
 # No other part knows of processes and devices.
