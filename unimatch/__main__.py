@@ -32,6 +32,7 @@ COMMANDS = {
         "report": "one page about a run: figures, classes, images, trust, cost",
         "compare": "runs side by side: a table, curves, overlays, the page",
         "export": "a run's network as one ONNX file, checked against the run",
+        "push": "give a run away on the Hugging Face hub, with a model card",
         "import": "a released checkpoint becomes a run folder",
         "export-weights": "a run's network with the released names",
     },

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "engine": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks"},
     "predicting": {"codecs", "annotations", "packing", "tasks", "shardset", "data", "engine"},
     "exporting": {"codecs", "packing", "models", "tasks", "shardset", "data", "engine", "predicting"},
+    "sharing": {"models.weights", "shardset.remote", "engine"},
     "pages": set(),
     "reports": {"codecs", "data", "packing", "engine", "tasks", "pages"},
     "scaling": {"codecs.bands", "shardset.archive", "data", "models", "methods", "tasks", "engine"},
