@@ -21,11 +21,11 @@ def on_this_machine(run: str | Path) -> Path:
     name, _, revision = text.removeprefix(SCHEME).strip("/").partition("@")
     if name.count("/") != 1:
         raise UserError(f"{text}: a run on the hub is hf://OWNER/NAME, or hf://OWNER/NAME@REVISION")
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision or None, endpoint=HfApi().endpoint))
+        return Path(snapshot_download(name, revision=revision or None))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         told = str(error).strip().splitlines()[0]
         raise UserError(
