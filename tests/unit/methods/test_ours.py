@@ -102,9 +102,7 @@ def test_a_pseudo_label_counts_as_much_as_its_class_is_right_on_labelled_images(
     found = []
     for trust in (True, False):
         net = make_net(norm=True)
-        method = build(
-            net, ramp=0.0, threshold=0.0, paste=0.0, class_thresholds=False, trust=trust
-        )
+        method = build(net, ramp=0.0, threshold=0.0, paste=0.0, class_thresholds=False, trust=trust)
         batch = batch or make_batch(needs=method.views)
         method.counts.sums[0], method.counts.sums[1] = 4e6, 1e6
         found.append(float(method.step(net, batch, Progress(0, 10, 0))[1]["loss_s"]))
