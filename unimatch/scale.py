@@ -169,8 +169,8 @@ def _simulate(options: argparse.Namespace) -> None:
             cluster, told = replace(cluster, straggler_sigma=sigma), f"spread from step to step {sigma:.3g}"
         defaults = replace(defaults, cluster=cluster)
         sections.append(
-            f"Of the processes of {options.spread}: {told}; the one that is always slowest takes {slow:.3g} times "
-            "the median (1: none is)."
+            f"Of the processes of {options.spread}: {told}; the one that is always slowest takes {slow:.3g} "
+            "times the median (1: none is)."
         )
     text = config_io.dump(defaults)
     settings = config_io.from_text(text, Simulation, options.overrides, "the simulation's defaults")
