@@ -117,8 +117,8 @@ def test_predict_writes_ids_colours_and_overlays(finished: Path, tiny_shards: Pa
             assert picture.shape == shape
     assert cv2.imread(str(tmp_path / "out" / "legend.png")) is not None
     colors = np.array(shards.taxonomy.colors, np.uint8)
-    ids = cv2.imread(str(tmp_path / "out" / "ids" / "a folder" / "small.png.png"), cv2.IMREAD_UNCHANGED)
-    painted = cv2.imread(str(tmp_path / "out" / "colors" / "a folder" / "small.png.png"))
+    ids = cv2.imread(str(tmp_path / "out" / "ids" / "a folder" / "small.png"), cv2.IMREAD_UNCHANGED)
+    painted = cv2.imread(str(tmp_path / "out" / "colors" / "a folder" / "small.png"))
     assert (painted[..., ::-1] == colors[ids]).all()
 
 
@@ -155,7 +155,7 @@ def test_an_image_that_cannot_be_read_is_named_after_the_others_are_done(finishe
     )
     with pytest.raises(UserError, match=r"1 of 2 images could not be read:\n.*broken.jpg"):
         predict.main([str(finished), "--images", str(tmp_path / "in"), "--out", str(tmp_path / "out")])
-    assert (tmp_path / "out" / "ids" / "good.png.png").exists()
+    assert (tmp_path / "out" / "ids" / "good.png").exists()
 
 
 def test_compare_makes_a_table_and_pictures(finished: Path, tmp_path: Path):

@@ -123,7 +123,7 @@ def test_an_old_checkpoint_takes_what_its_shards_say_and_else_tells_that_it_does
     assert content.pop("prepared")["downscale"] == 2
     state.write_text(json.dumps(content))
     there = predicted(tmp_path / "run", source / "val" / "a.png", tmp_path / "there")
-    assert np.array_equal(there["a.png.png"], unimatch.load(finished).predict_file(source / "val" / "a.png"))
+    assert np.array_equal(there["a.png"], unimatch.load(finished).predict_file(source / "val" / "a.png"))
     assert "does not say" not in capsys.readouterr().out
     config = tmp_path / "run" / "config.yaml"
     config.write_text(config.read_text().replace(str(source.parent / "shards"), str(tmp_path / "gone")))
@@ -132,7 +132,7 @@ def test_an_old_checkpoint_takes_what_its_shards_say_and_else_tells_that_it_does
     assert told.count("does not say what packing did to its images") == 1
     image, _ = scene(12)
     run = unimatch.load(tmp_path / "run")
-    assert not run.knows_preparation and np.array_equal(gone["a.png.png"], run.predict(image))
+    assert not run.knows_preparation and np.array_equal(gone["a.png"], run.predict(image))
 
 
 def test_results_beside_the_photos_are_not_predicted_again(
@@ -155,10 +155,10 @@ def test_mode_window_and_stride_are_settings_of_both_commands(
     arguments = ("--mode", "sliding", "--window", "32", "--stride", "16")
     files = predicted(finished, source / "val" / "a.png", tmp_path / "out", *arguments)
     run = unimatch.load(finished, mode="sliding", window=32, stride=16)
-    assert np.array_equal(files["a.png.png"], run.predict_file(source / "val" / "a.png"))
+    assert np.array_equal(files["a.png"], run.predict_file(source / "val" / "a.png"))
     inside = unimatch.load(finished, mode="sliding", window=32, stride=16, border="inside")
-    assert (inside.predict_file(source / "val" / "a.png") != files["a.png.png"]).any()
-    assert (files["a.png.png"] != unimatch.load(finished).predict_file(source / "val" / "a.png")).any()
+    assert (inside.predict_file(source / "val" / "a.png") != files["a.png"]).any()
+    assert (files["a.png"] != unimatch.load(finished).predict_file(source / "val" / "a.png")).any()
     capsys.readouterr()
     evaluate.main([str(finished), "--workers", "0", *arguments, "--json", str(tmp_path / "e.json")])
     figures = json.loads((tmp_path / "e.json").read_text())
@@ -190,7 +190,7 @@ def test_a_picture_that_does_not_fit_in_one_pass_says_what_to_type(
     parts = predicted(finished, source / "val" / "a.png", tmp_path / "parts", "--mode", "sliding")
     monkeypatch.undo()
     whole = predicted(finished, source / "val" / "a.png", tmp_path / "whole", "--mode", "sliding")
-    assert np.array_equal(parts["a.png.png"], whole["a.png.png"])
+    assert np.array_equal(parts["a.png"], whole["a.png"])
     for kind in ("colors", "overlays"):
-        made = [cv2.imread(str(tmp_path / way / kind / "a.png.png")) for way in ("parts", "whole")]
+        made = [cv2.imread(str(tmp_path / way / kind / "a.png")) for way in ("parts", "whole")]
         assert np.array_equal(*made)

@@ -154,7 +154,9 @@ class LogConfig:
     """How often a run tells about itself, in steps."""
 
     every_steps: int = 10
-    pictures_every_steps: int = 500  # TensorBoard images, of the first and last step too; 0: none
+    # TensorBoard images, of the first and last step too; 0: none. None: every 500 steps, and in a run of
+    # fewer than 2000 at its quarters.
+    pictures_every_steps: int | None = None
     timing: bool = False  # also log the seconds of forward, backward and update; waits for the device
 
     def __post_init__(self) -> None:
