@@ -130,7 +130,7 @@ def test_pairs_of_levir_train_and_give_overlays(real_data, tmp_path):
     evaluation = read_metrics(tmp_path / "run", "eval")[-1]
     name = "val_27_0000_0256.png"
     truth = cv2.imread(str(source / "label" / name), cv2.IMREAD_GRAYSCALE) == 255
-    said = cv2.imread(str(tmp_path / "out" / "ids" / f"{name}.png"), cv2.IMREAD_GRAYSCALE) == 1
+    said = cv2.imread(str(tmp_path / "out" / "ids" / f"{Path(name).stem}.png"), cv2.IMREAD_GRAYSCALE) == 1
     assert evaluation["images"] == 1
     assert evaluation["accuracy"] == pytest.approx((truth == said).mean())
     assert evaluation["iou_changed"] == pytest.approx((truth & said).sum() / (truth | said).sum())

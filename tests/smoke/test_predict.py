@@ -97,21 +97,21 @@ def test_files_are_predicted_as_their_packed_samples(
     assert "note: images are predicted at 1/2 of their width and height" in told
     assert "does not say what packing did" not in told
     run, samples = unimatch.load(finished), unimatch.open_shards(source.parent / "shards", "val")
-    assert sorted(files) == sorted(f"{name}.png" for name in PHOTOS)
+    assert sorted(files) == sorted(f"{Path(name).stem}.png" for name in PHOTOS)
     for name in PHOTOS:
         sample = samples[f"val/{Path(name).stem}"]
         assert np.array_equal(run.read(source / "val" / name), sample.image)
         small = run.predict(sample.image)
         assert small.shape == (33, 47) and len(np.unique(small)) == 2
         expected = cv2.resize(small, (95, 66), interpolation=cv2.INTER_NEAREST_EXACT)
-        assert np.array_equal(files[f"{name}.png"], expected)
+        assert np.array_equal(files[f"{Path(name).stem}.png"], expected)
         assert np.array_equal(run.predict_file(source / "val" / name), expected)
         # Seen at another size, or sideways, the same file gives something else.
         truth = cv2.imread(str(source / "masks" / f"{Path(name).stem}.png"), cv2.IMREAD_UNCHANGED)
         assert np.mean(expected == truth) > 0.9
-        colors = cv2.imread(str(tmp_path / "colors" / f"{name}.png"))[..., ::-1]
+        colors = cv2.imread(str(tmp_path / "colors" / f"{Path(name).stem}.png"))[..., ::-1]
         assert np.array_equal(colors, np.array(run.colors, np.uint8)[expected])
-        assert cv2.imread(str(tmp_path / "overlays" / f"{name}.png")).shape == (33, 47, 3)
+        assert cv2.imread(str(tmp_path / "overlays" / f"{Path(name).stem}.png")).shape == (33, 47, 3)
 
 
 def test_an_old_checkpoint_takes_what_its_shards_say_and_else_tells_that_it_does_not_know(
