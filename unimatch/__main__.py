@@ -36,6 +36,7 @@ COMMANDS = {
     },
     "label more": {
         "rank": "which images to label next, and why",
+        "prelabel": "predictions to edit in CVAT, Label Studio or LabelMe",
     },
     "look further": {
         "where": "recipes, configurations and launch files: names and paths",

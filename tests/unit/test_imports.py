@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "methods": {"data.sample"},
     "tasks": {"codecs", "shardset.archive", "views", "data"},
     "engine": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks"},
-    "predicting": {"codecs", "packing", "tasks", "shardset", "data", "engine"},
+    "predicting": {"codecs", "annotations", "packing", "tasks", "shardset", "data", "engine"},
     "pages": set(),
     "reports": {"codecs", "data", "packing", "engine", "tasks", "pages"},
     "scaling": {"codecs.bands", "shardset.archive", "data", "models", "methods", "tasks", "engine"},

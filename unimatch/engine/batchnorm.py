@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
+from unimatch.engine import waits
+
 
 class _Normalize(torch.autograd.Function):
     """y = (x - mean) / std * weight + bias with mean and variance over the batches of all processes.
@@ -61,7 +63,8 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         var, mean = torch.var_mean(input.detach().to(self.running_mean.dtype), (0, 2, 3), correction=0)
         world = dist.get_world_size()
         gathered = [torch.empty(2, len(mean), dtype=mean.dtype) for _ in range(world)]
-        dist.all_gather(gathered, torch.stack([mean, var]))
+        with waits.waiting():
+            dist.all_gather(gathered, torch.stack([mean, var]))
         means, variances = torch.stack(gathered).unbind(1)
         mean = means.mean(0)
         var = variances.mean(0) + (means - mean).square().mean(0)
