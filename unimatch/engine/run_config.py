@@ -154,8 +154,8 @@ class LogConfig:
     """How often a run tells about itself, in steps."""
 
     every_steps: int = 10
-    # Pictures for the trackers, of the first and last step too; 0: none. None: every 500 steps, and in a run of
-    # fewer than 2000 at its quarters.
+    # Pictures for the trackers, of the first and last step too; 0: none. None: every 500 steps, and in a run
+    # of fewer than 2000 at its quarters.
     pictures_every_steps: int | None = None
     timing: bool = False  # also log the seconds of forward, backward and update; waits for the device
     # Beside metrics.jsonl: figures, pictures and settings for people, see docs/trackers.md.
