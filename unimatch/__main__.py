@@ -31,6 +31,8 @@ COMMANDS = {
         "predict": "class ids, colour masks and overlays of a folder of images",
         "report": "one page about a run: figures, classes, images, trust, cost",
         "compare": "runs side by side: a table, curves, overlays, the page",
+        "export": "a run's network as one ONNX file, checked against the run",
+        "push": "give a run away on the Hugging Face hub, with a model card",
         "import": "a released checkpoint becomes a run folder",
         "export-weights": "a run's network with the released names",
     },

@@ -25,6 +25,7 @@ from unimatch.codecs.picture import side_by_side
 from unimatch.codecs.prepared import Preparation, restored
 from unimatch.codecs.volume_files import is_volume
 from unimatch.data.images import stack_dates
+from unimatch.engine.hub import on_this_machine
 from unimatch.engine.options import TIMEOUT_S
 from unimatch.engine.prediction_mode import NAMES, in_one_pass
 from unimatch.engine.restore import Restored, restore
@@ -67,7 +68,7 @@ def load(
 ) -> Run:
     """A trained network, ready to predict on the GPU if there is one.
 
-    run: a run's folder, or that of one of its checkpoints.
+    run: a run's folder, that of one of its checkpoints, or hf://OWNER/NAME on the hub.
     checkpoint: "last" (the default), "best" or the number of a step.
     network: which one of the checkpoint, such as the teacher; by default the one whose figures are reported.
     changes: mode, window, stride or border other than in the run's task.evaluate, such as mode="sliding" for
@@ -79,7 +80,7 @@ def load(
     runtime = Runtime()
     if runtime.world > 1:
         raise UserError("predicting takes one process: start it with python, not with a launcher")
-    folder = Path(run)
+    folder = on_this_machine(run)
     if (folder / "trainer.json").exists():
         if checkpoint is not None:
             raise UserError(f"{run} is a checkpoint itself: leave `checkpoint` out, or name the run's folder")

