@@ -12,7 +12,7 @@ from PIL import Image
 import unimatch
 from tests.support.raster_files import rasterio, scene, write, write_scenes
 from tools import check_shards, make_shards, make_splits
-from unimatch import config, evaluate, init, predict
+from unimatch import config, evaluate, init, predict, prelabel, rank
 from unimatch.engine.run_config import RunConfig
 from unimatch.errors import UserError
 from unimatch.predicting import scenes
@@ -82,6 +82,14 @@ def test_ids_lie_on_the_grid_of_the_scene(walk: Path, capsys: pytest.CaptureFixt
     assert sample.image.shape == (64, 64, 4) and run.predict(sample.image).shape == (64, 64)
     evaluate.main([str(walk / "run"), "--workers", "0"])
     assert "miou" in capsys.readouterr().out.lower()
+
+
+def test_scenes_are_ranked_and_not_drawn_for_tools_that_do_not_show_them(walk: Path, tmp_path: Path) -> None:
+    images = [str(walk / "run"), "--images", str(walk / "src/scenes/val"), "--out", str(tmp_path / "out")]
+    rank.main([*images, "--count", "1"])
+    assert (tmp_path / "out" / "chosen.txt").read_text() == "c.tif\n"
+    with pytest.raises(UserError, match="reads rasters of bands, which these tools do not show"):
+        prelabel.main([*images, "--format", "cvat"])
 
 
 def test_a_large_scene_goes_window_by_window(

@@ -12,11 +12,14 @@ import pytest
 from tests.conftest import ROOT
 from tests.support.change_set import CHANGE_RUN, CHANGES, pair, write_change_run
 from tools import compare, make_shards
-from unimatch import evaluate, plan, predict, train
+from unimatch import evaluate, plan, predict, prelabel, rank, train
+from unimatch.annotations import cvat
+from unimatch.annotations.labels import Segments
 from unimatch.codecs.sheet import GAP, MARGIN, TILE
 from unimatch.engine.log import read_metrics
 from unimatch.errors import UserError
 from unimatch.predicting.inputs import find_inputs
+from unimatch.shardset.key_list import read_keys
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +98,24 @@ def test_dates_of_two_sizes_are_named_after_the_others_are_done(finished, tmp_pa
     with pytest.raises(UserError, match="1 of 2 images could not be read:\n.*2.png: the first date is 56x40"):
         predicted(finished, tmp_path, "--second", str(tmp_path / "B"))
     assert (tmp_path / "out" / "ids" / "1.png").exists()
+
+
+def test_pairs_are_ranked_and_prelabelled(finished, tmp_path):
+    for number in range(3):
+        write_dates(tmp_path, f"{number}.png", number)
+    folders = ["--images", str(tmp_path / "A"), "--second", str(tmp_path / "B")]
+    rank.main([str(finished), *folders, "--count", "2", "--out", str(tmp_path / "next")])
+    assert len((tmp_path / "next" / "chosen.txt").read_text().split()) == 2
+    sheet = cv2.imread(str(tmp_path / "next" / "sheet.png"))
+    assert sheet.shape[1] > 6 * 300, "two pairs in a row, each beside its prediction"
+    out, only = tmp_path / "labels", tmp_path / "next" / "chosen.txt"
+    prelabel.main([str(finished), *folders, "--only", str(only), "--format", "cvat", "--out", str(out)])
+    drawings = cvat.read((out / "annotations.xml").read_bytes(), "annotations.xml", Segments())
+    assert [(one.image, one.size) for one in drawings] == [(n, (40, 56)) for n in only.read_text().split()]
+    rank.main(
+        [str(finished), "--data", "val", "--count", "1", "--workers", "0", "--out", str(tmp_path / "val")]
+    )
+    assert len(read_keys(tmp_path / "val" / "chosen.txt")) == 1
 
 
 def test_compare_shows_both_dates(finished, tmp_path):
