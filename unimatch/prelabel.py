@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from unimatch.annotations import cvat, label_studio, labelme
 from unimatch.annotations.drawing import Drawing
+from unimatch.codecs.volume_files import is_volume
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.options import add_which_weights
 from unimatch.engine.prediction_mode import add_options, given
@@ -102,6 +103,11 @@ def main(args: list[str]) -> None:
             "ids as GeoTIFF, which a GIS edits"
         )
     inputs = find_inputs(options.images, options.second, options.out, run.task.dates, PICTURES)
+    if any(map(is_volume, inputs.names)):
+        raise UserError(
+            f"{options.images} is a volume, which these tools do not show; unimatch predict writes its ids "
+            "as a file of its own kind"
+        )
     names = inputs.names if options.only is None else _only(inputs, options.only)
     if options.format == "labelme":
         _refuse_one_name(names)

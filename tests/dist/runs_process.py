@@ -1,13 +1,16 @@
 """Trains run configurations in this process's group, one after the other, each in the layout named with it.
 
-Arguments: LAYOUT CONFIG LAYOUT CONFIG ...; a layout is 0 (DDP) or a stage of ZeRO. One start of the group
-serves all: it takes longer than the steps.
+Arguments: LAYOUT CONFIG LAYOUT CONFIG ...; a layout is 0 (DDP) or a stage of ZeRO. `labels CONFIG:OUT` labels
+the unlabelled samples of a run that has been trained. One start of the group serves all: it takes longer than
+the steps.
 """
 
 import os
 import sys
+from pathlib import Path
 
 from tests.dist.test_zero import zero
+from tests.support.label_sets import label_and_compare
 from unimatch import config as config_io
 from unimatch.engine.build import build_trainer
 from unimatch.engine.log import RunLog
@@ -19,6 +22,10 @@ from unimatch.engine.runtime import Runtime
 if __name__ == "__main__":
     layout, runtime = "", None
     for asked, path in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        if asked == "labels":
+            config_path, _, out = path.partition(":")
+            label_and_compare(config_io.load(config_path, RunConfig), Path(out), runtime or Runtime())
+            continue
         if runtime is None or asked != layout:
             layout = asked
             os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)

@@ -151,6 +151,11 @@ def test_what_cannot_be_is_said_at_once(arguments: list[str], reason: str) -> No
         export.main(["runs/none", *arguments])
 
 
+def test_without_the_shards_pictures_of_a_folder_are_asked_for(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="gone.*--images checks the file on pictures of a folder instead"):
+        exported(run, tmp_path / "net.pt", *SCRIPT, "--shards", str(tmp_path / "gone"))
+
+
 def test_windows_are_no_part_of_a_file_and_patches_fix_the_size(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from tests.conftest import tiny_run_text
+from tests.support.color_net import ColorNet
 from tests.support.folder_source import labels_of
 from tests.support.training import BARE
 from unimatch import config as config_io
@@ -50,24 +49,11 @@ def photos(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Colors(nn.Module):
-    """A class by the blurred colour of a pixel: what it says of pictures has regions, without training."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        draw = torch.Generator().manual_seed(1)
-        self.weight = nn.Parameter(20 * torch.randn(classes, 3, 1, 1, generator=draw))
-
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        blurred = F.avg_pool2d(image, 7, 1, 3)
-        return {"logits": F.conv2d(blurred - blurred.mean((-2, -1), keepdim=True), self.weight)}
-
-
 @pytest.fixture(autouse=True)
 def colors(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def with_colors(*args: Any, **changes: Any) -> Run:
         run = load(*args, **changes)
-        run.network = Colors(len(run.classes)).eval()  # type: ignore[assignment]
+        run.network = ColorNet(len(run.classes)).eval()  # type: ignore[assignment]
         return run
 
     monkeypatch.setattr(prelabel, "load", with_colors)

@@ -90,6 +90,18 @@ class _GlobalBatchNormAct2d(GlobalBatchNorm2d):
         return self.act(self.drop(super().forward(input)))
 
 
+def cost_on_cpus(net: nn.Module) -> list[str]:
+    """A sentence about what its global norms cost, if it has any that run on CPUs."""
+    count = sum(isinstance(module, GlobalBatchNorm2d) for module in net.modules())
+    if not count:
+        return []
+    return [
+        f"sync_batchnorm: global lets each of {count} norms wait for all processes, forward and backward, "
+        "which has halved the speed on CPUs (docs/benchmarks.md); with sync_batchnorm: off each process "
+        "normalises by its own samples and waits for none"
+    ]
+
+
 def synchronize_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:
     """`module` with every batch norm made global; parameters and their names stay."""
     if device.type != "cpu":

@@ -154,7 +154,9 @@ class LogConfig:
     """How often a run tells about itself, in steps."""
 
     every_steps: int = 10
-    pictures_every_steps: int = 500  # for the trackers, of the first and last step too; 0: none
+    # Pictures for the trackers, of the first and last step too; 0: none. None: every 500 steps, and in a run
+    # of fewer than 2000 at its quarters.
+    pictures_every_steps: int | None = None
     timing: bool = False  # also log the seconds of forward, backward and update; waits for the device
     # Beside metrics.jsonl: figures, pictures and settings for people, see docs/trackers.md.
     trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = field(

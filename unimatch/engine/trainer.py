@@ -31,6 +31,7 @@ from unimatch.errors import UserError
 from unimatch.methods.base import Logs, Method, Progress
 from unimatch.tasks.base import Task
 
+PICTURES_EVERY = 500  # steps, where nothing else is asked for
 STEP_TAG = 0x57E9  # keeps a step's torch seed apart from the data's keys
 
 
@@ -133,6 +134,8 @@ class Trainer:
 
     def _shows_pictures(self, done: int) -> bool:
         every = self.config.log.pictures_every_steps
+        if every is None:
+            every = min(PICTURES_EVERY, max(1, self.total_steps // 4))
         return every > 0 and (done in (1, self.total_steps) or done % every == 0)
 
     def _ask(self, step: int, samples: Iterator[tuple[int, RawBatch]], log: RunLog) -> Asked:

@@ -49,7 +49,8 @@ def write_onnx(graph: nn.Module, image: Tensor, sizes: Sizes, path: Path, told: 
 def write_torch_export(
     graph: nn.Module, image: Tensor, sizes: Sizes, path: Path, told: Mapping[str, Any]
 ) -> None:
-    torch.export.save(_exported(graph, image, sizes), path, extra_files={EXTRA: json.dumps(told)})
+    with _quiet():
+        torch.export.save(_exported(graph, image, sizes), path, extra_files={EXTRA: json.dumps(told)})
 
 
 def write_torchscript(
@@ -84,11 +85,13 @@ def read_onnx(path: Path) -> Run:
 
 
 def read_torch_export(path: Path) -> Run:
-    return in_numpy(torch.export.load(path).module())
+    with _quiet():
+        return in_numpy(torch.export.load(path).module())
 
 
 def read_torchscript(path: Path) -> Run:
-    return in_numpy(torch.jit.load(path))
+    with _quiet():
+        return in_numpy(torch.jit.load(path))
 
 
 def in_numpy(graph: Callable[[Tensor], tuple[Tensor, Tensor | None]]) -> Run:

@@ -15,7 +15,7 @@ from unimatch.engine.restore import Restored
 from unimatch.engine.run_data import open_shards, require_dates, training_samples
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.selection import select
-from unimatch.errors import UserError
+from unimatch.errors import DataError, UserError
 from unimatch.exporting.compare import Images
 from unimatch.packing.leftovers import PICTURES
 from unimatch.predicting.inputs import find_inputs
@@ -42,7 +42,10 @@ class Samples:
                 "the run was trained without data.val: name samples with --data, or give --images"
             )
         self.found, self.runtime = found, runtime
-        self.shards: ShardSet = open_shards(place or data.shards, data.cache)
+        try:
+            self.shards: ShardSet = open_shards(place or data.shards, data.cache)
+        except DataError as error:
+            raise UserError(f"{error}; --images checks the file on pictures of a folder instead") from error
         self.selection = select(self.shards, name)
         require_dates(self.selection, found.task)
         self.told = f"{name} of {self.shards.root}"

@@ -77,7 +77,7 @@ def _learnt(config: RunConfig, found: Restored) -> Iterator[str]:
     except (DataError, UserError, OSError):
         counts = {}
     place = config.data.shards
-    yield f"- data: {place if is_url(place) else Path(place).name}"
+    yield f"- data: {place if is_url(place) else '/'.join(Path(place).parts[-2:])}"
     for kind, said in (("labeled", "labelled"), ("unlabeled", "unlabelled")):
         if kind in hashes:
             count = counts.get(kind)
