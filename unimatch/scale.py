@@ -163,11 +163,14 @@ def _simulate(options: argparse.Namespace) -> None:
         sections.append(check(calibration, rows, options.out / "check.png"))
     if options.spread is not None:
         sigma, slow = spread.measured(options.spread)
-        cluster = replace(defaults.cluster, straggler_sigma=sigma, slow_device=slow)
+        cluster = replace(defaults.cluster, slow_device=slow)
+        told = "spread from step to step not known, there are too few of them"
+        if sigma is not None:
+            cluster, told = replace(cluster, straggler_sigma=sigma), f"spread from step to step {sigma:.3g}"
         defaults = replace(defaults, cluster=cluster)
         sections.append(
-            f"Of the processes of {options.spread}: spread from step to step {sigma:.3g}, the one that is "
-            f"always slowest {slow:.3g} times the median (1: none is)."
+            f"Of the processes of {options.spread}: {told}; the one that is always slowest takes {slow:.3g} "
+            "times the median (1: none is)."
         )
     text = config_io.dump(defaults)
     settings = config_io.from_text(text, Simulation, options.overrides, "the simulation's defaults")

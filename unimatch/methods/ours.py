@@ -42,7 +42,8 @@ class OursConfig(TeacherConfig):
     threshold: tau of the class that the teacher is surest of; with class_thresholds that of another class is
         lower, as its mean confidence is.
     weight: of the unsupervised loss, beside 1 of the labelled one.
-    start_passes: passes over the labelled pixels before which labelled images alone are seen.
+    start_passes, start: passes over the labelled pixels, and share of the run, before which labelled images
+        alone are seen.
     ramp: share of the run after it in which the weight rises from 0.
     paste: probability that a strong view gets half of the classes of a labelled crop.
     trust: whether a pseudo-label counts as much as predictions of its class are right on labelled images.
@@ -53,6 +54,7 @@ class OursConfig(TeacherConfig):
     mix_partner: MixPartner = "batch"
     weight: float = 1.0
     start_passes: float = 12.0
+    start: float = 0.0
     ramp: float = 0.2
     paste: float = 0.5
     class_thresholds: bool = True
@@ -60,7 +62,7 @@ class OursConfig(TeacherConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("threshold", "ramp", "paste"):
+        for name in ("threshold", "start", "ramp", "paste"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} must lie in [0, 1], found {getattr(self, name)}")
         if self.start_passes < 0:
@@ -106,7 +108,9 @@ class Ours(MeanTeacher):
 
     def _weight(self, progress: Progress) -> float:
         """w(t); 0: labelled images alone."""
-        first = self.config.start_passes / progress.label_passes
+        first = max(
+            self.config.start * progress.total_steps, self.config.start_passes / progress.label_passes
+        )
         begun = progress.step + 1 - max(self.config.burn_in, first)
         rise = max(self.config.ramp * progress.total_steps, 1.0)
         return float(self.config.weight * min(1.0, max(0.0, begun / rise)))

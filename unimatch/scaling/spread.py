@@ -13,6 +13,7 @@ from unimatch.errors import UserError
 
 NAME = "own_forward_s"  # engine.paces
 LEAST_LINES = 5
+FEW = 4  # of fewer processes a slow one moves the median
 MIDPOINTS = 2000
 
 
@@ -23,8 +24,8 @@ def expected_largest(count: int) -> float:
     return sum(normal.inv_cdf(min(u ** (1 / count), 1 - 1e-16)) for u in points) / MIDPOINTS
 
 
-def measured(run: Path) -> tuple[float, float]:
-    """(straggler_sigma, slow_device) of a run of several processes.
+def measured(run: Path) -> tuple[float | None, float]:
+    """(straggler_sigma, slow_device) of a run of several processes; None: too few to tell one from the other.
 
     A process is always slow if it is the slowest in more than half of the log lines; by how much: the median
     of its time over the processes' median. The spread comes from the other end, the fastest one, which a slow
@@ -44,10 +45,11 @@ def measured(run: Path) -> tuple[float, float]:
     world = checkpoint.load_state(folder).world
     told = [line[NAME] for line in lines]
     steps = [after["step"] - before["step"] for before, after in zip(lines, lines[1:], strict=False)]
-    ahead = median(math.log(one["median"] / one["min"]) for one in told)
-    sigma = ahead / expected_largest(world) * math.sqrt(median(steps))
     rank, times = Counter(one["slowest_rank"] for one in told).most_common(1)[0]
-    if times <= len(told) / 2:
-        return sigma, 1.0
-    slow = median(one["max"] / one["median"] for one in told if one["slowest_rank"] == rank)
-    return sigma, max(1.0, slow)
+    slow = 1.0
+    if times > len(told) / 2:
+        slow = max(1.0, median(one["max"] / one["median"] for one in told if one["slowest_rank"] == rank))
+        if world < FEW:
+            return None, slow
+    ahead = median(math.log(one["median"] / one["min"]) for one in told)
+    return ahead / expected_largest(world) * math.sqrt(median(steps)), slow

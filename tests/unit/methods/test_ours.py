@@ -38,10 +38,11 @@ def test_until_its_start_it_is_the_baseline(make_net, make_batch):
 
 def test_it_waits_until_the_labels_were_passed_over(make_net):
     """A pass in ten steps: 60 of them take 600."""
-    method = build(make_net(), start_passes=60.0, ramp=0.1)
+    method = build(make_net(), start_passes=60.0, start=0.3, ramp=0.1)
     found = {step: method._weight(Progress(step, 1000, 0, 0.1)) for step in (599, 600, 649, 699, 999)}
     assert found == pytest.approx({599: 0.0, 600: 0.01, 649: 0.5, 699: 1.0, 999: 1.0})
     assert method._weight(Progress(599, 600, 0, 0.1)) == 0.0, "a run that is too short is the baseline"
+    assert method._weight(Progress(299, 1000, 0, 1.0)) == 0.0, "0.3 of the run is later"
     with pytest.raises(ConfigError, match="start_passes must be at least 0, found -1"):
         METHODS["ours"].config(start_passes=-1.0)
 
@@ -130,7 +131,7 @@ def test_counts_of_classes():
     assert float(counts.sums[0, 0]) == pytest.approx(KEPT * 4.0 + 2.0)
 
 
-@pytest.mark.parametrize("name", ["threshold", "ramp", "paste"])
+@pytest.mark.parametrize("name", ["threshold", "start", "ramp", "paste"])
 def test_impossible_settings(name):
     with pytest.raises(ConfigError, match=rf"{name} must lie in \[0, 1\], found 1.5"):
         METHODS["ours"].config(**{name: 1.5})

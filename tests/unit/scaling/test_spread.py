@@ -46,12 +46,17 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    ("world", "sigma", "slow"), [(4, 0.1, 1.0), (16, 0.02, 1.0), (8, 0.1, 1.4), (3, 0.05, 2.0)]
+    ("world", "sigma", "slow"), [(4, 0.1, 1.0), (16, 0.02, 1.0), (8, 0.1, 1.4), (4, 0.05, 2.0)]
 )
 def test_what_was_drawn_is_found(run, world: int, sigma: float, slow: float):
     found = measured(run(world, sigma, slow))
     assert found[0] == pytest.approx(sigma, rel=0.25)
     assert found[1] == pytest.approx(slow, rel=0.02)
+
+
+def test_of_few_processes_a_slow_one_hides_the_spread(run):
+    sigma, slow = measured(run(3, 0.05, 2.0))
+    assert sigma is None and slow == pytest.approx(2.0, rel=0.02)
 
 
 def test_a_run_that_does_not_say_it(run):
