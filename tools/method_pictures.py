@@ -22,13 +22,12 @@ from unimatch.codecs.encode import jpeg, png
 from unimatch.codecs.picture import scaled
 from unimatch.codecs.sheet import Sample, sheet
 from unimatch.config import Section
-from unimatch.data.training import train_loader
 from unimatch.engine import checkpoint
 from unimatch.engine.build import build_method, build_task
+from unimatch.engine.one_batch import first_batch
 from unimatch.engine.restore import restore
 from unimatch.engine.run_data import open_data
 from unimatch.engine.runtime import Runtime
-from unimatch.engine.steps import cut_into_steps
 from unimatch.methods import METHODS, Method, Progress
 from unimatch.tasks.base import Task
 
@@ -73,19 +72,7 @@ def passes_of(run: Path, name: str) -> tuple[list[tuple[str, Tensor, Tensor]], T
     data = open_data(config)
     task = build_task(config, data.shards.taxonomy, net, data.bands)
     method = build_method(config, task, net)
-    steps = cut_into_steps(config, data, method.views, 1)
-    loader = train_loader(
-        data.labeled.samples,
-        data.unlabeled.pool if data.unlabeled is not None and method.views.unlabeled else None,
-        steps.plan,
-        task.transform(method.views),
-        stop_step=1,
-        workers=0,
-        num_classes=data.shards.taxonomy.num_classes,
-        decode=task.decode,
-    )
-    _, (raw, *_) = next(loader)
-    batch = task.to_device(raw, runtime.device)
+    batch = first_batch(config, data, task, method, runtime)
     if method.stages:  # the last run of them, whose second half comes with pseudo-labels
         half = torch.arange(len(batch.labeled.label), device=runtime.device)
         batch.labeled.pseudo = half >= len(half) // 2

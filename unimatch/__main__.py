@@ -29,9 +29,16 @@ COMMANDS = {
     "use what was trained": {
         "evaluate": "the figures of a run on any samples",
         "predict": "class ids, colour masks and overlays of a folder of images",
-        "compare": "runs side by side: a table, curves, overlays",
+        "report": "one page about a run: figures, classes, images, trust, cost",
+        "compare": "runs side by side: a table, curves, overlays, the page",
+        "export": "a run's network as one ONNX file, checked against the run",
+        "push": "give a run away on the Hugging Face hub, with a model card",
         "import": "a released checkpoint becomes a run folder",
         "export-weights": "a run's network with the released names",
+    },
+    "label more": {
+        "rank": "which images to label next, and why",
+        "prelabel": "predictions to edit in CVAT, Label Studio or LabelMe",
     },
     "look further": {
         "where": "recipes, configurations and launch files: names and paths",
@@ -47,7 +54,7 @@ def usage() -> str:
     """The whole help, in one screen."""
     lines = ["usage: unimatch COMMAND ...      more about one: unimatch COMMAND --help"]
     for group, commands in COMMANDS.items():
-        lines += [f"\n{group}", *(f"  {name:<15}{text}" for name, text in commands.items())]
+        lines += [group, *(f"  {name:<15}{text}" for name, text in commands.items())]
     return "\n".join(lines)
 
 

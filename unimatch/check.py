@@ -31,7 +31,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         prog="unimatch check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("shards", type=Path, help="folder of the shard set, or of the tars with --foreign")
-    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="write images beside their overlays")
+    parser.add_argument(
+        "--picture", type=Path, metavar="PLACE", help="images beside their overlays: a .png, or a folder"
+    )
     parser.add_argument("--count", type=int, default=24, help="images in the picture (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of these images (%(default)s)")
     parser.add_argument("--of", type=Path, metavar="SHARDS", help="of a label set: the images that it labels")
@@ -85,6 +87,7 @@ def check(args: argparse.Namespace) -> int:
         raise UserError(f"{args.shards} is a label set: --picture and --splits are for sets of images")
     if args.of is not None and not labels:
         raise UserError(f"--of is for label sets, and {args.shards} is none")
+    place = picture_file(args.picture, args.shards) if args.picture else None
     if labels:
         report = check_labels(args.shards, args.of)
     else:
@@ -97,12 +100,27 @@ def check(args: argparse.Namespace) -> int:
     if report.problems:
         print(f"{args.shards}: {len(report.problems)} problem(s)", file=sys.stderr)
         return 1
-    if args.picture:
-        args.picture.write_bytes(png(contact_sheet(ShardSet.open(args.shards), args.count, args.seed)))
-        print(f"picture: {args.picture}")
+    if place is not None:
+        place.write_bytes(png(contact_sheet(ShardSet.open(args.shards), args.count, args.seed)))
+        print(f"picture: {place}")
     samples = sum(subset.samples for subset in report.subsets.values())
     print(f"{args.shards}: {samples} samples, {report.size_bytes / 2**20:.1f} MiB, sound")
     return 0
+
+
+def picture_file(place: Path, shards: Path) -> Path:
+    """The file for --picture: in a folder it is called as the shard set; folders that are missing are made.
+
+    UserError: no name of a PNG file.
+    """
+    if place.suffix.lower() == ".png" and not place.is_dir():
+        file = place
+    elif place.suffix and not place.is_dir():
+        raise UserError(f"--picture {place}: the picture is a PNG file; name one, or a folder for it")
+    else:
+        file = place / f"{shards.resolve().name}.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file
 
 
 def uncovered(report: Report) -> Iterator[str]:

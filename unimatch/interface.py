@@ -25,19 +25,18 @@ from unimatch.codecs.picture import side_by_side
 from unimatch.codecs.prepared import Preparation, restored
 from unimatch.codecs.volume_files import is_volume
 from unimatch.data.images import stack_dates
-from unimatch.engine.memory import refuse_too_large
+from unimatch.engine.hub import on_this_machine
 from unimatch.engine.options import TIMEOUT_S
 from unimatch.engine.prediction_mode import NAMES, in_one_pass
 from unimatch.engine.restore import Restored, restore
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
+from unimatch.predicting.passes import passes
 from unimatch.predicting.scenes import read_scene
 from unimatch.shardset.archive import ShardSet
 from unimatch.train import train_runs
 
-LARGE = 3 << 22  # numbers of an image that is predicted alone, and only if it fits into memory
-IMAGES_PER_PASS = 8  # bounds the memory; the result does not depend on it
 Colors = tuple[tuple[int, int, int], ...]
 
 
@@ -69,7 +68,7 @@ def load(
 ) -> Run:
     """A trained network, ready to predict on the GPU if there is one.
 
-    run: a run's folder, or that of one of its checkpoints.
+    run: a run's folder, that of one of its checkpoints, or hf://OWNER/NAME on the hub.
     checkpoint: "last" (the default), "best" or the number of a step.
     network: which one of the checkpoint, such as the teacher; by default the one whose figures are reported.
     changes: mode, window, stride or border other than in the run's task.evaluate, such as mode="sliding" for
@@ -81,7 +80,7 @@ def load(
     runtime = Runtime()
     if runtime.world > 1:
         raise UserError("predicting takes one process: start it with python, not with a launcher")
-    folder = Path(run)
+    folder = on_this_machine(run)
     if (folder / "trainer.json").exists():
         if checkpoint is not None:
             raise UserError(f"{run} is a checkpoint itself: leave `checkpoint` out, or name the run's folder")
@@ -174,32 +173,29 @@ class Run:
             `read` gives. Of a run on bands: [H, W, C] as `read` gives them, scaled as packing did.
         UserError: another shape or type. DataError: too large for the memory in one pass.
         """
-        batch, single = self._batch(np.asarray(images))
-        device = next(self.network.parameters()).device
-        per_pass = IMAGES_PER_PASS
-        if batch[0].size > LARGE:
-            per_pass = 1
-            if in_one_pass(self.config):
-                refuse_too_large(self.network, batch.shape, device)
+        batch, single = self.batched(np.asarray(images))
         labels = []
         with torch.inference_mode():
-            for start in range(0, len(batch), per_pass):
-                part = torch.from_numpy(batch[start : start + per_pass]).to(device)
+            for part in self.passes(batch):
                 labels.append(self.task.predict(self.network, part).to("cpu", torch.uint8).numpy())
         return labels[0][0] if single else np.concatenate(labels)
+
+    def passes(self, batch: np.ndarray) -> Iterator[torch.Tensor]:
+        """Parts of a batch of images as the task decodes them, on the device. DataError as `predict`."""
+        return passes(self.network, batch, in_one_pass(self.config))
 
     def overlay(self, image: np.ndarray, labels: np.ndarray, alpha: float = 0.5) -> np.ndarray:
         """uint8 [H, W, 3]: class ids [H, W] in colour over one image, its dates side by side.
 
         alpha: strength of the colours, 0 to 1.
         """
-        batch, single = self._batch(np.asarray(image))
+        batch, single = self.batched(np.asarray(image))
         if not single:
             raise UserError("overlay takes one image at a time")
         dates = [self.task.paint(date, labels, alpha) for date in self.task.show(batch[0])]
         return side_by_side(dates)
 
-    def _batch(self, given: np.ndarray) -> tuple[np.ndarray, bool]:
+    def batched(self, given: np.ndarray) -> tuple[np.ndarray, bool]:
         """`given` as the task decodes images, behind a batch axis, and whether it had none."""
         images, dates, bands = given, self.task.dates, self.task.bands
         dtype: type[np.unsignedinteger]

@@ -152,7 +152,7 @@ def _traffic_table(modes: list[Mode], devices: int, per_node: int, rate: float |
     for mode in modes:
         out = cost.leaving_a_node(mode.traffic.total, devices, per_node)
         cells = f"{human(mode.traffic.gradients)} | {human(mode.traffic.parameters)} | {human(out)}"
-        rows.append(f"| {NAMES[mode.stage]} | {cells} |" + (f" {out / rate:.3g} |" if rate else ""))
+        rows.append(f"| {NAMES[mode.stage]} | {cells} |" + (f" {out / rate:.3f} |" if rate else ""))
     return rows
 
 

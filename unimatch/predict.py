@@ -29,7 +29,7 @@ from unimatch.codecs.nifti import AXCODES, STORED, check_axcodes
 from unimatch.codecs.picture import GAP, label_colors, scaled
 from unimatch.codecs.prepared import restored
 from unimatch.codecs.sheet import Sample, legend_picture, sheet, tile_side
-from unimatch.codecs.volume_files import VOLUME_SUFFIXES, is_volume, write_labels
+from unimatch.codecs.volume_files import is_volume, write_labels
 from unimatch.engine.checkpoint import check_shards
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.launcher import add_launch_options, launched
@@ -41,11 +41,10 @@ from unimatch.engine.runtime import Runtime
 from unimatch.engine.selection import select
 from unimatch.errors import DataError, UserError
 from unimatch.interface import Run, load
-from unimatch.packing.leftovers import PICTURES
-from unimatch.predicting.inputs import LEGEND, Inputs, find_inputs
+from unimatch.predicting.inputs import LEGEND, Inputs, find_inputs, suffixes_of
 from unimatch.predicting.label_sets import Reading, write_label_set
-from unimatch.predicting.results import write_picture
-from unimatch.predicting.scenes import RASTERS, predict_scene
+from unimatch.predicting.results import picture_names, write_picture
+from unimatch.predicting.scenes import predict_scene
 
 ALONE = ("second", "axcodes", "alpha")  # options of files alone
 
@@ -105,21 +104,20 @@ def main(args: list[str]) -> None:
         raise UserError(f"--images {options.images}: no such file or folder")
     run = load(options.run, options.checkpoint, options.network, **given(options))
     task = run.task
-    suffixes = PICTURES + (VOLUME_SUFFIXES if task.channels == 1 else ())
-    suffixes = suffixes if task.bands is None else RASTERS
-    inputs = find_inputs(options.images, options.second, options.out, task.dates, suffixes)
+    inputs = find_inputs(options.images, options.second, options.out, task.dates, suffixes_of(task))
     told = [*_preparation(run, options.axcodes, inputs), *inputs.told]
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / LEGEND).write_bytes(png(legend_picture(task.legend(ignored="not predicted"))))
-    problems = []
+    problems, pictures = [], picture_names(inputs.names)
     for name in tqdm(inputs.names, unit="image", dynamic_ncols=True, disable=None):
         try:
             if task.bands is not None:
-                told += _predict_scene(run, [folder / name for folder in inputs.folders], options, name)
+                files = [folder / name for folder in inputs.folders]
+                told += _predict_scene(run, files, options, name, pictures[name])
             elif is_volume(name):
-                _predict_volume(run, inputs.folders[0] / name, options, name)
+                _predict_volume(run, inputs.folders[0] / name, options, name, pictures[name])
             else:
-                _predict_image(run, [folder / name for folder in inputs.folders], options, name)
+                _predict_image(run, [folder / name for folder in inputs.folders], options, pictures[name])
         except (DataError, OSError) as error:
             problems.append(str(error))
     count = len(inputs.names)
@@ -188,7 +186,7 @@ def _preparation(run: Run, axcodes: str | None, inputs: Inputs) -> Iterator[str]
 
 
 def _predict_image(run: Run, files: list[Path], options: argparse.Namespace, name: Path) -> None:
-    """Writes ids/NAME.png, colors/NAME.png and overlays/NAME.png."""
+    """Writes ids/NAME, colors/NAME and overlays/NAME, `name` being that of a PNG."""
     image, size = run.open_file(*files)
     try:
         small = run.predict(image)
@@ -206,20 +204,22 @@ def _predict_image(run: Run, files: list[Path], options: argparse.Namespace, nam
     write_picture(options.out / "overlays" / name, (height, across), overlay)
 
 
-def _predict_scene(run: Run, files: list[Path], options: argparse.Namespace, name: Path) -> list[str]:
-    """Writes ids/NAME on the grid of the file, with .tif behind if it is another kind, and overlays/NAME.png,
+def _predict_scene(
+    run: Run, files: list[Path], options: argparse.Namespace, name: Path, shown: Path
+) -> list[str]:
+    """Writes ids/NAME on the grid of the file, with .tif behind if it is another kind, and overlays/SHOWN,
     which is smaller if need be.
     """
     is_tiff = name.suffix.lower() in (".tif", ".tiff")
     target = options.out / "ids" / (name if is_tiff else name.with_name(f"{name.name}.tif"))
     found = predict_scene(run.network, run.task, files, target)
     picture = run.task.paint(found.picture, found.ids, options.alpha)
-    write_picture(options.out / "overlays" / name, found.ids.shape, lambda rows: picture[rows])
+    write_picture(options.out / "overlays" / shown, found.ids.shape, lambda rows: picture[rows])
     return found.told
 
 
-def _predict_volume(run: Run, path: Path, options: argparse.Namespace, name: Path) -> None:
-    """Writes ids/NAME, of the kind of the input, and overlays/NAME.png, a sheet of all slices."""
+def _predict_volume(run: Run, path: Path, options: argparse.Namespace, name: Path, shown: Path) -> None:
+    """Writes ids/NAME, of the kind of the input, and overlays/SHOWN, a sheet of all slices."""
     volume, out = run.prepared.read_volume(path), options.out
     images = volume.slices[..., None]
     ids = run.predict(images)
@@ -232,7 +232,7 @@ def _predict_volume(run: Run, path: Path, options: argparse.Namespace, name: Pat
         samples.append(Sample([tile], f"slice {number}"))
     legend = run.task.legend("not predicted")
     picture = sheet(samples, across=across, legend=legend)
-    write_picture(out / "overlays" / name, picture.shape[:2], lambda rows: picture[rows])
+    write_picture(out / "overlays" / shown, picture.shape[:2], lambda rows: picture[rows])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ unimatch scale simulate --measured runs/scaling/scaling.json --out runs/scaling
 
 `run` starts short trainings of real processes and writes scaling.json, scaling.md and scaling.png. `simulate`
 predicts step times with the model of docs/scaling.md; with --measured it takes the compute from there and
-first checks itself on those runs. It writes simulation.md, simulation.png and, if checked, check.png.
+first checks itself on those runs; with --spread RUN devices are as unequal as the processes of a run were. It
+writes simulation.md, simulation.png and, if checked, check.png.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from unimatch.engine.options import add_overrides
 from unimatch.engine.run_config import BatchConfig, RunConfig
 from unimatch.engine.run_data import open_shards
 from unimatch.errors import UserError
-from unimatch.scaling import measured
+from unimatch.scaling import measured, spread
 from unimatch.scaling.calibrate import MODES, Calibration, Exchange, Measured, Parts, calibrate
 from unimatch.scaling.pace import pace_of
 from unimatch.scaling.predicted import Simulation, check, predictions
@@ -58,6 +59,12 @@ def main(args: list[str]) -> None:
     run.add_argument("--out", type=Path, required=True)
     simulate = commands.add_parser("simulate", help="predict")
     simulate.add_argument("--measured", type=Path, metavar="scaling.json")
+    simulate.add_argument(
+        "--spread",
+        type=Path,
+        metavar="RUN",
+        help="how unequal devices are: as the processes of this run were",
+    )
     simulate.add_argument("--settings", type=Path, metavar="FILE.yaml")
     add_overrides(simulate, "replace one value of --settings; may be repeated")
     simulate.add_argument("--out", type=Path, required=True)
@@ -154,6 +161,17 @@ def _simulate(options: argparse.Namespace) -> None:
         # What a step computes is measured; the machines of the prediction are those of the settings.
         defaults = replace(defaults, work=calibration.work)
         sections.append(check(calibration, rows, options.out / "check.png"))
+    if options.spread is not None:
+        sigma, slow = spread.measured(options.spread)
+        cluster = replace(defaults.cluster, slow_device=slow)
+        told = "spread from step to step not known, there are too few of them"
+        if sigma is not None:
+            cluster, told = replace(cluster, straggler_sigma=sigma), f"spread from step to step {sigma:.3g}"
+        defaults = replace(defaults, cluster=cluster)
+        sections.append(
+            f"Of the processes of {options.spread}: {told}; the one that is always slowest takes {slow:.3g} "
+            "times the median (1: none is)."
+        )
     text = config_io.dump(defaults)
     settings = config_io.from_text(text, Simulation, options.overrides, "the simulation's defaults")
     if options.settings is not None:

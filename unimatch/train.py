@@ -127,7 +127,7 @@ def train_one(config: RunConfig, runtime: Runtime, resume: bool) -> None:
     with runtime.together():
         if runtime.is_main:
             start_run_folder(config, resume)
-        log = RunLog(config.out, runtime.is_main, trainer.state.step, trainer.total_steps)
+        log = RunLog(config.out, runtime.is_main, trainer.state.step, trainer.total_steps, config)
     with log:
         log.say(banner)
         trainer.train(log)

@@ -1,13 +1,16 @@
 """Trains run configurations in this process's group, one after the other, each in the layout named with it.
 
-Arguments: LAYOUT CONFIG LAYOUT CONFIG ...; a layout is 0 (DDP) or a stage of ZeRO. One start of the group
-serves all: it takes longer than the steps. A UNet is built narrow.
+Arguments: LAYOUT CONFIG LAYOUT CONFIG ...; a layout is 0 (DDP) or a stage of ZeRO. `labels CONFIG:OUT` labels
+the unlabelled samples of a run that has been trained. One start of the group serves all: it takes longer than
+the steps. A UNet is built narrow.
 """
 
 import os
 import sys
+from pathlib import Path
 
 from tests.dist.test_zero import zero
+from tests.support.label_sets import label_and_compare
 from tests.support.narrow import NARROW_UNET
 from unimatch import config as config_io
 from unimatch.engine.build import build_trainer
@@ -22,6 +25,10 @@ if __name__ == "__main__":
     layout, runtime = "", None
     unet.WIDTHS = NARROW_UNET
     for asked, path in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        if asked == "labels":
+            config_path, _, out = path.partition(":")
+            label_and_compare(config_io.load(config_path, RunConfig), Path(out), runtime or Runtime())
+            continue
         if runtime is None or asked != layout:
             layout = asked
             os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)

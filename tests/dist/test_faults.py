@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from tests.dist.test_training import Run
 from tests.support.processes import Ended, Processes, data_worker, forking, run
 from tests.support.warm_python import FORKED_PYTHON
 from unimatch.engine import checkpoint
+from unimatch.engine.log import read_metrics
 from unimatch.engine.runtime import WATCHDOG_GRACE_S
 
 SLACK_S = 25  # of a slow, busy machine
@@ -98,8 +100,28 @@ def test_a_stopped_process_ends_all_within_the_timeout(config: Path, record_prop
         ended = wait_and_record(processes, began, record_property)
     assert time.monotonic() - began < TIMEOUT_S + WATCHDOG_GRACE_S + SLACK_S
     assert ended[0].code == 1 and LOST in ended[0].err
+    assert f"no answer from rank 1 on {platform.node()};" in ended[0].err
     assert ended[1].code == -signal.SIGKILL
     assert "rank 1 on" in ended[1].err and "made no progress for" in ended[1].err
+
+
+def test_a_slow_process_is_named(config: Path, record_property: Record):
+    """Its forward passes sleep: nothing else tells it apart, since all wait for it in every step."""
+    slow = Run(config, "slow", "data.val=null", "schedule.steps=5", "log.every_steps=1")
+    change = (
+        "from unimatch.methods.unimatch import UniMatch as M; step = M.step; "
+        "M.step = lambda *given: (time.sleep(0.5), step(*given))[1]"
+    )
+    with Processes(2, changed(change, slow)) as processes:
+        ended = wait_and_record(processes, time.monotonic(), record_property)
+    assert [one.code for one in ended] == [0, 0], ended[0].err
+    assert ended[0].out.count("is slow, and all wait for it") == 1
+    assert (
+        f"rank 1 on {platform.node()} is slow, and all wait for it: its forward passes take" in ended[0].out
+    )
+    for line in read_metrics(slow.out, "train"):
+        told = line["own_forward_s"]
+        assert told["slowest_rank"] == 1 and told["max"] - told["min"] > 0.4
 
 
 def test_a_bug_on_one_rank_is_told_before_what_follows_from_it(config: Path, record_property: Record):

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT, tiny_run_text
-from tests.support.label_sets import write_label_set
+from tests.support.label_sets import label_and_compare, write_label_set
 from tests.support.processes import succeed
 from tests.support.siblings import LABELED_ALONE, SIBLINGS, method_name, setting
 from tests.support.training import BARE, built, trained
 from unimatch.config import dump, load
 from unimatch.engine.log import read_metrics
 from unimatch.engine.run_config import RunConfig
+from unimatch.engine.runtime import Runtime
 from unimatch.methods import METHODS
+from unimatch.shardset.label_set import LabelSet
 
 PROGRAM = Path(__file__).with_name("runs_process.py")
 # Stages of ZeRO, each with other parts: a second network, a head and its teacher, a head.
 SHARDED = [("cps", "3"), ("u2pl", "2"), ("corrmatch", "1")]
+LABELLER = "cps"  # whose run is labelled with
 EVERY = [(case, stage) for case in SIBLINGS for stage in "123"]
 # Two epochs of two steps, for what begins or changes with an epoch. Small steps amplify no rounding.
 SMALL = (
@@ -46,6 +50,10 @@ def config_of(folder: Path, case: str, layout: str) -> RunConfig:
     return load(folder / "base.yaml", RunConfig, [*SMALL, setting(case), f"out={out}", *labels])
 
 
+def path_of(folder: Path, case: str, layout: str = "0") -> Path:
+    return folder / f"{layout}-{case}.yaml"
+
+
 def sharded(config: pytest.Config) -> list[tuple[str, str]]:
     return EVERY if config.getoption("thorough") else SHARDED
 
@@ -60,10 +68,25 @@ def double(folder: Path, pytestconfig: pytest.Config) -> None:
     """All cases have been trained by two processes, in layout "0", DDP, and some in others."""
     arguments = []
     for case, layout in [*((case, "0") for case in SIBLINGS), *sharded(pytestconfig)]:
-        path = folder / f"{layout}-{case}.yaml"
+        path = path_of(folder, case, layout)
         path.write_text(dump(config_of(folder, case, layout)))
         arguments += [layout, str(path)]
+    arguments += ["labels", f"{path_of(folder, LABELLER)}:{folder / 'two'}"]
     succeed(2, str(PROGRAM), *arguments, PYTHONPATH=str(ROOT), timeout_s=480)
+
+
+def test_two_processes_write_the_label_set_of_one(folder: Path, double: None):
+    """34 samples in batches of 3, of which one process has more than the other."""
+    config = load(path_of(folder, LABELLER), RunConfig)
+    label_and_compare(config, folder / "one", Runtime())
+    one, two = (folder / name for name in ("one", "two"))
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert len(files) >= 3 and files == sorted(
+        path.relative_to(two) for path in two.rglob("*") if path.is_file()
+    )
+    assert all((one / name).read_bytes() == (two / name).read_bytes() for name in files)
+    assert LabelSet.open(two / "labels").info["created"]["step"] == 4
+    assert len(set(np.load(one / "scores.npy").tolist())) > 30
 
 
 def curve(folder: Path, case: str, layout: str) -> list[float]:

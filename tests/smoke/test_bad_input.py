@@ -310,9 +310,13 @@ def test_make_shards_tells_all_at_once(tmp_path: Path, capsys: pytest.CaptureFix
 def test_an_occupied_finished_or_changed_run(refused: Refused, config: Path, finished: Path) -> None:
     mine = ("--config", config, *sets(f"out={finished}", "data.val=val"))
     assert "already holds a run; continue it with --resume, or choose another" in refused(train.main, *mine)
-    assert "already at its last step, 2 of 2" in refused(train.main, *mine, "--resume")
+    told = refused(train.main, *mine, "--resume")
+    assert "already at its last step, 2 of 2" in told
+    assert f"--set model.weights=file:{finished}/last/model.safetensors" in told
     told = refused(train.main, *mine, "--resume", *sets("optimizer.lr=1", "schedule.steps=3"))
     assert "optimizer.lr: was 0.01, now 1.0" in told and "schedule.steps: was 2, now 3" in told
+    assert "; to train longer, start a new run from its weights: " in told
+    assert "longer" not in refused(train.main, *mine, "--resume", *sets("optimizer.lr=1"))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer.json"])
@@ -395,7 +399,7 @@ def test_predict(refused: Refused, config: Path, finished: Path, tmp_path: Path)
     (tmp_path / "in" / "cut.jpg").write_bytes(data[:200])
     told = refused(predict.main, finished, "--images", tmp_path / "in", "--out", tmp_path / "out")
     assert "1 of 2 images could not be read" in told and "cut.jpg: is damaged or cut short" in told
-    assert cv2.imread(str(tmp_path / "out" / "ids" / "good.jpg.png")) is not None
+    assert cv2.imread(str(tmp_path / "out" / "ids" / "good.png")) is not None
     told = refused(predict.main, finished, "--images", tmp_path / "in", "--out", config / "out")
     assert told == f"error: {config / 'out'}: Not a directory\n"
     assert "no images in" in refused(

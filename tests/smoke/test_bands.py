@@ -12,7 +12,7 @@ from PIL import Image
 import unimatch
 from tests.support.raster_files import rasterio, scene, write, write_scenes
 from tools import check_shards, make_shards, make_splits
-from unimatch import config, evaluate, init, predict
+from unimatch import config, evaluate, init, predict, prelabel, rank
 from unimatch.engine.run_config import RunConfig
 from unimatch.errors import UserError
 from unimatch.predicting import scenes
@@ -75,13 +75,21 @@ def test_ids_lie_on_the_grid_of_the_scene(walk: Path, capsys: pytest.CaptureFixt
     ids, place = written(walk / "out" / "ids" / "c.tif")
     assert place == written(walk / "src/labels/val/c.tif")[1]
     assert (ids == truth("c")).mean() > 0.8, "the network learnt from the fourth band what trees are"
-    assert Image.open(walk / "out" / "overlays" / "c.tif.png").size == (100, 80)
+    assert Image.open(walk / "out" / "overlays" / "c.png").size == (100, 80)
     run = unimatch.load(walk / "run")
     assert np.array_equal(run.predict_file(walk / "src/scenes/val/c.tif"), ids)
     sample = unimatch.open_shards(walk / "data", "val")[0]
     assert sample.image.shape == (64, 64, 4) and run.predict(sample.image).shape == (64, 64)
     evaluate.main([str(walk / "run"), "--workers", "0"])
     assert "miou" in capsys.readouterr().out.lower()
+
+
+def test_scenes_are_ranked_and_not_drawn_for_tools_that_do_not_show_them(walk: Path, tmp_path: Path) -> None:
+    images = [str(walk / "run"), "--images", str(walk / "src/scenes/val"), "--out", str(tmp_path / "out")]
+    rank.main([*images, "--count", "1"])
+    assert (tmp_path / "out" / "chosen.txt").read_text() == "c.tif\n"
+    with pytest.raises(UserError, match="reads rasters of bands, which these tools do not show"):
+        prelabel.main([*images, "--format", "cvat"])
 
 
 def test_a_large_scene_goes_window_by_window(
@@ -102,7 +110,7 @@ def test_a_large_scene_goes_window_by_window(
     for ids in (whole, windows):
         assert np.array_equal(ids == 255, empty)
     assert (whole == windows).mean() > 0.8
-    assert Image.open(tmp_path / "windows" / "overlays" / "c.tif.png").size == (50, 40)
+    assert Image.open(tmp_path / "windows" / "overlays" / "c.png").size == (50, 40)
 
 
 def test_files_of_another_kind_are_refused_and_the_others_predicted(walk: Path, tmp_path: Path) -> None:

@@ -12,11 +12,14 @@ import pytest
 from tests.conftest import ROOT
 from tests.support.change_set import CHANGE_RUN, CHANGES, pair, write_change_run
 from tools import compare, make_shards
-from unimatch import evaluate, plan, predict, train
+from unimatch import evaluate, plan, predict, prelabel, rank, train
+from unimatch.annotations import cvat
+from unimatch.annotations.labels import Segments
 from unimatch.codecs.sheet import GAP, MARGIN, TILE
 from unimatch.engine.log import read_metrics
 from unimatch.errors import UserError
 from unimatch.predicting.inputs import find_inputs
+from unimatch.shardset.key_list import read_keys
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def test_predict_writes_overlays_on_both_dates(finished, tmp_path):
     write_dates(tmp_path, "2.png", 2, (33, 47))
     predicted(finished, tmp_path, "--second", str(tmp_path / "B"))
     read = {
-        kind: cv2.imread(str(tmp_path / "out" / kind / "a town" / "1.png.png"), cv2.IMREAD_UNCHANGED)
+        kind: cv2.imread(str(tmp_path / "out" / kind / "a town" / "1.png"), cv2.IMREAD_UNCHANGED)
         for kind in ("ids", "colors", "overlays")
     }
     ids, overlays = read["ids"], read["overlays"][..., ::-1]
@@ -67,7 +70,7 @@ def test_predict_writes_overlays_on_both_dates(finished, tmp_path):
     for shown, image in zip((overlays[:, :56], overlays[:, -56:]), images, strict=True):
         assert np.array_equal(shown[ids == 0], image[ids == 0])
         assert (ids == 1).any() and (shown[ids == 1] != image[ids == 1]).any()
-    assert (tmp_path / "out" / "ids" / "2.png.png").exists()
+    assert (tmp_path / "out" / "ids" / "2.png").exists()
 
 
 def test_dates_without_a_partner_are_named_before_anything_is_written(finished, tmp_path):
@@ -94,7 +97,25 @@ def test_dates_of_two_sizes_are_named_after_the_others_are_done(finished, tmp_pa
     (tmp_path / "B" / "2.png").write_bytes(cv2.imencode(".png", small)[1].tobytes())
     with pytest.raises(UserError, match="1 of 2 images could not be read:\n.*2.png: the first date is 56x40"):
         predicted(finished, tmp_path, "--second", str(tmp_path / "B"))
-    assert (tmp_path / "out" / "ids" / "1.png.png").exists()
+    assert (tmp_path / "out" / "ids" / "1.png").exists()
+
+
+def test_pairs_are_ranked_and_prelabelled(finished, tmp_path):
+    for number in range(3):
+        write_dates(tmp_path, f"{number}.png", number)
+    folders = ["--images", str(tmp_path / "A"), "--second", str(tmp_path / "B")]
+    rank.main([str(finished), *folders, "--count", "2", "--out", str(tmp_path / "next")])
+    assert len((tmp_path / "next" / "chosen.txt").read_text().split()) == 2
+    sheet = cv2.imread(str(tmp_path / "next" / "sheet.png"))
+    assert sheet.shape[1] > 6 * 300, "two pairs in a row, each beside its prediction"
+    out, only = tmp_path / "labels", tmp_path / "next" / "chosen.txt"
+    prelabel.main([str(finished), *folders, "--only", str(only), "--format", "cvat", "--out", str(out)])
+    drawings = cvat.read((out / "annotations.xml").read_bytes(), "annotations.xml", Segments())
+    assert [(one.image, one.size) for one in drawings] == [(n, (40, 56)) for n in only.read_text().split()]
+    rank.main(
+        [str(finished), "--data", "val", "--count", "1", "--workers", "0", "--out", str(tmp_path / "val")]
+    )
+    assert len(read_keys(tmp_path / "val" / "chosen.txt")) == 1
 
 
 def test_compare_shows_both_dates(finished, tmp_path):
@@ -126,13 +147,13 @@ def test_pairs_of_levir_train_and_give_overlays(real_data, tmp_path):
     predict.main([str(tmp_path / "run"), *folders])
     names = sorted(path.name for path in (source / "A").iterdir())
     written = {kind: sorted((tmp_path / "out" / kind).iterdir()) for kind in ("ids", "colors", "overlays")}
-    assert all([path.name for path in paths] == [f"{n}.png" for n in names] for paths in written.values())
+    assert all([path.name for path in paths] == names for paths in written.values())
     evaluation = read_metrics(tmp_path / "run", "eval")[-1]
     name = "val_27_0000_0256.png"
     truth = cv2.imread(str(source / "label" / name), cv2.IMREAD_GRAYSCALE) == 255
-    said = cv2.imread(str(tmp_path / "out" / "ids" / f"{name}.png"), cv2.IMREAD_GRAYSCALE) == 1
+    said = cv2.imread(str(tmp_path / "out" / "ids" / f"{Path(name).stem}.png"), cv2.IMREAD_GRAYSCALE) == 1
     assert evaluation["images"] == 1
     assert evaluation["accuracy"] == pytest.approx((truth == said).mean())
     assert evaluation["iou_changed"] == pytest.approx((truth & said).sum() / (truth | said).sum())
-    overlay = cv2.imread(str(tmp_path / "out" / "overlays" / f"{names[0]}.png"))
+    overlay = cv2.imread(str(tmp_path / "out" / "overlays" / names[0]))
     assert overlay.shape == (256, 2 * 256 + 2, 3)

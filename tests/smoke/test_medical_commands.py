@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support.medical_set import scan, write_medical_run
-from unimatch import evaluate, plan, predict, train
+from unimatch import evaluate, plan, predict, prelabel, rank, train
 from unimatch.codecs.sheet import BREAK, GAP, LINE, MARGIN, TILE
 from unimatch.engine.log import read_metrics
 from unimatch.errors import UserError
@@ -69,14 +69,38 @@ def test_predict_writes_volumes_on_the_grid_of_the_input(finished: Path, tmp_pat
     np.testing.assert_array_equal(written.affine, affine)
     # NIfTI values are stretched to the volume's range, which changes little here.
     assert np.mean(ids == np.asarray(written.dataobj).T) > 0.95
-    single = cv2.imread(str(out / "ids" / "slice.png.png"), cv2.IMREAD_UNCHANGED)
+    single = cv2.imread(str(out / "ids" / "slice.png"), cv2.IMREAD_UNCHANGED)
     assert np.mean(single == ids[4]) > 0.999
-    sheet = cv2.imread(str(out / "overlays" / "deep" / "a.nii.gz.png"))
+    sheet = cv2.imread(str(out / "overlays" / "deep" / "a.png"))
     side = TILE * 37 // 50  # nine slices of 50 x 37
     assert 0 <= sheet.shape[1] - 3 * (side + GAP) < 3 * BREAK + 2 * MARGIN
     assert 0 <= sheet.shape[0] - 3 * (TILE + LINE) < 3 * BREAK + LINE + 2 * MARGIN
-    colours = cv2.imread(str(out / "colors" / "slice.png.png"))
-    assert colours.shape == (50, 37, 3) and not (out / "colors" / "a.h5.png").exists()
+    colours = cv2.imread(str(out / "colors" / "slice.png"))
+    assert colours.shape == (50, 37, 3) and not (out / "colors" / "a.png").exists()
+
+
+def test_volumes_are_ranked_as_a_whole_and_only_pictures_prelabelled(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name, slices in (("a", 9), ("b", 2)):
+        with h5py.File(source / f"{name}.h5", "w") as file:
+            file["image"] = scan(slices, slices, 50, 37)[0]
+    rank.main([str(finished), "--images", str(source), "--count", "1", "--out", str(out)])
+    assert (out / "chosen.txt").read_text() in ("a.h5\n", "b.h5\n")
+    assert len((out / "ranking.csv").read_text().splitlines()) == 3
+    options = ["--format", "labelme", "--out", str(out), "--threshold", "0", "--images"]
+    with pytest.raises(UserError, match=r"a.h5 is a volume, which these tools do not show"):
+        prelabel.main([str(finished), *options, str(source / "a.h5")])
+    assert cv2.imwrite(str(tmp_path / "slice.png"), scan(7, 9, 50, 37)[0][4])
+    prelabel.main([str(finished), *options, str(tmp_path / "slice.png")])
+    assert (out / "slice.json").exists()
+    assert "100.0% of the pixels have a class" in capsys.readouterr().out
+    rank.main(
+        [str(finished), "--data", "val", "--count", "1", "--workers", "0", "--out", str(tmp_path / "v")]
+    )
+    assert "slices of" in capsys.readouterr().out
 
 
 def test_unreadable_volumes_are_told_and_the_others_written(finished: Path, tmp_path: Path) -> None:

@@ -80,7 +80,9 @@ def pip(folder: Path, *arguments: object) -> None:
 
 def test_the_wheel_holds_the_package_and_the_files_and_nothing_else(wheel: Path):
     names = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "unimatch").rglob("*.py")}
+    kinds = (".py", ".html", ".css", ".js")
+    inside = (path for path in (ROOT / "unimatch").rglob("*") if path.suffix in kinds)
+    package = {path.relative_to(ROOT).as_posix() for path in inside}
     files = {f"unimatch/files/{path.relative_to(ROOT).as_posix()}" for path in shipped.names().values()}
     assert names == package | files | {"unimatch/py.typed"}
 
@@ -108,8 +110,10 @@ def test_the_commands_and_python_work_from_another_folder(site: Path, tmp_path: 
         ("pack", "--recipe", "synthetic", "--out", shards, *size),
         ("split", "--shards", shards, "--count", "4", "--out", "runs/synthetic/split"),
         ("train", "--config", "run.yaml"),
+        ("report", "run", "--samples", "0"),
     ]
     (tmp_path / "run.yaml").write_text(RUN)
     told = run("-c", IN_TURN.format(command=str(command), commands=commands) + PREDICT)
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
     assert "14 images" in told and "finished after step 2" in told
     assert told.endswith(f"{site}/unimatch/__init__.py 2 (32, 48)\n")

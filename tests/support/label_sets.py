@@ -1,14 +1,22 @@
-"""Label sets for tests, of labels that are told."""
+"""Label sets for tests, of labels that are told, and as processes of a run write them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from tests.support.color_net import ColorNet
 from unimatch.codecs.decode import class_counts, decode_label
 from unimatch.codecs.encode import encode_label
+from unimatch.engine.restore import restore
+from unimatch.engine.run_config import RunConfig
+from unimatch.engine.run_data import open_shards
+from unimatch.engine.runtime import Runtime
+from unimatch.engine.selection import select
+from unimatch.predicting import label_sets
 from unimatch.shardset.archive import Record, ShardSet
 from unimatch.shardset.label_set import label_writer
 
@@ -34,3 +42,19 @@ def write_label_set(
             counts = class_counts(ids, images.taxonomy.num_classes)
             writer.add_label(record.key, *encode_label(ids, "zst"), ids.shape[::-1], counts)
     return out
+
+
+def label_and_compare(config: RunConfig, out: Path, runtime: Runtime) -> None:
+    """As one of the processes of a run, with networks that say something: OUT/labels is the label set of its
+    unlabelled samples, OUT/scores.npy how far two networks agree about each.
+    """
+    found = restore(config.out, "last", None, runtime)
+    classes = found.task.taxonomy.num_classes
+    nets = [replace(found, net=ColorNet(classes, seed)) for seed in (1, 2)]  # type: ignore[arg-type]
+    shards = open_shards(config.data.shards, config.data.cache)
+    rows = select(shards, str(config.data.unlabeled)).rows
+    reading = label_sets.Reading(batch=3, workers=0, scales=(1.0, 0.5))
+    label_sets.write_label_set(nets[0], shards, rows, out / "labels", runtime, reading)
+    scores = label_sets.stability(nets, shards, rows, runtime, reading)
+    if runtime.is_main:
+        np.save(out / "scores.npy", scores)

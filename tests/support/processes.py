@@ -24,7 +24,7 @@ from unimatch.scaling.spawn import places
 COMMANDS = Path(__file__).with_name("commands")
 # What no two runs log alike: of each training line, and of an evaluation.
 MEASURED = {"images_per_s", "step_s", "cpu_s", "memory_gib", "data_wait", "data_queue"}
-MEASURED |= {"data_read_s", "data_decode_s", "data_views_s", "seconds"}
+MEASURED |= {"own_forward_s", "own_load_s", "data_read_s", "data_decode_s", "data_views_s", "seconds"}
 
 
 @dataclass

@@ -45,9 +45,10 @@ def test_a_run_loads_and_its_dump_is_equal(path):
 
 ALL_LABELS = ("ade20k_all_v2", "cityscapes_all_v2", "coco_all_v2")
 BOARDS = [name for name in EXPERIMENT_NAMES if name.startswith("board_")]
+OWN_LISTS = "label_loop"  # whose runs differ in their labelled samples
 # Over published splits.
 SHORT = ("camvid_short", "camvid_siblings")
-TABLES = [name for name in EXPERIMENT_NAMES if name not in (*ALL_LABELS, *BOARDS, *SHORT)]
+TABLES = [name for name in EXPERIMENT_NAMES if name not in (*ALL_LABELS, *BOARDS, *SHORT, OWN_LISTS)]
 experiment_of = cache(load_experiment)
 
 
@@ -76,7 +77,8 @@ def test_every_run_of_every_experiment_resolves(name):
     assert len(set(settings)) == len(settings)
     for run in later:
         same = first[(run.number - 1) % per_seed].config
-        data = run.config.data if name in BOARDS else same.data  # of a board the lists too are of a seed
+        by_seed = name in (*BOARDS, OWN_LISTS)  # also the lists
+        data = run.config.data if by_seed else same.data
         assert run.config == replace(same, out=run.config.out, seed=run.config.seed, data=data)
 
 
@@ -133,6 +135,12 @@ def test_a_board_gives_all_methods_the_same_labels_and_the_baseline_more_time(na
         for name in config.axes[config.across]
     }
     assert len(set(lengths[config.baseline])) > len(set(lengths["fixmatch"]))
+
+
+def test_the_label_loop_differs_in_lists_of_its_seed_alone():
+    for run in experiment_of(OWN_LISTS).runs:
+        folder = {"first": "12", "random": "23", "ranked": "ranked"}[run.values["labels"]]
+        assert run.config.data.labeled == f"runs/label_loop/lists/seed{run.config.seed}/{folder}/labeled.txt"
 
 
 def run_of(name, **values):

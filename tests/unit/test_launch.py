@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
+from torch.distributed.run import get_args_parser
 
 from unimatch import shipped
 
@@ -102,3 +103,48 @@ def test_the_torchrun_script_says_how_it_is_used():
     script = str(ROOT / "launch" / "torchrun.sh")
     told = subprocess.run(["bash", script], capture_output=True, text=True, check=True).stdout
     assert told.startswith("Starts a training") and "INTERFACE" in told and "set -euo" not in told
+
+
+def cluster_file(name: str) -> dict:
+    path = shipped.find(f"launch/clusters/{name}")
+    assert path is not None
+    return yaml.safe_load(path.read_text())
+
+
+def test_a_trainjob_starts_what_torchrun_and_training_take(monkeypatch: pytest.MonkeyPatch):
+    """As its runtime does: nodes and processes are in variables, the command names none of them."""
+    job = cluster_file("trainjob")["spec"]
+    trainer = job["trainer"]
+    assert trainer["numProcPerNode"] == trainer["resourcesPerNode"]["limits"]["nvidia.com/gpu"]
+    (patch,) = job["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    pod = patch["template"]["spec"]["template"]["spec"]
+    (mount,) = pod["containers"][0]["volumeMounts"]
+    assert mount["name"] == pod["volumes"][0]["name"] and mount["mountPath"] == "/data"
+    env = {one["name"]: one["value"] for one in trainer["env"]}
+    assert int(env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < pod["terminationGracePeriodSeconds"]
+    for name, value in {"PET_NNODES": "4", "PET_NPROC_PER_NODE": "8", "PET_NODE_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert trainer["command"][0] == "torchrun"
+    told = get_args_parser().parse_args([*trainer["command"][1:], *trainer["args"]])  # torchrun's own
+    assert (told.nnodes, told.nproc_per_node, told.node_rank) == ("4", "8", 1)
+    assert told.module and told.training_script == "unimatch.train"
+    assert told.training_script_args == ["--config", "/data/run.yaml", "--resume"]
+
+
+def test_a_skypilot_task_starts_torchrun_on_each_node(tmp_path: Path):
+    task = cluster_file("skypilot")
+    (tmp_path / "torchrun").write_text('#!/bin/bash\necho "$@"\n')
+    (tmp_path / "torchrun").chmod(0o755)
+    node = {
+        "SKYPILOT_NUM_NODES": "2",
+        "SKYPILOT_NODE_RANK": "1",
+        "SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2",
+        "SKYPILOT_NUM_GPUS_PER_NODE": "8",
+    }
+    env = {**os.environ, **task["envs"], **node, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    told = subprocess.run(["bash", "-euc", task["run"]], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    assert "--nnodes 2" in told.stdout and "--rdzv-endpoint 10.0.0.1:29500" in told.stdout
+    assert "is_host=false" in told.stdout and "--nproc-per-node 8" in told.stdout
+    assert told.stdout.endswith("-m unimatch.train --config /data/run.yaml --resume\n")
+    assert set(task["file_mounts"]) == {"/data"}

@@ -48,11 +48,11 @@ def main(arguments: list[str]) -> int:
     options.out = options.out.resolve()
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / FILE).unlink(missing_ok=True)
-    began = time.time()
+    began = time.monotonic()
     good = play(
         chosen(options.parts, options.rehearse), options.out, options.rehearse, options.seconds, found
     )
-    print(f"{options.out / 'report.md'}: written after {time.time() - began:.0f} s")
+    print(f"{options.out / 'report.md'}: written after {time.monotonic() - began:.0f} s")
     return 0 if good else 1
 
 

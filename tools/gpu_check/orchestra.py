@@ -36,8 +36,8 @@ class _Running:
     process: subprocess.Popen[bytes]
     log: IO[bytes]
     path: Path
-    began: float
-    until: float
+    began: float  # on the clock of files
+    until: float  # on time.monotonic's clock, as all limits here: sleep of the machine is not counted
 
     def ended(self, status: str) -> Ended:
         with suppress(ProcessLookupError):
@@ -53,18 +53,16 @@ class _Running:
 
 def play(parts: list[Part], out: Path, rehearsal: bool, total_s: float, machine: dict[str, str]) -> bool:
     """Runs the parts and writes the report; whether all ended by themselves and found nothing wrong."""
-    end = time.time() + total_s
+    end = time.monotonic() + total_s
     endings: list[Ended] = []
-    beside = [
-        _begin(part, out, rehearsal, min(end, time.time() + part.limit_s)) for part in parts if part.beside
-    ]
-    turn = time.time()
+    turn = time.monotonic()
+    beside = [_begin(part, out, rehearsal, min(end, turn + part.limit_s)) for part in parts if part.beside]
     for part in parts:
         if part.beside:
             continue
         turn += part.limit_s  # what the ones before have left is this one's
         until = min(turn, end)
-        if until - time.time() < GRACE_S:
+        if until - time.monotonic() < GRACE_S:
             endings.append(Ended(part, "no time was left", 0.0, []))
             continue
         endings.append(_wait(_begin(part, out, rehearsal, until)))
@@ -95,7 +93,7 @@ def _begin(part: Part, out: Path, rehearsal: bool, until: float) -> _Running:
 
 def _wait(one: _Running) -> Ended:
     try:
-        code = one.process.wait(max(0.0, one.until - time.time()))
+        code = one.process.wait(max(0.0, one.until - time.monotonic()))
     except subprocess.TimeoutExpired:
         return one.ended("stopped at its limit")
     return one.ended(report.DONE if code == 0 else f"failed with exit status {code}")

@@ -32,13 +32,13 @@ class Teller:
     part: str
     out: Path
     rehearsal: bool
-    until: float  # on time.time's clock: nothing long is begun after it
-    began: float = field(default_factory=time.time)
+    until: float  # on time.monotonic's clock, one for all processes: nothing long is begun after it
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def left_s(self) -> float:
         """Seconds that the part still has."""
-        return self.until - time.time()
+        return self.until - time.monotonic()
 
     def tell(self, name: str, passed: bool | None = None, note: str = "", **values: Any) -> None:
         self.put(name, values, passed, note)
@@ -46,7 +46,7 @@ class Teller:
     def put(self, name: str, values: Mapping[str, Any], passed: bool | None = None, note: str = "") -> None:
         """Numbers that are no numbers are told as text: JSON has none."""
         safe = {key: _plain(value) for key, value in values.items()}
-        result = Result(self.part, name, safe, passed, note, round(time.time() - self.began, 1))
+        result = Result(self.part, name, safe, passed, note, round(time.monotonic() - self.began, 1))
         line = json.dumps(asdict(result))
         with (self.out / FILE).open("a") as file:
             file.write(line + "\n")

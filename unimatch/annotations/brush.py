@@ -14,6 +14,7 @@ import numpy as np
 from unimatch.errors import DataError
 
 CHANNELS = 4
+WORD, SIZES = 8, (3, 4, 8, 16)  # bits of a word, and of counts, of what is written
 
 
 class _Bits:
@@ -66,3 +67,20 @@ def decode(code: Sequence[int], height: int, width: int) -> np.ndarray:
         values[at : at + count] = bits.take(word) if repeated else bits.words(word, count)
         at += count
     return values.reshape(height, width, CHANNELS)[..., 3] > 0
+
+
+def encode(mask: np.ndarray) -> list[int]:
+    """The code of a bool [H, W], which `decode` gives back: white where it is True."""
+    flat = mask.ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    text = [f"{flat.size * CHANNELS:032b}", f"{WORD - 1:05b}", *(f"{one - 1:04b}" for one in SIZES)]
+    for start, end in zip([0, *edges.tolist()], [*edges.tolist(), flat.size], strict=True):
+        value, left = (f"{255 * int(flat[start]):08b}"), (end - start) * CHANNELS
+        while left:
+            count = min(left, 1 << SIZES[-1])
+            which = next(place for place, size in enumerate(SIZES) if count <= 1 << size)
+            text.append(f"1{which:02b}{count - 1:0{SIZES[which]}b}{value}")
+            left -= count
+    bits = "".join(text)
+    bits += "0" * (-len(bits) % 8)
+    return list(int(bits, 2).to_bytes(len(bits) // 8, "big"))

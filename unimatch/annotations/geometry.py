@@ -115,3 +115,17 @@ def bitmap(data: bytes) -> np.ndarray:
         raise DataError("its bitmap is no picture") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"its bitmap is damaged: {error}") from error
+
+
+def cut_out(shape: dict[str, Any], size: Size) -> tuple[np.ndarray, int, int]:
+    """(bool [h, w], x, y): the part of a run-length code that holds all its pixels; `placed` undoes it."""
+    counts = shape["counts"]
+    whole = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size[1], size[0]).T
+    rows, columns = np.flatnonzero(whole.any(1)), np.flatnonzero(whole.any(0))
+    y, x = int(rows[0]), int(columns[0])
+    return whole[y : int(rows[-1]) + 1, x : int(columns[-1]) + 1], x, y
+
+
+def pairs(outline: Sequence[float]) -> list[tuple[float, float]]:
+    """The points (x, y) of [x, y, x, y, ...]."""
+    return list(zip(outline[::2], outline[1::2], strict=True))

@@ -6,10 +6,15 @@ not. Coordinates are percent of the image. Source: https://labelstud.io/guide/ex
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+from xml.etree import ElementTree
+
+import numpy as np
 
 from unimatch.annotations import brush, geometry
 from unimatch.annotations.drawing import NO_AREA, Drawing, Size, json_of, size_of
@@ -17,6 +22,7 @@ from unimatch.annotations.labels import Segments
 from unimatch.errors import DataError, summary
 
 LABELS = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels", "labels")
+NOBODY = "nobody has annotated it"
 NO_REGIONS = "answers that are no regions"
 CANCELLED = "cancelled annotations"
 SURPLUS = "other annotations of the same image"
@@ -75,7 +81,8 @@ def read_task(task: dict[str, Any], drawing: Drawing, rules: Segments) -> Drawin
     truths = [one for one in kept if one.get("ground_truth")]
     kept = truths if len(truths) == 1 else kept
     if not kept:
-        drawing.unlabeled = "all its annotations are cancelled" if listed else "nobody has annotated it"
+        nobody = "it has predictions alone, which nobody has submitted" if task.get("predictions") else NOBODY
+        drawing.unlabeled = "all its annotations are cancelled" if listed else nobody
         return drawing
     if len(kept) > 1:
         if rules.several == "refuse":
@@ -157,3 +164,54 @@ def shape(value: dict[str, Any], size: Size) -> Any:
         return geometry.ellipse(x, y, a, b, degrees)
     # A rectangle is turned about its upper left corner.
     return [geometry.turned([(x, y), (x + a, y), (x + a, y + b), (x, y + b)], (x, y), degrees)]
+
+
+def write(drawings: Sequence[Drawing], prefix: str, by: str) -> bytes:
+    """Tasks with predictions, which people make annotations of: polygons, and brushes of run-length codes.
+
+    prefix: of the images' addresses; a path behind `?d=` is quoted. by: what made them, for model_version.
+    """
+    tasks = []
+    for drawing in drawings:
+        assert drawing.image is not None and drawing.size is not None
+        address = prefix + (quote(drawing.image) if "?" in prefix or "://" in prefix else drawing.image)
+        predictions = [{"model_version": by, "result": written(drawing)}]
+        tasks.append({"data": {"image": address}, "predictions": predictions})
+    return json.dumps(tasks).encode() + b"\n"
+
+
+def written(drawing: Drawing) -> list[dict[str, Any]]:
+    """The regions of a drawing."""
+    assert drawing.size is not None
+    height, width = drawing.size
+    result: list[dict[str, Any]] = []
+    common = {"to_name": "image", "original_width": width, "original_height": height, "image_rotation": 0}
+    for piece in drawing.pieces:
+        values: list[tuple[str, str, dict[str, Any]]] = []
+        if isinstance(piece.shape, list):
+            for outline in piece.shape:
+                points = [[100 * x / width, 100 * y / height] for x, y in geometry.pairs(outline)]
+                values.append(("polygon", "polygonlabels", {"points": points, "closed": True}))
+        else:
+            part, x, y = geometry.cut_out(piece.shape, drawing.size)
+            whole = np.zeros(drawing.size, bool)
+            whole[y : y + part.shape[0], x : x + part.shape[1]] = part
+            values.append(("brush", "brushlabels", {"format": "rle", "rle": brush.encode(whole)}))
+        for name, kind, value in values:
+            told = {"id": f"r{len(result) + 1}", "from_name": name, "type": kind, **common}
+            result.append({**told, "value": {**value, kind: [piece.label]}})
+    return result
+
+
+def label_config(labels: Mapping[str, tuple[int, int, int]]) -> bytes:
+    """The labelling interface of a project that takes these tasks."""
+    view = ElementTree.Element("View")
+    ElementTree.SubElement(view, "Image", name="image", value="$image")
+    for tag, name in (("PolygonLabels", "polygon"), ("BrushLabels", "brush")):
+        group = ElementTree.SubElement(view, tag, name=name, toName="image")
+        for label, color in labels.items():
+            ElementTree.SubElement(
+                group, "Label", value=label, background="#{:02x}{:02x}{:02x}".format(*color)
+            )
+    ElementTree.indent(view)
+    return bytes(ElementTree.tostring(view, "utf-8")) + b"\n"

@@ -5,14 +5,20 @@ Source: https://github.com/wkentaro/labelme, its label files of the versions 3 t
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from unimatch.annotations import geometry
 from unimatch.annotations.drawing import NO_AREA, Drawing, Size, json_of, label_of, size_of
+from unimatch.codecs.encode import png
 from unimatch.errors import DataError
 
+VERSION = "5.3.0"  # of LabelMe that files are written for
 NO_AREAS = ("line", "linestrip", "point", "points")
 
 
@@ -75,3 +81,32 @@ def embedded_image(data: bytes, where: str) -> bytes:
         return geometry.decoded(text)
     except DataError as error:
         raise DataError(f"{where}: imageData: {error}") from error
+
+
+def write(drawing: Drawing, path: str) -> bytes:
+    """A file that `read` reads and LabelMe opens: polygons, and masks of run-length codes (LabelMe 5.3 on).
+
+    path: of the image, from the folder that the file lies in.
+    """
+    assert drawing.size is not None
+    entries: list[dict[str, Any]] = []
+    for piece in drawing.pieces:
+        common: dict[str, Any] = {"label": piece.label, "group_id": None, "description": "", "flags": {}}
+        if isinstance(piece.shape, list):
+            for outline in piece.shape:
+                points = [list(point) for point in geometry.pairs(outline)]
+                entries.append({**common, "points": points, "shape_type": "polygon", "mask": None})
+            continue
+        part, x, y = geometry.cut_out(piece.shape, drawing.size)
+        corners = [[x, y], [x + part.shape[1] - 1, y + part.shape[0] - 1]]
+        text = base64.b64encode(png(part.astype(np.uint8))).decode()
+        entries.append({**common, "points": corners, "shape_type": "mask", "mask": text})
+    height, width = drawing.size
+    content: dict[str, Any] = {
+        "version": VERSION,
+        "flags": {},
+        "shapes": entries,
+        "imagePath": path,
+        "imageData": None,
+    }
+    return json.dumps({**content, "imageHeight": height, "imageWidth": width}).encode() + b"\n"

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
+from unimatch.engine import waits
+
 
 class _Normalize(torch.autograd.Function):
     """y = (x - mean) / std * weight + bias with mean and variance over the batches of all processes.
@@ -61,7 +63,8 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         var, mean = torch.var_mean(input.detach().to(self.running_mean.dtype), (0, 2, 3), correction=0)
         world = dist.get_world_size()
         gathered = [torch.empty(2, len(mean), dtype=mean.dtype) for _ in range(world)]
-        dist.all_gather(gathered, torch.stack([mean, var]))
+        with waits.waiting():
+            dist.all_gather(gathered, torch.stack([mean, var]))
         means, variances = torch.stack(gathered).unbind(1)
         mean = means.mean(0)
         var = variances.mean(0) + (means - mean).square().mean(0)
@@ -85,6 +88,18 @@ class _GlobalBatchNormAct2d(GlobalBatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         return self.act(self.drop(super().forward(input)))
+
+
+def cost_on_cpus(net: nn.Module) -> list[str]:
+    """A sentence about what its global norms cost, if it has any that run on CPUs."""
+    count = sum(isinstance(module, GlobalBatchNorm2d) for module in net.modules())
+    if not count:
+        return []
+    return [
+        f"sync_batchnorm: global lets each of {count} norms wait for all processes, forward and backward, "
+        "which has halved the speed on CPUs (docs/benchmarks.md); with sync_batchnorm: off each process "
+        "normalises by its own samples and waits for none"
+    ]
 
 
 def synchronize_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:

@@ -25,7 +25,7 @@ def class_warnings(selections: Mapping[str, Selection]) -> list[str]:
         if name not in selections:
             continue
         rows, shards = selections[name].rows, selections[name].shards
-        pixels = _class_pixels(selections[name])
+        pixels = class_pixels(selections[name])
         if pixels is not None:
             area = int((shards.index["width"][rows].astype(np.int64) * shards.index["height"][rows]).sum())
             found.append(
@@ -34,8 +34,10 @@ def class_warnings(selections: Mapping[str, Selection]) -> list[str]:
     return [text for text in found if text]
 
 
-def _class_pixels(selection: Selection) -> np.ndarray | None:
-    """int64 [num_classes] over the selected samples, or None: see `class_warnings`."""
+def class_pixels(selection: Selection) -> np.ndarray | None:
+    """int64 [num_classes]: labelled pixels of each class over the selected samples, or None: see
+    `class_warnings`.
+    """
     shards = selection.shards
     if selection.name in shards.subsets:
         counted = shards.class_pixels(selection.name)

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import torch.distributed as dist
 
+from unimatch.engine import roll_call
 from unimatch.engine.signals import Stopped
 from unimatch.engine.threads import limit_threads
 from unimatch.errors import UserError, of_system
@@ -63,10 +64,10 @@ def _status(main: Callable[[list[str]], None]) -> int:
             raise
         text = f"{error}".splitlines()[0].split(". This is typically")[0]  # gloo goes on with advice
         if dist.is_initialized():
-            what = (
-                f"another process of the run has ended or cannot be reached ({text}); the first message "
-                "tells why. Continue with --resume"
-            )
+            what = f"another process of the run has ended or cannot be reached ({text})"
+            if missing := roll_call.missing():
+                what += f", no answer from {missing}"
+            what += "; the first message tells why. Continue with --resume"
         else:
             place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             what = (

@@ -20,7 +20,7 @@ from unimatch.metrics import Calibration, defined
 from unimatch.tasks.base import Task
 
 
-def shown(name: str, value: float | int | None, task: Task) -> str:
+def shown(name: str, value: float | int | None, task: Task | type[Task]) -> str:
     """A figure for people: in percent, or in the unit that the task says; counts (int) as they are;
     "undefined" for None.
     """

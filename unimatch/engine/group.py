@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from unimatch.engine import waits
 from unimatch.engine.runtime import Runtime
 
 
@@ -16,11 +17,13 @@ class Processes:
         self._runtime = runtime
 
     def mean(self, values: Tensor) -> Tensor:
-        return self._runtime.sum_on_device(values.detach()) / self._runtime.world
+        with waits.waiting():
+            return self._runtime.sum_on_device(values.detach()) / self._runtime.world
 
     def gather(self, values: Tensor) -> Tensor:
         if self._runtime.world == 1:
             return values.detach()
         found = [torch.empty_like(values) for _ in range(self._runtime.world)]
-        dist.all_gather(found, values.detach().contiguous())
+        with waits.waiting():
+            dist.all_gather(found, values.detach().contiguous())
         return torch.cat(found)

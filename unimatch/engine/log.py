@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard, a progress bar, the start banner. One process writes."""
+"""What a run tells: metrics.jsonl, trackers, a progress bar, the start banner. One process writes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from unimatch.durable import replace_file
+from unimatch.engine.run_config import RunConfig
+from unimatch.engine.trackers import open_trackers
 from unimatch.errors import UserError
 
 
@@ -25,24 +27,24 @@ class RunLog:
     together, and only one of them writes.
     """
 
-    def __init__(self, run: Path, active: bool, start_step: int, total_steps: int) -> None:
-        """Lines after `start_step` are dropped: a killed run left them, and they will be written again."""
+    def __init__(
+        self, run: Path, active: bool, start_step: int, total_steps: int, config: RunConfig | None = None
+    ) -> None:
+        """Lines after `start_step` are dropped: a killed run left them, and they will be written again.
+
+        config: of the run, for its trackers; None: TensorBoard alone. UserError: one is not installed.
+        """
         self.active = active
         self.problem: UserError | None = None
         self._run = run
         self._total = total_steps
         if not active:
             return
-        # Half a second of import that other processes, and commands that only read logs, do without.
-        from torch.utils.tensorboard import SummaryWriter
-
         threading.excepthook = _hide_write_errors
         path = run / "metrics.jsonl"
         _keep_until(path, start_step)
         self._file = path.open("a", buffering=1)
-        self._board = SummaryWriter(
-            str(run / "tensorboard"), purge_step=start_step + 1 if start_step else None
-        )
+        self._trackers = open_trackers(run, start_step, config)
         self._bar = tqdm(
             total=total_steps,
             initial=start_step,
@@ -61,25 +63,32 @@ class RunLog:
     ) -> None:
         if self.active:
             self._bar.close()
-            for close in (self._file.close, self._board.close):
+            for close in (self._file.close, *(tracker.close for tracker in self._trackers)):
                 with suppress(OSError):  # what could not be written is a `problem` by now
                     close()
+            self._tell_failures()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
+            self._tell_failures()
         except OSError as error:
             self.problem = UserError(
                 f"cannot write the log in {self._run}: {error.strerror or error}. Checkpoints are intact: "
                 f"make room and start again with --resume"
             )
 
+    def _tell_failures(self) -> None:
+        for failure in filter(None, (tracker.failure() for tracker in self._trackers)):
+            self.say(failure)
+
     def flush(self) -> None:
         """Waits until all is written, or is a `problem`."""
         if self.active:
             with self._writing():
-                self._board.flush()
+                for tracker in self._trackers:
+                    tracker.flush()
 
     def say(self, text: str) -> None:
         """A line for the person at the terminal."""
@@ -107,10 +116,14 @@ class RunLog:
         """The figure by which runs are compared, as TensorBoard's first scalar: capitals sort first."""
         if self.active and value is not None:
             with self._writing():
-                self._board.add_scalar(f"Result/{name}", value, step)
+                self._scalars({f"Result/{name}": value}, step)
+
+    def _scalars(self, values: Mapping[str, float], step: int) -> None:
+        for tracker in self._trackers:
+            tracker.scalars(values, step)
 
     def record(self, kind: str, step: int, values: Mapping[str, Any], group: str | None = None) -> None:
-        """One JSON line; numbers among `values` become TensorBoard scalars <group>/<name> too.
+        """One JSON line; numbers among `values` become scalars <group>/<name> of the trackers too.
 
         group: by default the kind; another one where a step has several lines of a kind.
         """
@@ -119,20 +132,20 @@ class RunLog:
         group = group or kind
         with self._writing():
             self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            numbers: dict[str, float] = {}
             for name, value in values.items():
                 if isinstance(value, Mapping):
-                    for key, inner in value.items():
-                        if inner is not None:
-                            self._board.add_scalar(f"{group}/{name}/{key}", inner, step)
+                    numbers |= {f"{group}/{name}/{key}": one for key, one in value.items() if one is not None}
                 elif isinstance(value, int | float):
-                    self._board.add_scalar(f"{group}/{name}", value, step)
+                    numbers[f"{group}/{name}"] = value
+            self._scalars(numbers, step)
 
     def pictures(self, step: int, pictures: Mapping[str, np.ndarray]) -> None:
         """uint8 [H, W, 3] pictures by name."""
         if self.active:
             with self._writing():
-                for name, picture in pictures.items():
-                    self._board.add_image(name, picture, step, dataformats="HWC")
+                for tracker in self._trackers:
+                    tracker.pictures(pictures, step)
 
 
 def _hide_write_errors(failure: threading.ExceptHookArgs) -> None:

@@ -11,6 +11,7 @@ from unimatch.codecs.bands import Bands
 from unimatch.codecs.prepared import Preparation
 from unimatch.engine import checkpoint
 from unimatch.engine.build import build_method, build_network, build_task
+from unimatch.engine.hub import on_this_machine
 from unimatch.engine.prediction_mode import set_mode
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_folder import read_config
@@ -46,9 +47,11 @@ def restore(
 ) -> Restored:
     """The network of a run's checkpoint on this process's device, in eval mode.
 
+    run: its folder, or hf://OWNER/NAME on the hub.
     which: "last", "best", or the number of a step; network: None for the one that gives the headline figure.
     changes: of mode, window, stride or border, see engine.prediction_mode.
     """
+    run = on_this_machine(run)
     config = read_config(run)
     set_mode(config, changes or {})
     folder = checkpoint.find(run, which)

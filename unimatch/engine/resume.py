@@ -11,7 +11,7 @@ from unimatch.codecs.bands import Bands
 from unimatch.codecs.prepared import Preparation
 from unimatch.engine import checkpoint
 from unimatch.engine.run_config import RunConfig
-from unimatch.engine.run_folder import refuse_changes
+from unimatch.engine.run_folder import longer, refuse_changes
 from unimatch.errors import UserError
 from unimatch.methods.base import Method
 from unimatch.models.weights import load_strictly
@@ -39,8 +39,8 @@ def resume_from(
     method.load_state_dict(engine["method"])
     if state.step >= total_steps:
         raise UserError(
-            f"{config.out} is already at its last step, {state.step} of {total_steps}: nothing to resume; to "
-            f"train longer, start a new run with another `out`"
+            f"{config.out} is already at its last step, {state.step} of {total_steps}: nothing to resume; "
+            f"{longer(config.out)}"
         )
     if state.splits.get("val") != now.splits.get("val"):
         state.best = state.best_step = None  # of other samples

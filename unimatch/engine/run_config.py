@@ -154,10 +154,20 @@ class LogConfig:
     """How often a run tells about itself, in steps."""
 
     every_steps: int = 10
-    pictures_every_steps: int = 500  # TensorBoard images, of the first and last step too; 0: none
+    # Pictures for the trackers, of the first and last step too; 0: none. None: every 500 steps, and in a run
+    # of fewer than 2000 at its quarters.
+    pictures_every_steps: int | None = None
     timing: bool = False  # also log the seconds of forward, backward and update; waits for the device
+    # Beside metrics.jsonl: figures, pictures and settings for people, see docs/trackers.md.
+    trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = field(
+        default_factory=lambda: ["tensorboard"]
+    )
+    project: str = "unimatch"  # of the run in services: W&B's and Trackio's project, MLflow's experiment
 
     def __post_init__(self) -> None:
+        repeated = sorted({name for name in self.trackers if self.trackers.count(name) > 1})
+        if repeated:
+            raise ValueError(f"trackers names {', '.join(repeated)} more than once")
         _at_least(self.every_steps, 1, "every_steps")
         _at_least(self.pictures_every_steps, 0, "pictures_every_steps")
 

@@ -125,6 +125,14 @@ def read_config(run: Path) -> RunConfig:
     return config_io.load(path, RunConfig)
 
 
+def longer(out: Path) -> str:
+    """What to do to train a run longer: its learning rate has gone down with its steps and does not rise."""
+    return (
+        f"to train longer, start a new run from its weights: --set out=FOLDER --set model.weights=file:{out}"
+        "/last/model.safetensors, whose schedule begins anew with the steps that you give"
+    )
+
+
 def refuse_changes(config: RunConfig) -> None:
     """A resumed run must compute what the first part computed."""
     saved = read_config(config.out)
@@ -137,8 +145,8 @@ def refuse_changes(config: RunConfig) -> None:
         raise UserError(
             f"{config.out} cannot be resumed with other settings:\n  "
             + "\n  ".join(changed)
-            + "\nundo them, or start a new "
-            "run with another `out`"
+            + "\nundo them, or start a new run with another `out`"
+            + (f"; {longer(config.out)}" if any("schedule." in line for line in changed) else "")
         )
 
 

@@ -22,6 +22,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
+from unimatch.engine import roll_call
 from unimatch.engine.environment import overrule
 from unimatch.engine.launched import launch_file, misfit
 from unimatch.engine.replicas import Replicas
@@ -34,12 +35,21 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16", "fp16"]
 Layout: TypeAlias = "Replicas | Sharded"
 ALL_REDUCES = 9  # timed ones
+# NCCL's last messages, written by each process when one times out. The second is the first's older name.
+FLIGHT_RECORDER = {
+    "TORCH_FR_BUFFER_SIZE": "2000",
+    "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
+    "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+}
 WATCHDOG_GRACE_S = 10.0  # those who wait for a stalled process say so first
 
 
 def _prepare_launch(precision: Precision, has_gpu: bool, uses_zero: bool) -> None:
     """Makes accelerate start what the launch file asked for; UserError for what cannot be had."""
-    if not has_gpu:
+    if has_gpu:
+        for name, value in FLIGHT_RECORDER.items():
+            os.environ.setdefault(name, value)
+    else:
         if uses_zero:
             os.environ.pop("ACCELERATE_USE_CPU", None)  # with it, accelerate makes plain DDP of ZeRO
         else:
@@ -108,6 +118,7 @@ class Runtime:
             group = dist.new_group(backend="gloo", timeout=timeout)
             assert isinstance(group, dist.ProcessGroup)
             self._host_group = group
+            roll_call.prepare()
 
     @property
     def is_main(self) -> bool:

@@ -9,6 +9,7 @@ import torch
 
 import unimatch
 from unimatch.data.decoded import Decoded
+from unimatch.engine.batchnorm import cost_on_cpus
 from unimatch.engine.class_coverage import class_warnings
 from unimatch.engine.label_passes import too_short
 from unimatch.engine.log import banner
@@ -56,7 +57,7 @@ def start_banner(
         "weights": net.encoder.loaded if last is None else str(last),
         "run folder": str(config.out),
     }
-    warnings = _warnings(trainer, data, world * accumulation)
+    warnings = [*_warnings(trainer, data, world * accumulation), *cost_on_cpus(net)]
     if net.encoder.licence:
         rows["licence"] = f"{net.encoder.licence}, of the weights' family"
     if decoded is not None:

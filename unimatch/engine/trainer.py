@@ -19,6 +19,7 @@ from unimatch.engine.copies import Copies
 from unimatch.engine.evaluate import Evaluator, over, shown
 from unimatch.engine.log import RunLog
 from unimatch.engine.optim import set_lr
+from unimatch.engine.paces import Paces
 from unimatch.engine.pseudo_labels import LabelQuality
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.runtime import Layout, Runtime
@@ -30,6 +31,7 @@ from unimatch.errors import UserError
 from unimatch.methods.base import Logs, Method, Progress
 from unimatch.tasks.base import Task
 
+PICTURES_EVERY = 500  # steps, where nothing else is asked for
 STEP_TAG = 0x57E9  # keeps a step's torch seed apart from the data's keys
 
 
@@ -88,6 +90,7 @@ class Trainer:
         self._signals = Remembered()
         over_all = self.config.loss_normalization == "global"
         self._agreement = Agreement(self.runtime, self.method.views, self._signals, over_all)
+        self._paces = Paces(self.runtime, self.config.sync_batchnorm != "off")
         self._headline: float | None = None
         self._over = ""  # what it leaves out
         self._losses = torch.zeros((), device=self.runtime.device)  # all so far: NaN stays in a sum
@@ -106,7 +109,7 @@ class Trainer:
     def _run(self, log: RunLog) -> None:
         config = self.config
         clock = StepClock(self.runtime.device)
-        samples = iter(self.loader)
+        samples = self._paces.loaded(iter(self.loader))
         asked = self._ask(self.state.step, samples, log)
         while (step := self.state.step) < self.total_steps:
             raw, shares = self._agreed(asked)
@@ -131,6 +134,8 @@ class Trainer:
 
     def _shows_pictures(self, done: int) -> bool:
         every = self.config.log.pictures_every_steps
+        if every is None:
+            every = min(PICTURES_EVERY, max(1, self.total_steps // 4))
         return every > 0 and (done in (1, self.total_steps) or done % every == 0)
 
     def _ask(self, step: int, samples: Iterator[tuple[int, RawBatch]], log: RunLog) -> Asked:
@@ -168,7 +173,8 @@ class Trainer:
         for index, (micro, share) in enumerate(zip(raw, shares, strict=True)):
             batch = self.task.to_device(self._copies.start(micro), self.runtime.device, share)
             with self._layout.micro_batch(last=index == len(raw) - 1):
-                loss, logs = self._layout(batch, progress)
+                with self._paces.forward():
+                    loss, logs = self._layout(batch, progress)
                 self._layout.backward(loss / len(raw))
             self._losses += loss.detach()
             told.append(logs)
@@ -182,13 +188,17 @@ class Trainer:
         return told, batch
 
     def _log_step(self, log: RunLog, done: int, told: list[Logs], clock: StepClock) -> None:
-        values, losses = means(told, self._losses, self.runtime, self.task.taxonomy.names)
+        own = self._paces.own(clock.steps)
+        values, losses, table = means(told, self._losses, own, self.runtime, self.task.taxonomy.names)
         self._require_finite(losses)
         values |= rates(self.optimizer)
         values |= clock.figures(self._images_per_step)
         values |= {f"data_{name}": value for name, value in self.monitor.figures().items()}
         if isinstance(self._layout, Timed):
             values |= self._layout.figures()
+        values |= self._paces.figures(table)
+        for line in self._paces.slow(table, values["step_s"]):
+            log.say(f"step {done}: {line}")
         values["epoch"] = done / self.steps_per_epoch
         if self.state.skipped:
             values["skipped_samples"] = self.state.skipped

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from unimatch.experiments.board import Entry, Group, groups, percent, provenance, sure_labels
 from unimatch.experiments.definition import Experiment
-from unimatch.experiments.page_template import TEMPLATE
 from unimatch.experiments.pictures import Strips
 from unimatch.experiments.results import Result
+from unimatch.pages.document import document, embedded
 
 IMAGES = 3
 
@@ -27,12 +25,11 @@ def page(experiment: Experiment, results: Sequence[Result], headline: str, image
         "headline": headline,
         "across": config.across,
         "baseline": config.baseline,
-        "truth": _picture(strips.truth(results[0].run.config.out)) if strips else None,
+        "truth": embedded(strips.truth(results[0].run.config.out)) if strips else None,
         "groups": [_group(one, headline, strips) for one in found],
         "notes": [*config.notes, *(line.strip() for line in provenance(results))],
     }
-    # "</" would end the script that holds it.
-    return TEMPLATE.replace("@DATA@", json.dumps(data).replace("</", "<\\/"))
+    return document(config.about, "unimatch.experiments", "board", data)
 
 
 def _group(group: Group, headline: str, strips: Strips | None) -> dict[str, Any]:
@@ -55,7 +52,7 @@ def _row(entry: Entry, headline: str, strips: Strips | None) -> dict[str, Any]:
         "steps_difference": _difference(entry.equal_steps),
         "seconds_difference": _difference(entry.equal_seconds),
         "runs": [_run(one, headline) for one in entry.results],
-        "picture": _picture(strips.predicted(first.run.config.out)) if strips else None,
+        "picture": embedded(strips.predicted(first.run.config.out)) if strips else None,
     }
 
 
@@ -79,7 +76,3 @@ def _run(result: Result, headline: str) -> dict[str, Any]:
         "commit": result.code["commit"],
         "machine": result.code["machine"],
     }
-
-
-def _picture(data: bytes) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"

@@ -11,6 +11,7 @@ from unimatch.config import plain
 from unimatch.engine import checkpoint
 from unimatch.engine.log import evaluations, read_metrics
 from unimatch.engine.run_folder import flat, settings_hash
+from unimatch.engine.step_log import over_steps
 from unimatch.errors import UserError
 from unimatch.experiments.definition import Run
 
@@ -66,11 +67,7 @@ def result_of(run: Run, headline: str) -> Result:
 
 def _seconds(lines: Sequence[dict[str, Any]]) -> float:
     """Of all steps. Of a CPU the process's own time, which other programs do not lengthen."""
-    total, before = 0.0, 0
-    for line in lines:
-        total += line.get("cpu_s", line["step_s"]) * (line["step"] - before)
-        before = line["step"]
-    return total
+    return over_steps(lines, lambda line: float(line.get("cpu_s", line["step_s"])))
 
 
 def require_comparable(results: Sequence[Result], mixed_code: bool = False) -> None:

@@ -54,7 +54,7 @@ class OursConfig(TeacherConfig):
     mix_partner: MixPartner = "batch"
     weight: float = 1.0
     start_passes: float = 12.0
-    start: float = 0.3
+    start: float = 0.0
     ramp: float = 0.2
     paste: float = 0.5
     class_thresholds: bool = True

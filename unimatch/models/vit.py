@@ -119,7 +119,7 @@ class ViTEncoder(Encoder):
             before = torch.cat(tokens, dim=1)
             if with_position:
                 before = before + net.pos_embed[:, :with_position]
-            x = torch.cat([before.expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([before.expand(x.shape[0], -1, -1), x], dim=1)
         x = net.norm_pre(net.patch_drop(net.pos_drop(x)))
         features = []
         for number, block in enumerate(net.blocks):
@@ -138,7 +138,8 @@ def released_positions(position: Tensor, grid: tuple[int, int], size: tuple[int,
     """
     if tuple(size) == tuple(grid):
         return position
-    scale = [(new + RELEASED_OFFSET) / old for new, old in zip(size, grid, strict=True)]
+    # A tracer's sizes are tensors, of which there is no scale.
+    scale = [(int(new) + RELEASED_OFFSET) / old for new, old in zip(size, grid, strict=True)]
     field = position.unflatten(1, grid).permute(0, 3, 1, 2)
     found = F.interpolate(field, scale_factor=tuple(scale), mode="bicubic", antialias=False)
     assert tuple(found.shape[-2:]) == tuple(size), (found.shape, size)

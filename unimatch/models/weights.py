@@ -225,3 +225,13 @@ def _check_reachable(repository: str) -> None:
         socket.getaddrinfo(host, 443)
     except OSError as error:
         raise OSError(f"no address for {host}") from error
+
+
+def licence_of(name: str, weights: str) -> str:
+    """Of the weights that an encoder began with, as far as timm knows it, for people."""
+    if weights == "none":
+        return "none: the encoder began with random weights"
+    known = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if known is None or not known.license:
+        return f"not known; see where {weights} came from"
+    return f"{known.license}, as timm says of {name}"

@@ -9,13 +9,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+from unimatch.codecs.volume_files import VOLUME_SUFFIXES
 from unimatch.errors import UserError, summary
 from unimatch.packing.globs import Walk
 from unimatch.packing.leftovers import PICTURES, examples, not_walked
+from unimatch.predicting.scenes import RASTERS
+from unimatch.tasks.base import Task
 
 RESULTS = ("ids", "colors", "overlays")  # folders that predict writes, beside LEGEND
 LEGEND = "legend.png"
 ENDINGS = 5  # of other files, named one by one
+
+
+def suffixes_of(task: Task) -> tuple[str, ...]:
+    """How the names of files end that a run of this task reads."""
+    if task.bands is not None:
+        return RASTERS
+    return PICTURES + (VOLUME_SUFFIXES if task.channels == 1 else ())
 
 
 @dataclass(frozen=True)

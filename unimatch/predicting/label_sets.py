@@ -84,9 +84,7 @@ def write_label_set(
                 found.append((key, data, ext, one.shape[::-1], counts))
             return found
 
-        for made in _in_turns(
-            shards, left, restored.task, runtime, reading, label, "labelling"
-        ):
+        for made in _in_turns(shards, left, restored.task, runtime, reading, label, "labelling"):
             with runtime.together():
                 for one in made if writer is not None else ():
                     writer.add_label(*one)  # type: ignore[union-attr]

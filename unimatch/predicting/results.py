@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,27 @@ from unimatch.codecs.png_rows import write_png_rows
 LARGE = 1 << 24  # pixels of a picture that is made and written in parts
 ROWS = 128 * STRIPE  # of a part; whole pairs of the stripes that mark what has no class
 
+VOLUME = ".nii.gz"  # the one ending of two parts
 Make = Callable[[slice], np.ndarray]
 """Rows of a picture: uint8 [h, W], or RGB [h, W, 3]."""
 
 
+def picture_names(names: Sequence[Path]) -> dict[Path, Path]:
+    """The PNG that stands for each file: a.jpg gives a.png; where another file would have it too, as a.png,
+    each of them keeps its ending: a.jpg.png and a.png.png.
+    """
+    short = {name: name.with_name(_stem(name.name) + ".png") for name in names}
+    full = {name: name.with_name(name.name + ".png") for name in names}
+    taken = Counter([*short.values(), *full.values()])
+    return {name: short[name] if taken[short[name]] == 1 else full[name] for name in names}
+
+
+def _stem(name: str) -> str:
+    return name[: -len(VOLUME)] if name.lower().endswith(VOLUME) else Path(name).stem
+
+
 def write_picture(path: Path, size: tuple[int, int], make: Make) -> None:
-    """Writes PATH.png of `size`, height and width."""
-    # The suffix stays in the name: a.jpg and a.png in one folder are two results.
-    path = path.with_name(path.name + ".png")
+    """Writes the PNG file `path`, of `size`, height and width."""
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = size
     if height * width <= LARGE:

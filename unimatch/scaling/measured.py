@@ -51,8 +51,8 @@ def table(rows: list[Measured]) -> str:
             lines.append(
                 f"| {kind} | {row.mode} | {row.precision} | {row.processes} "
                 f"| {row.labeled} + {row.unlabeled} "
-                f"| {1e3 * row.parts.step:.4g} | {row.images_s:.4g} | {part_of_best} "
-                f"| {row.memory_gib:.3g} | {' | '.join(f'{1e3 * part:.3g}' for part in parts)} |"
+                f"| {1e3 * row.parts.step:.1f} | {row.images_s:.1f} | {part_of_best} "
+                f"| {row.memory_gib:.2f} | {' | '.join(f'{1e3 * part:.1f}' for part in parts)} |"
             )
     return "\n".join(lines)
 

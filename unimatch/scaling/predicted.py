@@ -49,7 +49,7 @@ def check(calibration: Calibration, rows: list[Measured], path: Path) -> str:
         points.append((true, found, used))
         lines.append(
             f"| {row.mode} | {row.precision} | {row.processes} | {row.labeled} + {row.unlabeled} "
-            f"| {1e3 * true:.4g} | {1e3 * found:.4g} | {'fitted' if used else f'{found / true - 1:+.0%}'} |"
+            f"| {1e3 * true:.1f} | {1e3 * found:.1f} | {'fitted' if used else f'{found / true - 1:+.0%}'} |"
         )
     summary = "No run was left to check the model with: all were used to fit it."
     if errors:
@@ -94,10 +94,10 @@ def predictions(settings: Simulation, path: Path) -> str:
                 rate = devices * samples / found.step
                 curve.append((devices, rate / devices / base))
                 parts = " | ".join(
-                    f"{1e3 * part:.3g}" for part in (found.step, found.compute, found.messages, found.data)
+                    f"{1e3 * part:.1f}" for part in (found.step, found.compute, found.messages, found.data)
                 )
                 lines.append(
-                    f"| {kind} | {mode} | {devices} | {samples:g} | {parts} | {rate:.4g} "
+                    f"| {kind} | {mode} | {devices} | {samples:g} | {parts} | {rate:.1f} "
                     f"| {curve[-1][1]:.0%} |"
                 )
             if curve:

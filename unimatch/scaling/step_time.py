@@ -14,7 +14,8 @@ from typing import Literal
 from unimatch.scaling.cost import Passes, norm_messages
 
 Algorithm = Literal["ring", "tree", "auto"]
-NODES_OF_INTEGRAL = 2000  # midpoints of the integral over quantiles
+NODES_OF_INTEGRAL = 2000  # midpoints
+FAR = 9.0  # sigmas
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Cluster:
     overlap: float = 0.7  # part of the backward pass during which gradients can travel
     bucket_mb: float = 25.0  # DDP's; the last bucket has nothing left to hide behind
     straggler_sigma: float = 0.02  # of the logarithm of a device's compute time, from step to step
+    slow_device: float = 1.0  # so many times as long as the others' does one device always compute
     data_gbyte_s_per_node: float = 2.0  # at which a node reads shards
     data_images_s_per_device: float = 500.0  # that a device's data workers prepare
     zero_overhead: tuple[float, float, float] = (0.05, 0.05, 0.1)  # of compute: stages' own work on a step
@@ -59,6 +61,8 @@ class Cluster:
             raise ValueError("devices_per_node must be at least 1")
         if not 0 <= self.overlap <= 1:
             raise ValueError(f"overlap must lie in [0, 1], found {self.overlap:g}")
+        if self.slow_device < 1:
+            raise ValueError(f"slow_device must be at least 1, found {self.slow_device:g}")
         if self.straggler_sigma < 0 or min(self.zero_overhead) < 0 or self.bucket_mb <= 0:
             raise ValueError("straggler_sigma and zero_overhead must be at least 0, bucket_mb above 0")
         if self.data_gbyte_s_per_node <= 0 or self.data_images_s_per_device <= 0:
@@ -121,19 +125,23 @@ def one_way_s(size: float, devices: int, cluster: Cluster) -> float:
 
 
 @functools.cache
-def expected_maximum(sigma: float, devices: int) -> float:
-    """The mean of the largest of N lognormal factors of mean 1: how the slowest device paces a step.
+def expected_maximum(sigma: float, devices: int, slow: float = 1.0) -> float:
+    """The mean of the largest of N lognormal factors of mean 1, one of them times `slow`: how the slowest
+    device paces a step.
 
-    E max = integral over u in (0, 1) of Q(u^(1/N)), Q being the quantiles.
+    E max = integral over x > 0 of 1 - F(x)^(N-1) F(x / slow), F being the distribution of a factor.
     """
     if sigma == 0 or devices == 1:
-        return 1.0
+        return slow
     normal = NormalDist(-sigma * sigma / 2, sigma)
-    total = 0.0
+    low, high = -FAR * sigma, FAR * sigma + math.log(slow)  # of log x: below it F is 0, above it 1
+    width = (high - low) / NODES_OF_INTEGRAL
+    total = math.exp(low)
     for index in range(NODES_OF_INTEGRAL):
-        u = (index + 0.5) / NODES_OF_INTEGRAL
-        total += math.exp(normal.inv_cdf(min(u ** (1 / devices), 1 - 1e-16)))
-    return total / NODES_OF_INTEGRAL
+        log = low + (index + 0.5) * width
+        below = normal.cdf(log) ** (devices - 1) * normal.cdf(log - math.log(slow))
+        total += (1 - below) * math.exp(log) * width
+    return total
 
 
 @dataclass(frozen=True)
@@ -156,7 +164,7 @@ def step_time(
     size = 1e6 * work.parameter_mb
     alone = accumulation * work.fixed_s + samples * work.image_s
     compute = alone * (1 + ((0.0, *cluster.zero_overhead)[stage]))
-    compute *= expected_maximum(cluster.straggler_sigma, devices)
+    compute *= expected_maximum(cluster.straggler_sigma, devices, cluster.slow_device)
     hidden = cluster.overlap * work.backward_share * alone
     if stage == 0:
         sent = all_reduce_s(size, devices, cluster)

@@ -118,7 +118,8 @@ class MedicalTask(PixelTask):
 
 
 def _resized(values: Tensor, size: Sequence[int]) -> Tensor:
-    if tuple(values.shape[-2:]) == tuple(size):
+    # An exporter would make the question a condition of the whole file: that no image has the size.
+    if not torch.compiler.is_compiling() and tuple(values.shape[-2:]) == tuple(size):
         return values
     return F.interpolate(values, tuple(size), mode="bilinear", align_corners=False)
 

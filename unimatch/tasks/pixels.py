@@ -75,7 +75,7 @@ class PixelTask(Task):
 
         Each image has the axes in memory that it came with (channels_last).
         """
-        return self._normalized([image])[0]
+        return self._scale(image.to(torch.float32, copy=True).movedim(-1, -3))
 
     def _normalized(self, images: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The same of several batches of one size, as parts of one block of memory: a launch costs the host
@@ -89,7 +89,7 @@ class PixelTask(Task):
         return scaled.unflatten(0, values.shape[:-3]).split(counts)
 
     def _scale(self, values: Tensor) -> Tensor:
-        """[N, C, H, W] minus the mean, over the deviation, in place."""
+        """[..., C, H, W] minus the mean, over the deviation, in place."""
         mean, std = self._constants(values.device)
         return values.sub_(mean).div_(std)
 

@@ -203,10 +203,13 @@ def predicted(
             conf = F.pad(conf, (x, width - w - x, y, height - h - y))
         return labels, conf
 
+    values = normalize(image)
+    if config.multiple_of == 1:
+        return named(net(values)["logits"].float(), sure)
+
     def multiple(side: int) -> int:
         return max(1, int(side / config.multiple_of + 0.5)) * config.multiple_of
 
-    values = normalize(image)
     size = (multiple(height), multiple(width))
     if size != (height, width):
         values = resize(values, size)

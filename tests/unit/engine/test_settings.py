@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,12 +14,13 @@ from torch import nn
 from tests.support.training import SUPERVISED, Log, bare, built, trained
 from unimatch import config as config_io
 from unimatch.engine import build, evaluate
-from unimatch.engine.batchnorm import GlobalBatchNorm2d
+from unimatch.engine.batchnorm import GlobalBatchNorm2d, cost_on_cpus
 from unimatch.engine.restore import restore
-from unimatch.engine.run_config import CacheConfig, RunConfig
+from unimatch.engine.run_config import CacheConfig, LogConfig, RunConfig
 from unimatch.engine.run_data import open_shards
 from unimatch.engine.run_folder import start_run_folder
 from unimatch.engine.runtime import Runtime
+from unimatch.engine.trainer import Trainer
 from unimatch.errors import DataError
 
 
@@ -120,7 +121,10 @@ def test_norms_are_global_where_there_are_several_processes(tiny_run, world, set
     runtime.world = world
     runtime.gather = lambda value: [value] * world  # type: ignore[method-assign]
     net = built(bare(tiny_run, SUPERVISED, f"sync_batchnorm={setting}"), runtime=runtime).net
-    assert any(isinstance(module, GlobalBatchNorm2d) for module in net.modules()) is is_global
+    count = sum(isinstance(module, GlobalBatchNorm2d) for module in net.modules())
+    assert bool(count) is is_global
+    told = cost_on_cpus(net)
+    assert len(told) == is_global and all(f"each of {count} norms wait" in text for text in told)
 
 
 def test_pictures_and_times_are_logged_as_often_as_asked(tiny_run):
@@ -141,6 +145,22 @@ def test_pictures_and_times_are_logged_as_often_as_asked(tiny_run):
     lines = [line for line in log.records if line["kind"] == "train"]
     assert [line["step"] for line in lines] == [2, 4]
     assert all(line[f"{part}_s"] > 0 for line in lines for part in ("forward", "backward", "update"))
+
+
+@pytest.mark.parametrize(
+    ("every", "total", "shown"),
+    [
+        (None, 8, [1, 2, 4, 6, 8]),
+        (None, 2600, [1, 500, 1000, 1500, 2000, 2500, 2600]),
+        (0, 8, []),
+        (5, 8, [1, 5, 8]),
+    ],
+)
+def test_pictures_come_first_last_and_between(every, total, shown):
+    trainer = SimpleNamespace(
+        config=SimpleNamespace(log=LogConfig(pictures_every_steps=every)), total_steps=total
+    )
+    assert [step for step in range(1, total + 1) if Trainer._shows_pictures(trainer, step)] == shown
 
 
 def test_a_line_counts_epochs_images_and_skipped_samples(tiny_run, tmp_path):

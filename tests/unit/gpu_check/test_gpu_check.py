@@ -75,7 +75,7 @@ def test_a_part_for_which_no_time_is_left_is_not_begun(tmp_path: Path):
 
 
 def test_what_was_told_before_an_end_is_read_and_a_cut_line_is_not(tmp_path: Path):
-    Teller("speed", tmp_path, True, time.time()).tell("case", True, rate=float("nan"), count=3)
+    Teller("speed", tmp_path, True, time.monotonic()).tell("case", True, rate=float("nan"), count=3)
     with (tmp_path / "results.jsonl").open("a") as file:
         file.write('{"part": "speed", "na')
     (found,) = read(tmp_path)
@@ -186,7 +186,7 @@ def test_the_plain_step_has_the_loss_of_the_trainers_step(key: str, monkeypatch:
 
 
 def test_each_test_of_the_suite_is_told_as_soon_as_it_has_ended(tmp_path: Path):
-    lines = suite.Lines(Teller("tests", tmp_path, True, time.time()))
+    lines = suite.Lines(Teller("tests", tmp_path, True, time.monotonic()))
 
     def ended(name: str, when: str, outcome: str, longrepr: object = None) -> None:
         place = ("tests/gpu/test_a.py", 3, name)

@@ -24,7 +24,7 @@ def build(net, **settings):
 
 def test_until_its_start_it_is_the_baseline(make_net, make_batch):
     net = make_net(norm=True)
-    method = build(net, start=0.5)
+    method = build(net, burn_in=10)
     batch = make_batch(needs=method.views)
     entry = METHODS["supervised"]
     baseline = entry.cls(entry.config(), cross_entropy, masked_consistency)
@@ -42,7 +42,7 @@ def test_it_waits_until_the_labels_were_passed_over(make_net):
     found = {step: method._weight(Progress(step, 1000, 0, 0.1)) for step in (599, 600, 649, 699, 999)}
     assert found == pytest.approx({599: 0.0, 600: 0.01, 649: 0.5, 699: 1.0, 999: 1.0})
     assert method._weight(Progress(599, 600, 0, 0.1)) == 0.0, "a run that is too short is the baseline"
-    assert method._weight(Progress(399, 1000, 0, 1.0)) == 1.0, "0.3 of the run is later"
+    assert method._weight(Progress(299, 1000, 0, 1.0)) == 0.0, "0.3 of the run is later"
     with pytest.raises(ConfigError, match="start_passes must be at least 0, found -1"):
         METHODS["ours"].config(start_passes=-1.0)
 
@@ -50,10 +50,10 @@ def test_it_waits_until_the_labels_were_passed_over(make_net):
 @pytest.mark.parametrize(
     ("settings", "weights"),
     [
-        ({"start": 0.2, "ramp": 0.2}, {0: 0.0, 1: 0.0, 2: 0.5, 3: 1.0, 9: 1.0}),
-        ({"start": 0.2, "ramp": 0.2, "burn_in": 4, "weight": 2.0}, {3: 0.0, 4: 1.0, 5: 2.0}),
-        ({"start": 0.0, "ramp": 0.0}, {0: 1.0}),
-        ({"start": 1.0}, {9: 0.0}),
+        ({"burn_in": 2, "ramp": 0.2}, {0: 0.0, 1: 0.0, 2: 0.5, 3: 1.0, 9: 1.0}),
+        ({"burn_in": 4, "ramp": 0.2, "weight": 2.0}, {3: 0.0, 4: 1.0, 5: 2.0}),
+        ({"ramp": 0.0}, {0: 1.0}),
+        ({"burn_in": 10}, {9: 0.0}),
     ],
 )
 def test_the_weight_rises_after_the_start(make_net, settings, weights):
@@ -103,9 +103,7 @@ def test_a_pseudo_label_counts_as_much_as_its_class_is_right_on_labelled_images(
     found = []
     for trust in (True, False):
         net = make_net(norm=True)
-        method = build(
-            net, start=0.0, ramp=0.0, threshold=0.0, paste=0.0, class_thresholds=False, trust=trust
-        )
+        method = build(net, ramp=0.0, threshold=0.0, paste=0.0, class_thresholds=False, trust=trust)
         batch = batch or make_batch(needs=method.views)
         method.counts.sums[0], method.counts.sums[1] = 4e6, 1e6
         found.append(float(method.step(net, batch, Progress(0, 10, 0))[1]["loss_s"]))

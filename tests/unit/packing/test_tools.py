@@ -113,6 +113,13 @@ def test_make_check_and_split(scenes: Path, tmp_path: Path, capsys: pytest.Captu
     assert tool("check_shards", scenes, "--picture", tmp_path / "sheet.png", "--count", 5) == 0
     told = capsys.readouterr().out
     assert "11 samples" in told and "sound" in told and "vehicle" in told
+    for place in (tmp_path, tmp_path / "new" / "folder"):
+        assert tool("check_shards", scenes, "--picture", place, "--count", 5) == 0
+        file = place / f"{scenes.name}.png"
+        assert f"picture: {file}\n" in capsys.readouterr().out
+        assert file.read_bytes() == (tmp_path / "sheet.png").read_bytes()
+    assert tool("check_shards", scenes, "--picture", tmp_path / "sheet.jpg") == 1
+    assert "is a PNG file; name one, or a folder" in capsys.readouterr().err
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     # Five samples, four to a row of eight pictures, and the eight classes in one line.
     side = 1984 // 8 - GAP

@@ -18,7 +18,7 @@ def conv_norm_relu(in_channels: int, out_channels: int, kernel: int, dilation: i
 def refuse_one_image(x: Tensor, norm: nn.Module, head: str) -> None:
     """UserError if `norm`, of a branch with one value a channel and image, is to train on one image alone."""
     # Subclasses are left to themselves: a synchronised norm sees the other processes' images as well.
-    if len(x) == 1 and norm.training and type(norm) is nn.BatchNorm2d:
+    if norm.training and len(x) == 1 and type(norm) is nn.BatchNorm2d:
         raise UserError(
             f"{head} cannot train on one image at a time: batch-norm in its global branch needs two "
             "values a channel. Use two images or more per process and micro-batch, or synchronised norms"

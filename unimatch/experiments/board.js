@@ -1,69 +1,6 @@
-"""The page of a board without its figures; it must work from a disk, and on a telephone."""
-
-TEMPLATE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>Board</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 1em auto; max-width: 72em; }
-body { padding: 0 .8em; color: #222; }
-h1 { font-size: 1.3em; }
-label { margin-right: 1em; }
-select, input { font: inherit; max-width: 100%; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; }
-th, td { padding: .25em .5em; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-th button { all: unset; cursor: pointer; font-weight: 600; }
-th button:focus-visible, tr.row:focus-visible { outline: 2px solid #06c; }
-tr.row { cursor: pointer; }
-tr.row:hover td { background: #f2f6fb; }
-tr.detail td { text-align: left; white-space: normal; position: static; }
-tr.detail .part { position: sticky; left: .5em; width: fit-content; max-width: calc(100vw - 3em); }
-tr.detail .part td + td, tr.detail .part th + th { text-align: right; }
-.up { color: #06702b; font-weight: 600; }
-.down { color: #a3100f; font-weight: 600; }
-.plots { display: flex; flex-wrap: wrap; gap: 1em; }
-svg { max-width: 100%; height: auto; }
-img { max-width: 100%; }
-small { color: #555; }
-small, li { overflow-wrap: anywhere; }
-</style>
-</head>
-<body>
-<h1 id="about"></h1>
-<p><label>setting <select id="group"></select></label>
-<label>show <input id="filter" placeholder="part of a name"></label></p>
-<div class="wide"><table><thead><tr id="head"></tr></thead><tbody id="body"></tbody></table></div>
-<p id="resolution"></p>
-<div class="plots" id="plots"></div>
-<ul id="notes"></ul>
-<script type="application/json" id="data">@DATA@</script>
-<script>
-"use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
-const COLORS = ["#06c", "#d1495b", "#2a9d5b", "#8a4fbf", "#c77d00", "#00808a"];
-const SVG = "http://www.w3.org/2000/svg";
-function make(name, text, more) {
-  const node = document.createElement(name);
-  if (text !== undefined && text !== null) node.textContent = text;
-  return Object.assign(node, more || {});
-}
-function drawn(name, attributes, text) {
-  const node = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-const shown = (value, digits = 1) => value === null || value === undefined ? "-" : value.toFixed(digits);
 function difference(value) {
   if (!value) return make("td", "-");
-  const half = value.half === null ? "" : " \\u00b1 " + shown(value.half);
+  const half = value.half === null ? "" : " \u00b1 " + shown(value.half);
   const text = (value.mean >= 0 ? "+" : "") + shown(value.mean) + half;
   return make("td", text, { className: value.sure > 0 ? "up" : value.sure < 0 ? "down" : "" });
 }
@@ -97,7 +34,7 @@ function table() {
     return line;
   }));
   byId("head").replaceChildren(...COLUMNS.map((column, index) => {
-    const mark = index === sorted ? (down ? " \\u25be" : " \\u25b4") : "";
+    const mark = index === sorted ? (down ? " \u25be" : " \u25b4") : "";
     const button = make("button", column[0] + mark);
     button.onclick = () => { down = index === sorted ? !down : index > 0; sorted = index; table(); };
     const cell = make("th");
@@ -127,37 +64,9 @@ function toggle(line, row) {
   detail.append(cell);
   line.after(detail);
 }
-function frame(width, height, x, y, title) {
-  const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img" });
-  svg.append(drawn("title", {}, title), drawn("text", { x: 8, y: 16, "font-size": 13 }, title));
-  const left = 48, right = width - 16, top = 28, bottom = height - 28;
-  const span = (range) => range[1] > range[0] ? range : [range[0] - 1, range[1] + 1];
-  const [x0, x1] = span(x), [y0, y1] = span(y);
-  const at = (a, b) => [
-    left + (a - x0) / (x1 - x0) * (right - left),
-    bottom - (b - y0) / (y1 - y0) * (bottom - top),
-  ];
-  const write = (x, y, anchor, text) =>
-    svg.append(drawn("text", { x, y, "font-size": 11, "text-anchor": anchor }, text));
-  for (let part = 0; part <= 4; part += 1) {
-    const value = y0 + (y1 - y0) * part / 4, place = at(x0, value)[1];
-    svg.append(drawn("line", { x1: left, x2: right, y1: place, y2: place, stroke: "#ddd" }));
-    write(left - 6, place + 4, "end", shown(value));
-  }
-  for (const value of [x0, x1]) write(at(value, y0)[0], bottom + 16, "middle", shown(value, 0));
-  return [svg, at];
-}
-const range = (values) => [Math.min(...values), Math.max(...values)];
 function curves(row) {
-  const points = row.runs.flatMap((run) => run.curve.filter((point) => point[1] !== null));
-  const last = Math.max(...points.map((p) => p[0])), title = data.headline + " over steps, a line a seed";
-  const [svg, at] = frame(420, 220, [0, last], range(points.map((p) => p[1])), title);
-  row.runs.forEach((run, index) => {
-    const line = run.curve.filter((p) => p[1] !== null).map((p) => at(p[0], p[1]).join(",")).join(" ");
-    const stroke = COLORS[index % COLORS.length];
-    svg.append(drawn("polyline", { points: line, fill: "none", stroke, "stroke-width": 2 }));
-  });
-  return svg;
+  const series = row.runs.map((run, index) => ({ name: run.name, points: run.curve, color: COLORS[index % COLORS.length] }));
+  return lines(data.headline + " over steps, a line a seed", series);
 }
 function average(runs, of) {
   const found = runs.map(of).filter((value) => value !== null && value !== undefined);
@@ -220,13 +129,8 @@ function scatter(rows) {
   return svg;
 }
 byId("about").textContent = data.about;
-document.title = data.about;
 byId("notes").append(...data.notes.map((text) => make("li", text)));
 byId("group").append(...data.groups.map((group, index) => make("option", group.title, { value: index })));
 byId("group").onchange = table;
 byId("filter").oninput = table;
 table();
-</script>
-</body>
-</html>
-"""
