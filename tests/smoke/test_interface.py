@@ -56,7 +56,7 @@ def predicted(run: Path, tmp_path: Path, *arguments: str) -> dict[str, np.ndarra
     """What `unimatch predict` writes for tmp_path/in, by file name."""
     predict.main([str(run), "--images", str(tmp_path / "in"), "--out", str(tmp_path / "out"), *arguments])
     return {
-        f"{kind}/{path.name}": cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        f"{kind}/{path.name.removesuffix('.png')}": cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         for kind in ("ids", "overlays")
         for path in (tmp_path / "out" / kind).glob("*.png")
     }

@@ -392,7 +392,7 @@ def test_a_text_that_cannot_be_read_is_reported_alone(text, expected):
 @pytest.mark.parametrize(
     "text",
     ["a: [b?c]\n", "a:\tb\n", "a: b\ufeffc\n", "a: 'x: 1\n"]
-    + ["a: [1,\n  {b: 2}]\nc: \"3\"\nd: |\n  4\ne: &x 5\nf: *x\n"],
+    + ['a: [1,\n  {b: 2}]\nc: "3"\nd: |\n  4\ne: &x 5\nf: *x\n'],
 )
 def test_both_readers_of_yaml_find_the_same(text, monkeypatch):
     def found() -> list:
