@@ -46,7 +46,7 @@ from unimatch.predicting.label_sets import Reading, write_label_set
 from unimatch.predicting.results import picture_names, write_picture
 from unimatch.predicting.scenes import predict_scene
 
-ALONE = ("second", "axcodes", "alpha")  # options of files alone
+ALONE = ("second", "stems", "axcodes", "alpha")  # options of files alone
 
 
 def arguments(args: list[str]) -> argparse.Namespace:
@@ -68,6 +68,11 @@ def arguments(args: list[str]) -> argparse.Namespace:
         type=Path,
         metavar="FOLDER",
         help="gets ids/, colors/, overlays/ and legend.png",
+    )
+    parser.add_argument(
+        "--stems",
+        action="store_true",
+        help="a.png for the pictures of a.jpg in place of a.jpg.png, unless another file would have it too",
     )
     add_label_options(parser)
     add_which_weights(parser)
@@ -108,7 +113,7 @@ def main(args: list[str]) -> None:
     told = [*_preparation(run, options.axcodes, inputs), *inputs.told]
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / LEGEND).write_bytes(png(legend_picture(task.legend(ignored="not predicted"))))
-    problems, pictures = [], picture_names(inputs.names)
+    problems, pictures = [], picture_names(inputs.names, options.stems)
     for name in tqdm(inputs.names, unit="image", dynamic_ncols=True, disable=None):
         try:
             if task.bands is not None:

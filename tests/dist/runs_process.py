@@ -2,7 +2,7 @@
 
 Arguments: LAYOUT CONFIG LAYOUT CONFIG ...; a layout is 0 (DDP) or a stage of ZeRO. `labels CONFIG:OUT` labels
 the unlabelled samples of a run that has been trained. One start of the group serves all: it takes longer than
-the steps.
+the steps. A UNet is built narrow.
 """
 
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.dist.test_zero import zero
 from tests.support.label_sets import label_and_compare
+from tests.support.narrow import NARROW_UNET
 from unimatch import config as config_io
 from unimatch.engine.build import build_trainer
 from unimatch.engine.log import RunLog
@@ -18,9 +19,11 @@ from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import open_data
 from unimatch.engine.run_folder import start_run_folder
 from unimatch.engine.runtime import Runtime
+from unimatch.models import unet
 
 if __name__ == "__main__":
     layout, runtime = "", None
+    unet.WIDTHS = NARROW_UNET
     for asked, path in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
         if asked == "labels":
             config_path, _, out = path.partition(":")

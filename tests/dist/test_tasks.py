@@ -13,12 +13,14 @@ import pytest
 from tests.conftest import ROOT, tiny_run_text
 from tests.support.change_set import write_change_run
 from tests.support.medical_set import write_medical_run
+from tests.support.narrow import NARROW_UNET
 from tests.support.processes import succeed
 from unimatch import evaluate
 from unimatch.config import dump, load
 from unimatch.engine import checkpoint
 from unimatch.engine.log import read_metrics
 from unimatch.engine.run_config import RunConfig
+from unimatch.models import unet
 from unimatch.packing.splits import draw_splits, write_split
 from unimatch.packing.synthetic import write_synthetic
 from unimatch.shardset.archive import ShardSet
@@ -96,8 +98,9 @@ def test_a_method_trains_on_a_task(runs, method, task):
 
 
 @pytest.mark.parametrize("task", SETS)
-def test_one_process_evaluates_as_two_did(runs, task, tmp_path):
+def test_one_process_evaluates_as_two_did(runs, task, tmp_path, monkeypatch):
     """Two processes shared an odd number of samples; each counts once, and the sums are those of all."""
+    monkeypatch.setattr(unet, "WIDTHS", NARROW_UNET)
     folder = runs["unimatch", task]
     evaluate.main([str(folder), "--json", str(tmp_path / "one.json"), "--workers", "0", "--batch", "1"])
     one = json.loads((tmp_path / "one.json").read_text())

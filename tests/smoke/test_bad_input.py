@@ -399,7 +399,7 @@ def test_predict(refused: Refused, config: Path, finished: Path, tmp_path: Path)
     (tmp_path / "in" / "cut.jpg").write_bytes(data[:200])
     told = refused(predict.main, finished, "--images", tmp_path / "in", "--out", tmp_path / "out")
     assert "1 of 2 images could not be read" in told and "cut.jpg: is damaged or cut short" in told
-    assert cv2.imread(str(tmp_path / "out" / "ids" / "good.png")) is not None
+    assert cv2.imread(str(tmp_path / "out" / "ids" / "good.jpg.png")) is not None
     told = refused(predict.main, finished, "--images", tmp_path / "in", "--out", config / "out")
     assert told == f"error: {config / 'out'}: Not a directory\n"
     assert "no images in" in refused(

@@ -75,7 +75,7 @@ def test_ids_lie_on_the_grid_of_the_scene(walk: Path, capsys: pytest.CaptureFixt
     ids, place = written(walk / "out" / "ids" / "c.tif")
     assert place == written(walk / "src/labels/val/c.tif")[1]
     assert (ids == truth("c")).mean() > 0.8, "the network learnt from the fourth band what trees are"
-    assert Image.open(walk / "out" / "overlays" / "c.png").size == (100, 80)
+    assert Image.open(walk / "out" / "overlays" / "c.tif.png").size == (100, 80)
     run = unimatch.load(walk / "run")
     assert np.array_equal(run.predict_file(walk / "src/scenes/val/c.tif"), ids)
     sample = unimatch.open_shards(walk / "data", "val")[0]
@@ -110,7 +110,7 @@ def test_a_large_scene_goes_window_by_window(
     for ids in (whole, windows):
         assert np.array_equal(ids == 255, empty)
     assert (whole == windows).mean() > 0.8
-    assert Image.open(tmp_path / "windows" / "overlays" / "c.png").size == (50, 40)
+    assert Image.open(tmp_path / "windows" / "overlays" / "c.tif.png").size == (50, 40)
 
 
 def test_files_of_another_kind_are_refused_and_the_others_predicted(walk: Path, tmp_path: Path) -> None:

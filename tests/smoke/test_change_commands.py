@@ -60,7 +60,7 @@ def test_predict_writes_overlays_on_both_dates(finished, tmp_path):
     write_dates(tmp_path, "2.png", 2, (33, 47))
     predicted(finished, tmp_path, "--second", str(tmp_path / "B"))
     read = {
-        kind: cv2.imread(str(tmp_path / "out" / kind / "a town" / "1.png"), cv2.IMREAD_UNCHANGED)
+        kind: cv2.imread(str(tmp_path / "out" / kind / "a town" / "1.png.png"), cv2.IMREAD_UNCHANGED)
         for kind in ("ids", "colors", "overlays")
     }
     ids, overlays = read["ids"], read["overlays"][..., ::-1]
@@ -70,7 +70,7 @@ def test_predict_writes_overlays_on_both_dates(finished, tmp_path):
     for shown, image in zip((overlays[:, :56], overlays[:, -56:]), images, strict=True):
         assert np.array_equal(shown[ids == 0], image[ids == 0])
         assert (ids == 1).any() and (shown[ids == 1] != image[ids == 1]).any()
-    assert (tmp_path / "out" / "ids" / "2.png").exists()
+    assert (tmp_path / "out" / "ids" / "2.png.png").exists()
 
 
 def test_dates_without_a_partner_are_named_before_anything_is_written(finished, tmp_path):
@@ -97,7 +97,7 @@ def test_dates_of_two_sizes_are_named_after_the_others_are_done(finished, tmp_pa
     (tmp_path / "B" / "2.png").write_bytes(cv2.imencode(".png", small)[1].tobytes())
     with pytest.raises(UserError, match="1 of 2 images could not be read:\n.*2.png: the first date is 56x40"):
         predicted(finished, tmp_path, "--second", str(tmp_path / "B"))
-    assert (tmp_path / "out" / "ids" / "1.png").exists()
+    assert (tmp_path / "out" / "ids" / "1.png.png").exists()
 
 
 def test_pairs_are_ranked_and_prelabelled(finished, tmp_path):
@@ -147,13 +147,13 @@ def test_pairs_of_levir_train_and_give_overlays(real_data, tmp_path):
     predict.main([str(tmp_path / "run"), *folders])
     names = sorted(path.name for path in (source / "A").iterdir())
     written = {kind: sorted((tmp_path / "out" / kind).iterdir()) for kind in ("ids", "colors", "overlays")}
-    assert all([path.name for path in paths] == names for paths in written.values())
+    assert all([path.name for path in paths] == [f"{n}.png" for n in names] for paths in written.values())
     evaluation = read_metrics(tmp_path / "run", "eval")[-1]
     name = "val_27_0000_0256.png"
     truth = cv2.imread(str(source / "label" / name), cv2.IMREAD_GRAYSCALE) == 255
-    said = cv2.imread(str(tmp_path / "out" / "ids" / f"{Path(name).stem}.png"), cv2.IMREAD_GRAYSCALE) == 1
+    said = cv2.imread(str(tmp_path / "out" / "ids" / f"{name}.png"), cv2.IMREAD_GRAYSCALE) == 1
     assert evaluation["images"] == 1
     assert evaluation["accuracy"] == pytest.approx((truth == said).mean())
     assert evaluation["iou_changed"] == pytest.approx((truth & said).sum() / (truth | said).sum())
-    overlay = cv2.imread(str(tmp_path / "out" / "overlays" / names[0]))
+    overlay = cv2.imread(str(tmp_path / "out" / "overlays" / f"{names[0]}.png"))
     assert overlay.shape == (256, 2 * 256 + 2, 3)

@@ -112,13 +112,19 @@ def test_predict_writes_ids_colours_and_overlays(finished: Path, tiny_shards: Pa
     for name, size in (("street no. 1.jpg", (record.height, record.width)), ("small.png", (20, 31))):
         for kind, shape in (("ids", size), ("colors", (*size, 3)), ("overlays", (*size, 3))):
             picture = cv2.imread(
-                str(tmp_path / "out" / kind / "a folder" / f"{Path(name).stem}.png"), cv2.IMREAD_UNCHANGED
+                str(tmp_path / "out" / kind / "a folder" / f"{name}.png"), cv2.IMREAD_UNCHANGED
             )
             assert picture.shape == shape
     assert cv2.imread(str(tmp_path / "out" / "legend.png")) is not None
+    stems = ["--images", str(tmp_path / "photos"), "--out", str(tmp_path / "stems"), "--stems"]
+    predict.main([str(finished), *stems])
+    assert {path.name for path in (tmp_path / "stems" / "ids" / "a folder").iterdir()} == {
+        "street no. 1.png",
+        "small.png",
+    }
     colors = np.array(shards.taxonomy.colors, np.uint8)
-    ids = cv2.imread(str(tmp_path / "out" / "ids" / "a folder" / "small.png"), cv2.IMREAD_UNCHANGED)
-    painted = cv2.imread(str(tmp_path / "out" / "colors" / "a folder" / "small.png"))
+    ids = cv2.imread(str(tmp_path / "out" / "ids" / "a folder" / "small.png.png"), cv2.IMREAD_UNCHANGED)
+    painted = cv2.imread(str(tmp_path / "out" / "colors" / "a folder" / "small.png.png"))
     assert (painted[..., ::-1] == colors[ids]).all()
 
 
@@ -134,7 +140,7 @@ def test_predict_writes_what_the_network_says_of_each_image(learned: Path, tiny_
     colors = np.array(shards.taxonomy.colors, np.uint8)
     for row in rows:
         record = shards.read(row)
-        image, name = decode_rgb(record.image, ""), f"{row}.png"
+        image, name = decode_rgb(record.image, ""), f"{row}.{record.image_ext}.png"
         expected = restored.task.predict(restored.net, torch.from_numpy(image)[None])[0].numpy()
         ids, overlay = (
             cv2.imread(str(tmp_path / "out" / kind / name), cv2.IMREAD_UNCHANGED)
@@ -155,7 +161,7 @@ def test_an_image_that_cannot_be_read_is_named_after_the_others_are_done(finishe
     )
     with pytest.raises(UserError, match=r"1 of 2 images could not be read:\n.*broken.jpg"):
         predict.main([str(finished), "--images", str(tmp_path / "in"), "--out", str(tmp_path / "out")])
-    assert (tmp_path / "out" / "ids" / "good.png").exists()
+    assert (tmp_path / "out" / "ids" / "good.png.png").exists()
 
 
 def test_compare_makes_a_table_and_pictures(finished: Path, tmp_path: Path):

@@ -168,7 +168,7 @@ def test_all_commands_take_an_imported_run(
     predict.main(
         [str(tmp_path / "run"), "--images", str(tmp_path / "images"), "--out", str(tmp_path / "predicted")]
     )
-    assert (tmp_path / "predicted" / "ids" / "a.png").exists()
+    assert (tmp_path / "predicted" / "ids" / "a.png.png").exists()
     compare.main([str(tmp_path / "run"), str(tmp_path / "trained"), "--out", str(tmp_path / "compared")])
     rows = (tmp_path / "compared" / "summary.md").read_text().splitlines()
     figures = [row.split("|")[3] for row in rows if row.startswith(("| run |", "| trained |"))][-2:]

@@ -80,7 +80,7 @@ def test_two_processes_train_until_a_signal_and_evaluate(tiny_run: Path, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--launch", "gpu9"], r"--launch gpu9: no such file, and none .*: cpu1, cpu2, .*"),
+        (["--launch", "gpu9"], r"--launch gpu9: no such file, and none .*cpu1, cpu2, .*"),
         (["--processes", "2"], "name a launch file too"),
     ],
 )

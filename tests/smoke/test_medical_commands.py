@@ -69,14 +69,14 @@ def test_predict_writes_volumes_on_the_grid_of_the_input(finished: Path, tmp_pat
     np.testing.assert_array_equal(written.affine, affine)
     # NIfTI values are stretched to the volume's range, which changes little here.
     assert np.mean(ids == np.asarray(written.dataobj).T) > 0.95
-    single = cv2.imread(str(out / "ids" / "slice.png"), cv2.IMREAD_UNCHANGED)
+    single = cv2.imread(str(out / "ids" / "slice.png.png"), cv2.IMREAD_UNCHANGED)
     assert np.mean(single == ids[4]) > 0.999
-    sheet = cv2.imread(str(out / "overlays" / "deep" / "a.png"))
+    sheet = cv2.imread(str(out / "overlays" / "deep" / "a.nii.gz.png"))
     side = TILE * 37 // 50  # nine slices of 50 x 37
     assert 0 <= sheet.shape[1] - 3 * (side + GAP) < 3 * BREAK + 2 * MARGIN
     assert 0 <= sheet.shape[0] - 3 * (TILE + LINE) < 3 * BREAK + LINE + 2 * MARGIN
-    colours = cv2.imread(str(out / "colors" / "slice.png"))
-    assert colours.shape == (50, 37, 3) and not (out / "colors" / "a.png").exists()
+    colours = cv2.imread(str(out / "colors" / "slice.png.png"))
+    assert colours.shape == (50, 37, 3) and not (out / "colors" / "a.h5.png").exists()
 
 
 def test_volumes_are_ranked_as_a_whole_and_only_pictures_prelabelled(

@@ -97,21 +97,21 @@ def test_files_are_predicted_as_their_packed_samples(
     assert "note: images are predicted at 1/2 of their width and height" in told
     assert "does not say what packing did" not in told
     run, samples = unimatch.load(finished), unimatch.open_shards(source.parent / "shards", "val")
-    assert sorted(files) == sorted(f"{Path(name).stem}.png" for name in PHOTOS)
+    assert sorted(files) == sorted(f"{name}.png" for name in PHOTOS)
     for name in PHOTOS:
         sample = samples[f"val/{Path(name).stem}"]
         assert np.array_equal(run.read(source / "val" / name), sample.image)
         small = run.predict(sample.image)
         assert small.shape == (33, 47) and len(np.unique(small)) == 2
         expected = cv2.resize(small, (95, 66), interpolation=cv2.INTER_NEAREST_EXACT)
-        assert np.array_equal(files[f"{Path(name).stem}.png"], expected)
+        assert np.array_equal(files[f"{name}.png"], expected)
         assert np.array_equal(run.predict_file(source / "val" / name), expected)
         # Seen at another size, or sideways, the same file gives something else.
         truth = cv2.imread(str(source / "masks" / f"{Path(name).stem}.png"), cv2.IMREAD_UNCHANGED)
         assert np.mean(expected == truth) > 0.9
-        colors = cv2.imread(str(tmp_path / "colors" / f"{Path(name).stem}.png"))[..., ::-1]
+        colors = cv2.imread(str(tmp_path / "colors" / f"{name}.png"))[..., ::-1]
         assert np.array_equal(colors, np.array(run.colors, np.uint8)[expected])
-        assert cv2.imread(str(tmp_path / "overlays" / f"{Path(name).stem}.png")).shape == (33, 47, 3)
+        assert cv2.imread(str(tmp_path / "overlays" / f"{name}.png")).shape == (33, 47, 3)
 
 
 def test_an_old_checkpoint_takes_what_its_shards_say_and_else_tells_that_it_does_not_know(
@@ -123,7 +123,7 @@ def test_an_old_checkpoint_takes_what_its_shards_say_and_else_tells_that_it_does
     assert content.pop("prepared")["downscale"] == 2
     state.write_text(json.dumps(content))
     there = predicted(tmp_path / "run", source / "val" / "a.png", tmp_path / "there")
-    assert np.array_equal(there["a.png"], unimatch.load(finished).predict_file(source / "val" / "a.png"))
+    assert np.array_equal(there["a.png.png"], unimatch.load(finished).predict_file(source / "val" / "a.png"))
     assert "does not say" not in capsys.readouterr().out
     config = tmp_path / "run" / "config.yaml"
     config.write_text(config.read_text().replace(str(source.parent / "shards"), str(tmp_path / "gone")))
@@ -132,7 +132,7 @@ def test_an_old_checkpoint_takes_what_its_shards_say_and_else_tells_that_it_does
     assert told.count("does not say what packing did to its images") == 1
     image, _ = scene(12)
     run = unimatch.load(tmp_path / "run")
-    assert not run.knows_preparation and np.array_equal(gone["a.png"], run.predict(image))
+    assert not run.knows_preparation and np.array_equal(gone["a.png.png"], run.predict(image))
 
 
 def test_results_beside_the_photos_are_not_predicted_again(
@@ -155,10 +155,10 @@ def test_mode_window_and_stride_are_settings_of_both_commands(
     arguments = ("--mode", "sliding", "--window", "32", "--stride", "16")
     files = predicted(finished, source / "val" / "a.png", tmp_path / "out", *arguments)
     run = unimatch.load(finished, mode="sliding", window=32, stride=16)
-    assert np.array_equal(files["a.png"], run.predict_file(source / "val" / "a.png"))
+    assert np.array_equal(files["a.png.png"], run.predict_file(source / "val" / "a.png"))
     inside = unimatch.load(finished, mode="sliding", window=32, stride=16, border="inside")
-    assert (inside.predict_file(source / "val" / "a.png") != files["a.png"]).any()
-    assert (files["a.png"] != unimatch.load(finished).predict_file(source / "val" / "a.png")).any()
+    assert (inside.predict_file(source / "val" / "a.png") != files["a.png.png"]).any()
+    assert (files["a.png.png"] != unimatch.load(finished).predict_file(source / "val" / "a.png")).any()
     capsys.readouterr()
     evaluate.main([str(finished), "--workers", "0", *arguments, "--json", str(tmp_path / "e.json")])
     figures = json.loads((tmp_path / "e.json").read_text())
@@ -190,7 +190,7 @@ def test_a_picture_that_does_not_fit_in_one_pass_says_what_to_type(
     parts = predicted(finished, source / "val" / "a.png", tmp_path / "parts", "--mode", "sliding")
     monkeypatch.undo()
     whole = predicted(finished, source / "val" / "a.png", tmp_path / "whole", "--mode", "sliding")
-    assert np.array_equal(parts["a.png"], whole["a.png"])
+    assert np.array_equal(parts["a.png.png"], whole["a.png.png"])
     for kind in ("colors", "overlays"):
-        made = [cv2.imread(str(tmp_path / way / kind / "a.png")) for way in ("parts", "whole")]
+        made = [cv2.imread(str(tmp_path / way / kind / "a.png.png")) for way in ("parts", "whole")]
         assert np.array_equal(*made)

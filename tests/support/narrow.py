@@ -1,4 +1,4 @@
-"""The published networks with an eighth of their channels: the same blocks and names, much quicker."""
+"""The published networks with an eighth of their channels, the UNet a quarter: the same blocks, quicker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import timm
 
-from unimatch.models import xception
+from unimatch.models import unet, xception
+
+NARROW_UNET = tuple(width // 4 for width in unet.WIDTHS)
 
 
 def narrow_networks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ from typing import Literal, Optional
 
 import pytest
 
-from unimatch.config import Section, dump, from_text, load
+from unimatch.config import Section, dump, from_text, load, nodes
+from unimatch.config.mistakes import Mistakes
 from unimatch.errors import ConfigError, DataError
 from unimatch.registry import Registry
 
@@ -385,6 +386,28 @@ def test_a_text_that_cannot_be_read_is_reported_alone(text, expected):
     found = mistakes(text, Run)
     assert len(found) == len(expected)
     assert all(line.startswith(start) for line, start in zip(found, expected, strict=True))
+
+
+# In the first three libyaml, which reads where PyYAML has it, would see no mistake.
+@pytest.mark.parametrize(
+    "text",
+    ["a: [b?c]\n", "a:\tb\n", "a: b\ufeffc\n", "a: 'x: 1\n"]
+    + ['a: [1,\n  {b: 2}]\nc: "3"\nd: |\n  4\ne: &x 5\nf: *x\n'],
+)
+def test_both_readers_of_yaml_find_the_same(text, monkeypatch):
+    def found() -> list:
+        mistakes = Mistakes()
+        waiting, places = [nodes.compose(text, "run.yaml", mistakes)], []
+        for node in waiting:
+            parts = [] if isinstance(node.value, str) else node.value
+            waiting += [part for pair in parts for part in (pair if isinstance(pair, tuple) else [pair])]
+            text_of = (node.value, nodes.is_quoted(node)) if isinstance(node.value, str) else None
+            places.append((node.tag, node.start_mark.name, node.start_mark.line, text_of))
+        return [places, mistakes.found]
+
+    ours = found()
+    monkeypatch.setattr(nodes, "FAST", None)
+    assert ours == found()
 
 
 def test_anchors_and_aliases_are_plain_repetition():

@@ -116,7 +116,7 @@ METHOD = {
         "mix_partner": "batch",
         "weight": 1.0,
         "start_passes": 12.0,
-        "start": 0.3,
+        "start": 0.0,
         "ramp": 0.2,
         "paste": 0.5,
         "class_thresholds": True,

@@ -20,12 +20,14 @@ Make = Callable[[slice], np.ndarray]
 """Rows of a picture: uint8 [h, W], or RGB [h, W, 3]."""
 
 
-def picture_names(names: Sequence[Path]) -> dict[Path, Path]:
-    """The PNG that stands for each file: a.jpg gives a.png; where another file would have it too, as a.png,
-    each of them keeps its ending: a.jpg.png and a.png.png.
+def picture_names(names: Sequence[Path], stems: bool) -> dict[Path, Path]:
+    """The PNG that stands for each file: a.jpg.png of a.jpg, whatever lies beside it. With `stems` a.png;
+    where another file would have it too, as a.png, each of them keeps its ending.
     """
-    short = {name: name.with_name(_stem(name.name) + ".png") for name in names}
     full = {name: name.with_name(name.name + ".png") for name in names}
+    if not stems:
+        return full
+    short = {name: name.with_name(_stem(name.name) + ".png") for name in names}
     taken = Counter([*short.values(), *full.values()])
     return {name: short[name] if taken[short[name]] == 1 else full[name] for name in names}
 

@@ -25,6 +25,8 @@ FREE = {
     "log.every_steps",
     "log.pictures_every_steps",
     "log.timing",
+    "log.trackers",
+    "log.project",
     "evaluation.every_steps",
     "evaluation.pseudo_labels",
     "evaluation.batch",

@@ -13,6 +13,7 @@ from tests.conftest import tiny_run_text
 from tests.support.change_set import write_change_run
 from tests.support.label_sets import write_label_set
 from tests.support.medical_set import write_medical_run
+from tests.support.narrow import NARROW_UNET
 from tests.support.siblings import LABELED_ALONE, SIBLINGS, setting
 from tests.support.training import BARE, built, trained
 from tools import method_pictures
@@ -24,6 +25,7 @@ from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import open_data
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
+from unimatch.models import unet
 from unimatch.packing.splits import draw_splits, write_split
 from unimatch.packing.synthetic import write_synthetic
 from unimatch.shardset.archive import ShardSet
@@ -49,6 +51,11 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         data = load(path, RunConfig).data
         write_label_set(labels_of(path), Path(data.shards), str(data.unlabeled))
     return found
+
+
+@pytest.fixture(autouse=True)
+def narrow_unet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unet, "WIDTHS", NARROW_UNET)
 
 
 def labels_of(base: Path) -> Path:
