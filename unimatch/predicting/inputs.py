@@ -22,8 +22,8 @@ LEGEND = "legend.png"
 ENDINGS = 5  # of other files, named one by one
 
 
-def add_file_options(parser: argparse.ArgumentParser, required: bool = False) -> None:
-    """--images and --second, for `find_inputs`."""
+def add_file_options(parser: argparse._ActionsContainer, required: bool = False) -> None:
+    """--images and --second, for `find_inputs`, of a parser or a group of its options."""
     parser.add_argument(
         "--images",
         type=Path,
