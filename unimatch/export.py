@@ -31,6 +31,7 @@ from unimatch.exporting.graph import Graph, Sizes, description, example, in_one_
 from unimatch.exporting.images import Files, Samples
 from unimatch.exporting.quantize import quantize
 from unimatch.interface import Run
+from unimatch.predicting.inputs import add_file_options
 
 AGREES = 0.999  # of the pixels of a file in fp32: what rounding leaves is a thousandth of that and less
 
@@ -51,17 +52,14 @@ def arguments(args: list[str]) -> argparse.Namespace:
         help="predict images in one pass, where the run's figures are those of windows",
     )
     add_which_weights(parser)
-    images = parser.add_argument_group("images to check the file on")
+    images = parser.add_argument_group("images to check the file on: samples, or files in their place")
     images.add_argument(
         "--data", metavar="NAME", help="subset of the shards or key-list file (default: the run's data.val)"
     )
     images.add_argument(
         "--shards", metavar="PLACE", help="other shards of these classes, folder or URL (default: the run's)"
     )
-    images.add_argument("--images", type=Path, metavar="FOLDER", help="files instead; or one file")
-    images.add_argument(
-        "--second", type=Path, metavar="FOLDER", help="the second date of each image (change detection)"
-    )
+    add_file_options(images)
     parser.add_argument(
         "--calibration",
         type=int,

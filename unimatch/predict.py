@@ -41,7 +41,7 @@ from unimatch.engine.runtime import Runtime
 from unimatch.engine.selection import select
 from unimatch.errors import DataError, UserError
 from unimatch.interface import Run, load
-from unimatch.predicting.inputs import LEGEND, Inputs, find_inputs, suffixes_of
+from unimatch.predicting.inputs import LEGEND, Inputs, add_file_options, find_inputs, suffixes_of
 from unimatch.predicting.label_sets import Reading, write_label_set
 from unimatch.predicting.results import picture_names, write_picture
 from unimatch.predicting.scenes import predict_scene
@@ -54,15 +54,7 @@ def arguments(args: list[str]) -> argparse.Namespace:
         prog="unimatch predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument(
-        "--images",
-        type=Path,
-        metavar="FOLDER",
-        help="images, also in folders below it; or one file",
-    )
-    parser.add_argument(
-        "--second", type=Path, metavar="FOLDER", help="the second date of each image (change detection)"
-    )
+    add_file_options(parser)
     parser.add_argument(
         "--out",
         type=Path,

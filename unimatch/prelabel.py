@@ -31,7 +31,7 @@ from unimatch.errors import DataError, UserError, summary
 from unimatch.interface import Run, load
 from unimatch.packing.leftovers import PICTURES
 from unimatch.packing.names import sample_key
-from unimatch.predicting.inputs import Inputs, find_inputs
+from unimatch.predicting.inputs import Inputs, add_file_options, find_inputs
 from unimatch.predicting.prelabels import Made, Rules, confident, drawing_of
 from unimatch.shardset.key_list import read_keys
 
@@ -44,16 +44,7 @@ def arguments(args: list[str]) -> argparse.Namespace:
         prog="unimatch prelabel", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument(
-        "--images",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="images, also in folders below; or one file",
-    )
-    parser.add_argument(
-        "--second", type=Path, metavar="FOLDER", help="the second date of each image (change detection)"
-    )
+    add_file_options(parser, required=True)
     parser.add_argument(
         "--only",
         type=Path,

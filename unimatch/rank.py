@@ -32,6 +32,7 @@ from unimatch.engine.prediction_mode import add_options, given
 from unimatch.errors import UserError
 from unimatch.interface import Run, load
 from unimatch.predicting.candidates import FileCandidates, SampleCandidates
+from unimatch.predicting.inputs import add_file_options
 from unimatch.predicting.looks import Watched
 from unimatch.predicting.ranking import MEASURES, Choice, Pool, choose, reasons
 from unimatch.shardset.key_list import list_hash, write_keys
@@ -45,8 +46,7 @@ def arguments(args: list[str]) -> argparse.Namespace:
         prog="unimatch rank", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="run folder")
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="images, also in folders below it")
-    parser.add_argument("--second", type=Path, metavar="FOLDER", help="the second date of each image")
+    add_file_options(parser)
     parser.add_argument("--data", metavar="NAME", help="samples of shards: a subset, or a key-list file")
     parser.add_argument(
         "--shards", metavar="PLACE", help="other shards of these classes, folder or URL (default: the run's)"

@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 
-from unimatch.codecs.volume_files import VOLUME_SUFFIXES
 from unimatch.data.evaluation import image_loader
 from unimatch.engine.evaluate import eval_batches
 from unimatch.engine.restore import Restored
@@ -17,9 +16,7 @@ from unimatch.engine.runtime import Runtime
 from unimatch.engine.selection import select
 from unimatch.errors import DataError, UserError
 from unimatch.exporting.compare import Images
-from unimatch.packing.leftovers import PICTURES
-from unimatch.predicting.inputs import find_inputs
-from unimatch.predicting.scenes import RASTERS
+from unimatch.predicting.inputs import find_inputs, suffixes_of
 from unimatch.shardset.archive import ShardSet
 
 BATCH = 4
@@ -75,9 +72,7 @@ class Files:
 
     def __init__(self, found: Restored, run: Reads, images: Path, second: Path | None, out: Path) -> None:
         task = found.task
-        suffixes = PICTURES + (VOLUME_SUFFIXES if task.channels == 1 else ())
-        suffixes = suffixes if task.bands is None else RASTERS
-        self.inputs = find_inputs(images, second, out, task.dates, suffixes)
+        self.inputs = find_inputs(images, second, out, task.dates, suffixes_of(task))
         self.volumes = task.channels == 1 and task.bands is None
         self.run = run
         self.told = str(images)

@@ -1,9 +1,10 @@
-"""The images that predict is given: a file, or those of a folder and the folders below it. What else lies
-there is counted.
+"""The images that predict, rank and prelabel are given: a file, or those of a folder and the folders below
+it. What else lies there is counted.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,20 @@ from unimatch.tasks.base import Task
 RESULTS = ("ids", "colors", "overlays")  # folders that predict writes, beside LEGEND
 LEGEND = "legend.png"
 ENDINGS = 5  # of other files, named one by one
+
+
+def add_file_options(parser: argparse._ActionsContainer, required: bool = False) -> None:
+    """--images and --second, for `find_inputs`, of a parser or a group of its options."""
+    parser.add_argument(
+        "--images",
+        type=Path,
+        required=required,
+        metavar="FOLDER",
+        help="images, also in folders below it; or one file",
+    )
+    parser.add_argument(
+        "--second", type=Path, metavar="FOLDER", help="the second date of each image (change detection)"
+    )
 
 
 def suffixes_of(task: Task) -> tuple[str, ...]:

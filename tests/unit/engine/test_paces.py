@@ -88,8 +88,11 @@ def test_forward_passes_whose_waits_are_known_are_compared(changed: dict[str, An
     assert set(made(**changed).figures(torch.ones(4, 2))) == {"own_forward_s", "own_load_s"}
 
 
-def test_one_process_is_compared_with_nobody():
+def test_one_process_is_compared_with_nobody(time: Time):
     alone = made(world=1)
+    with alone.forward():
+        time.now += 1.0
+    assert alone.own(1).tolist() == [0.0, 0.0], "no clock runs for nobody"
     assert alone.figures(torch.ones(1, 2)) == {} and alone.slow(torch.ones(1, 2), 1.0) == []
 
 
