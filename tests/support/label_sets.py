@@ -17,6 +17,7 @@ from unimatch.engine.run_data import open_shards
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.selection import select
 from unimatch.predicting import label_sets
+from unimatch.predicting.predictor import Predictor, Reading
 from unimatch.shardset.archive import Record, ShardSet
 from unimatch.shardset.label_set import label_writer
 
@@ -53,8 +54,8 @@ def label_and_compare(config: RunConfig, out: Path, runtime: Runtime) -> None:
     nets = [replace(found, net=ColorNet(classes, seed)) for seed in (1, 2)]  # type: ignore[arg-type]
     shards = open_shards(config.data.shards, config.data.cache)
     rows = select(shards, str(config.data.unlabeled)).rows
-    reading = label_sets.Reading(batch=3, workers=0, scales=(1.0, 0.5))
-    label_sets.write_label_set(nets[0], shards, rows, out / "labels", runtime, reading)
+    reading = Reading(batch=3, workers=0, scales=(1.0, 0.5))
+    label_sets.write_label_set(Predictor(nets[:1], reading), shards, rows, out / "labels", runtime)
     scores = label_sets.stability(nets, shards, rows, runtime, reading)
     if runtime.is_main:
         np.save(out / "scores.npy", scores)
