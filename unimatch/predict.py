@@ -35,7 +35,7 @@ from unimatch.engine.options import add_which_weights
 from unimatch.engine.prediction_mode import add_options, given
 from unimatch.engine.run_data import open_shards, require_dates
 from unimatch.engine.runtime import Runtime
-from unimatch.engine.selection import select
+from unimatch.engine.selection import Selection, select
 from unimatch.errors import UserError
 from unimatch.predicting.folder import Outcome, write_folder
 from unimatch.predicting.inputs import FAILED, Inputs, add_file_options, find_inputs, suffixes_of
@@ -190,9 +190,8 @@ def opened(options: argparse.Namespace, predictor: Predictor) -> tuple[Source, l
         data = first.config.data
         shards = open_shards(options.shards or data.shards, data.cache)
         check_shards(first.state, shards, first.folder)
-        if options.data is None:
-            return Samples(shards, np.arange(len(shards)), task), []
-        selection = select(shards, options.data)
+        everything = Selection(shards, str(shards.root), np.arange(len(shards)), "")
+        selection = everything if options.data is None else select(shards, options.data)
         require_dates(selection, task)
         return Samples(shards, selection.rows, task), []
     prepared = first.prepared or Preparation()

@@ -174,7 +174,7 @@ def _predict(work: Work, chunks: Chunks, mine: list[int], journal: Journal, prog
                 found = next(loader)
             jobs = [job for group in found.groups for job in work.seen(group, found.failed)]
             written = [one for number in found.late for one in work.late(number, found.failed)]
-            entry = {"chunk": chunk, "images": len(chunks.numbers(chunk))}
+            entry: Entry = {"chunk": chunk, "images": len(chunks.numbers(chunk))}
             if found.failed:
                 entry["failed"] = sorted(found.failed.items())
             with work.clock.part(WRITING):

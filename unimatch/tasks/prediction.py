@@ -208,8 +208,7 @@ def spread(
             (sums.argmax(dim=1).to(torch.uint8), sums / sums.sum(dim=1, keepdim=True))
             for _, sums in _windows(net, image, normalize, config, crop)
         ]
-        ids, probabilities = zip(*parts, strict=True)
-        return torch.cat(ids, dim=1), torch.cat(probabilities, dim=2)
+        return torch.cat([ids for ids, _ in parts], dim=1), torch.cat([one for _, one in parts], dim=2)
     logits, padding = _one_pass(net, image, normalize, config, crop)
     ids = F.pad(named(logits, sure=False)[0], padding, value=IGNORE_INDEX)
     return ids, F.pad(logits.softmax(dim=1), padding)
