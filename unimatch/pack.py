@@ -86,6 +86,20 @@ def build_parser() -> argparse.ArgumentParser:
         default=min(os.cpu_count() or 1, 16),
         help="processes that read, check and encode; the bytes do not depend on it (%(default)s)",
     )
+    _add_files(parser)
+    scenes = parser.add_argument_group(SYNTHETIC)
+    default = synthetic.write_synthetic.__kwdefaults__ or {}
+    scenes.add_argument("--train", type=int, help=f"images of the subset train ({default['train']})")
+    scenes.add_argument("--val", type=int, help=f"images of the subset val ({default['val']})")
+    scenes.add_argument(
+        "--size", type=size, help=f"HEIGHTxWIDTH in pixels ({default['height']}x{default['width']})"
+    )
+    scenes.add_argument("--seed", type=int, help=f"another seed, other scenes ({default['seed']})")
+    return parser
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    """What belongs to a recipe file."""
     files = parser.add_argument_group("recipe file")
     files.add_argument("--source", type=Path, help="folder that the recipe's paths are relative to")
     files.add_argument(
@@ -120,15 +134,6 @@ def build_parser() -> argparse.ArgumentParser:
         default="processes",
         help="who converts: --workers processes of this machine, or a Ray cluster (%(default)s)",
     )
-    scenes = parser.add_argument_group(SYNTHETIC)
-    default = synthetic.write_synthetic.__kwdefaults__ or {}
-    scenes.add_argument("--train", type=int, help=f"images of the subset train ({default['train']})")
-    scenes.add_argument("--val", type=int, help=f"images of the subset val ({default['val']})")
-    scenes.add_argument(
-        "--size", type=size, help=f"HEIGHTxWIDTH in pixels ({default['height']}x{default['width']})"
-    )
-    scenes.add_argument("--seed", type=int, help=f"another seed, other scenes ({default['seed']})")
-    return parser
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -108,6 +108,16 @@ class Tally:
     problems: list[Problem]  # without a way to leave an image out
     palettes: PaletteCheck | None  # None: palettes may differ
 
+    @classmethod
+    def of(cls, problems: Sequence[Problem], allowed: int, one_palette: bool) -> Tally:
+        """With what was wrong before any job."""
+        lasting = [problem for problem in problems if problem.image is None]
+        tally = cls(allowed, Findings(), lasting, PaletteCheck() if one_palette else None)
+        for problem in problems:
+            if problem.image is not None:
+                tally.refuse([problem])
+        return tally
+
     def refuse(self, problems: Sequence[Problem]) -> None:
         self.found.skipped.append(list(problems))
 
@@ -157,11 +167,7 @@ def write_set(
     or a report of all problems, those found before (`problems`) and those of the jobs; with `one_palette`
     also palettes of masks that contradict each other; `source_name` says what has them.
     """
-    lasting = [problem for problem in problems if problem.image is None]
-    tally = Tally(skip_bad, Findings(), lasting, PaletteCheck() if one_palette else None)
-    for problem in problems:
-        if problem.image is not None:
-            tally.refuse([problem])
+    tally = Tally.of(problems, skip_bad, one_palette)
     notes, writers = Counter[str](), []
     settings = resume.settings_hash(taxonomy, created, convert, shard_bytes)
     if isinstance(across, Part):
