@@ -13,6 +13,21 @@ from tests.support.processes import MEASURED, Ended, Processes, run, succeed
 from unimatch.engine import checkpoint
 from unimatch.engine.log import read_metrics
 
+# Every process ends as by kill -9, its data workers with it, where it would begin one step more.
+FALLS = """
+import os, signal, sys
+from unimatch import train
+from unimatch.engine.entry import run_entry
+from unimatch.engine.trainer import Trainer
+step = Trainer.step
+def step_or_fall(trainer, number, *given):
+    if number == {step}:
+        os.killpg(0, signal.SIGKILL)
+    return step(trainer, number, *given)
+Trainer.step = step_or_fall
+sys.exit(run_entry(train.main))
+"""
+
 
 class Run:
     """A configuration and its run folder."""
@@ -36,6 +51,12 @@ class Run:
             else:
                 processes.processes[0].send_signal(number)
             return processes.wait()
+
+    def fall(self, count: int, step: int, *extra: str, **env: str) -> None:
+        """Starts; all processes are dead once `step` is done, and saved if it is one to be saved."""
+        ended = run(count, "-c", FALLS.format(step=step), *self.args[2:], *extra, **env)
+        assert ended[0].code == -signal.SIGKILL, ended[0].err
+        assert self.saved_step == step
 
     def wait_for_step(self, processes: Processes, step: int) -> None:
         """Returns once `step` is logged."""

@@ -53,6 +53,15 @@ PRELOADED = (
     "accelerate.commands.accelerate_cli",
     "torch.distributed.run",
 )
+# For runs with ZeRO besides: DeepSpeed, and what it imports when it wraps a network.
+ZERO = (
+    "deepspeed",
+    "unimatch.engine.zero",
+    "setuptools",
+    "distutils.ccompiler",
+    "deepspeed.module_inject.auto_ep_layer",
+    "deepspeed.runtime.zero.muon.muon_optimizer",
+)
 # Read at import: the same for all that are forked.
 FIXED = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 FORKED_PYTHON = Path(__file__).with_name("forked_python.py")
@@ -103,8 +112,10 @@ class WarmPython:
     """A connection to the server of this session, which is started by the first that needs it."""
 
     def __init__(self, *more: str, base: WarmPython | None = None) -> None:
-        """more: modules to have imported besides those of `base`, of which the server is then a fork."""
-        self.address = "-".join([ADDRESS, *more])
+        """more: modules to have imported besides those of `base`, of which the server is then a fork; the
+        first one names it.
+        """
+        self.address = "-".join([ADDRESS, *more[:1]])
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         asked, deadline = False, time.monotonic() + START_S
         while self._socket.connect_ex(self.address):  # nobody there yet, or no longer
