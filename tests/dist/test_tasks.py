@@ -55,7 +55,7 @@ SETS: dict[str, Callable[[Path], Path]] = {
     "medical": medical_run,
 }
 # A medical network says nothing but "background" before it has had these many.
-STEPS = {"natural": 10, "change": 10, "medical": 20}
+STEPS = {"natural": 7, "change": 7, "medical": 20}
 # The others train on every task in tests/unit/engine/test_sibling_runs.py.
 FIRST = ("supervised", "fixmatch", "mean_teacher", "unimatch", "unimatch_v2")
 PAIRS = list(product(FIRST, SETS))
@@ -89,7 +89,7 @@ def test_a_method_trains_on_a_task(runs, method, task):
     lines = read_metrics(folder, "train")
     assert [line["step"] for line in lines] == list(range(1, STEPS[task] + 1))
     losses = [value for line in lines for name, value in line.items() if name.startswith("loss")]
-    assert len(losses) >= 20 and all(math.isfinite(value) for value in losses)
+    assert len(losses) >= 2 * STEPS[task] and all(math.isfinite(value) for value in losses)
     assert sum(line["loss_x"] for line in lines[-3:]) < sum(line["loss_x"] for line in lines[:3])
     evaluations = read_metrics(folder, "eval")
     assert {line["step"] for line in evaluations} == {STEPS[task]}

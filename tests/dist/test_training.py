@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import tiny_run_text
-from tests.support.processes import MEASURED, Ended, Processes, run, succeed
+from tests.support import tiny_encoder
+from tests.support.processes import MEASURED, Ended, Processes, forking, run, succeed
 from unimatch.engine import checkpoint
 from unimatch.engine.log import read_metrics
 
@@ -85,17 +86,17 @@ class Run:
 
 @pytest.fixture(scope="module")
 def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight steps of UniMatch in which every pixel's pseudo-label counts, from the first step on.
+    """Six steps of UniMatch in which every pixel's pseudo-label counts, from the first step on.
 
     The rate is small: a larger one would amplify rounding, whoever rounds (0.001: to 3e-4 on some CPUs).
     """
     folder = tmp_path_factory.mktemp("runs")
-    text = tiny_run_text(folder / "run", tiny_shards)
+    text = tiny_run_text(folder / "run", tiny_shards).replace("test_efficientnet", tiny_encoder.NAME)
     (folder / "tiny.yaml").write_text(text)
     path = folder / "run.yaml"
     path.write_text(
-        "include: tiny.yaml\noptimizer: {lr: 0.0003}\nmethod: {threshold: 0}\nschedule: {steps: 8}\n"
-        "evaluation: {every_steps: 4}\ncheckpoint: {every_steps: 4}\n"
+        "include: tiny.yaml\noptimizer: {lr: 0.0003}\nmethod: {threshold: 0}\nschedule: {steps: 6}\n"
+        "evaluation: {every_steps: 3}\ncheckpoint: {every_steps: 3}\n"
     )
     return path
 
@@ -119,7 +120,7 @@ def double(config: Path) -> Run:
 
 
 def assert_same_curve(ours: Run, theirs: Run) -> None:
-    assert len(ours.losses) == 8
+    assert len(ours.losses) == 6
     assert all(line["kept"] > 0.99 and line["loss_s1"] > 0 for line in ours.lines())
     assert ours.losses == pytest.approx(theirs.losses, rel=1e-4)
     for mine, other in zip(ours.lines("eval"), theirs.lines("eval"), strict=True):
@@ -137,7 +138,7 @@ def test_four_processes_draw_the_curve_of_one(config: Path, single: Run):
 
 def test_accumulated_micro_batches_are_the_gradient_of_two_processes(config: Path):
     """Without synchronised statistics both see the same micro-batches; only who computes them differs."""
-    settings = ("sync_batchnorm=off", "method.mix_partner=batch", "data.val=null")
+    settings = ("sync_batchnorm=off", "method.mix_partner=batch", "schedule.steps=3", "data.val=null")
     two = Run(config, "micro2", *settings).train(2)
     one = Run(config, "micro1", *settings, "batch.max_per_device=4").train(1)
     assert one.losses == pytest.approx(two.losses, rel=1e-4)
@@ -147,8 +148,7 @@ def test_strong_views_made_by_the_device(config: Path):
     """Two processes draw the curve of one, and a killed run continues to the last bit."""
     settings = (
         "task.views.device=accelerator",
-        "schedule.steps=6",
-        "checkpoint.every_steps=3",
+        "model.head={name: linear}",
         "data.val=null",
     )
     one = Run(config, "by_device", *settings)
@@ -162,10 +162,10 @@ def test_strong_views_made_by_the_device(config: Path):
 
 
 def test_killed_and_resumed_equals_never_stopped_to_the_last_bit(config: Path, double: Run):
-    """kill -9 of both processes and their workers after step 6; checkpoints are at 4 and 8."""
+    """kill -9 of both processes and their workers after step 4; checkpoints are at 3 and 6."""
     killed = Run(config, "killed")
-    killed.stop(2, 6, signal.SIGKILL)
-    assert killed.saved_step == 4
+    killed.stop(2, 4, signal.SIGKILL)
+    assert killed.saved_step == 3
     killed.train(2, "--resume")
     assert killed.lines() == double.lines()
     assert killed.lines("eval") == double.lines("eval")
@@ -174,7 +174,7 @@ def test_killed_and_resumed_equals_never_stopped_to_the_last_bit(config: Path, d
 
 
 def test_a_run_continues_on_another_number_of_processes(config: Path, single: Run):
-    moved = Run(config, "moved", "checkpoint.every_steps=3")
+    moved = Run(config, "moved")
     moved.stop(1, 4, signal.SIGKILL)
     moved.train(2, "--resume")
     assert_same_curve(moved, single)
@@ -203,15 +203,29 @@ def test_a_signal_to_one_process_saves_and_ends_all(config: Path, number: signal
     assert stopped.saved_step == stopped.lines()[-1]["step"] >= 5
 
 
+# A fork's parent is not the launcher, whose file tests/unit/engine/test_launched.py finds by real ones.
+LAUNCHED = """
+import sys
+from pathlib import Path
+from unimatch import train
+from unimatch.engine import runtime
+from unimatch.engine.entry import run_entry
+runtime.launch_file = lambda: Path("launch/accelerate/gpu8.yaml")
+sys.exit(run_entry(train.main))
+"""
+
+
 def test_a_launch_file_starts_processes_and_one_tells_once_that_it_is_for_gpus(config: Path):
-    """The documented command, launcher and all."""
+    """By the documented launcher."""
     launch = Path(__file__).parents[2] / "launch" / "accelerate" / "gpu8.yaml"
-    arguments = Run(config, "launched", "schedule.steps=2", "data.val=null").args[1:]
-    command = ("-m", "accelerate.commands.launch", "--config_file", str(launch))
-    command += ("--num_processes", "2", "-m", *arguments)
+    program = config.parent / "launched.py"
+    program.write_text(LAUNCHED)
+    arguments = Run(config, "launched", "schedule.steps=2", "data.val=null").args[2:]
+    command = ("accelerate", "launch", "--config_file", str(launch), "--num_processes", "2", str(program))
     # The launcher itself is one process and must not see the variables of a group.
     none = dict.fromkeys(("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"), "")
-    ended = run(1, *command, fresh=True, **none)
+    execute = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
+    ended = run(1, "-c", execute, *command, *arguments, **forking(), **none)
     assert ended[0].code == 0, ended[0].err
     assert "2 on cpu" in ended[0].out
     assert ended[0].err.count("warning: gpu8.yaml is for GPUs, and PyTorch finds none here") == 1

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import ROOT, tiny_run_text
 from tests.dist.test_training import Run
+from tests.support import tiny_encoder
 from tests.support.processes import succeed
 from unimatch import config as config_io
 from unimatch.engine.build import build_network
@@ -39,7 +40,8 @@ def config(
     rate = {"sgd": "lr: 0.0003", "adamw": "name: adamw, lr: 1e-5"}[request.param]
     path = folder / "run.yaml"
     for old, new in (
-        ("{name: deeplabv3plus, channels: 32}", "{name: linear}"),  # a stage takes its time for each module
+        ("{name: deeplabv3plus, channels: 32}", "{name: linear}"),
+        ("test_efficientnet", tiny_encoder.NAME),
         ("lr: 0.01", f"{rate}, clip_norm: 5.0"),
         ("steps: 20", "steps: 8"),
         ("evaluation: {every_steps: 10", "evaluation: {every_steps: 8"),

@@ -14,7 +14,13 @@ from unimatch.engine.log import read_metrics
 def losses(folder: Path, shards: Path, name: str, *settings: str) -> list[float]:
     path = folder / "run.yaml"
     path.write_text(tiny_run_text(folder / name, shards))
-    short = ("schedule.steps=3", "log.pictures_every_steps=0", "data.val=null", *settings)
+    short = (
+        "schedule.steps=3",
+        "model.head={name: linear}",
+        "log.pictures_every_steps=0",
+        "data.val=null",
+        *settings,
+    )
     train.main(["--config", str(path), *(part for setting in short for part in ("--set", setting))])
     return [line["loss"] for line in read_metrics(folder / name, "train")]
 

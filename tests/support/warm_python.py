@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from select import select
 from types import NoneType
@@ -162,8 +163,10 @@ def _preload(names: Sequence[str]) -> bytes:
         gc.disable()
         for name in names:
             importlib.import_module(name)
-        # The compiler and the first look at a network have half a second of imports of their own.
+        _register_encoder()
+        # The compiler, the first look at a network and at the packages have half a second of their own.
         sys.modules["unimatch.views.resize"].prepare()
+        sys.modules["unimatch.engine.run_folder"]._environment()
         encoders = sys.modules["unimatch.models.encoders"]
         with sys.modules["torch"].random.fork_rng([]):
             encoders.build_encoder(encoders.EncoderConfig("test_efficientnet", "none"))
@@ -176,6 +179,14 @@ def _preload(names: Sequence[str]) -> bytes:
     gc.collect()
     gc.freeze()  # a collection in a fork must not touch, and so copy, what it shares
     return text
+
+
+def _register_encoder() -> None:
+    """Lets timm know the encoder of five convolutions."""
+    spec = spec_from_file_location("tiny_encoder", Path(__file__).with_name("tiny_encoder.py"))
+    assert spec is not None and spec.loader is not None
+    sys.modules["tiny_encoder"] = module = module_from_spec(spec)
+    spec.loader.exec_module(module)
 
 
 def _serve(address: str, names: Sequence[str], printed: bytes = b"") -> tuple[bytes, dict[str, Any]] | None:
