@@ -69,13 +69,13 @@ def make_released_state() -> State:
         ("head.b3.0", 3),
         ("head.b4.gap.1", 1),
     ):
-        conv(branch, 256, 256, kernel)
+        conv(branch, 32, 256, kernel)
     for name in ("head.b0.1", "head.b1.1", "head.b2.1", "head.b3.1", "head.b4.gap.2", "head.project.1"):
-        norm(name, 256)
-    conv("head.project.0", 256, 5 * 256, 1)
+        norm(name, 32)
+    conv("head.project.0", 32, 5 * 32, 1)
     conv("reduce.0", 48, 32, 1)
     norm("reduce.1", 48)
-    conv("fuse.0", 256, 256 + 48, 3)
+    conv("fuse.0", 256, 32 + 48, 3)
     norm("fuse.1", 256)
     conv("fuse.3", 256, 256, 3)
     norm("fuse.4", 256)

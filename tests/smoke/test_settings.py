@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import tiny_run_text
+from tests.support import tiny_encoder
 from unimatch import train
 from unimatch.engine.log import read_metrics
 
@@ -14,13 +15,8 @@ from unimatch.engine.log import read_metrics
 def losses(folder: Path, shards: Path, name: str, *settings: str) -> list[float]:
     path = folder / "run.yaml"
     path.write_text(tiny_run_text(folder / name, shards))
-    short = (
-        "schedule.steps=3",
-        "model.head={name: linear}",
-        "log.pictures_every_steps=0",
-        "data.val=null",
-        *settings,
-    )
+    small = (f"model.encoder.name={tiny_encoder.NAME}", "model.head={name: linear}", "schedule.steps=3")
+    short = (*small, "log.pictures_every_steps=0", "data.val=null", *settings)
     train.main(["--config", str(path), *(part for setting in short for part in ("--set", setting))])
     return [line["loss"] for line in read_metrics(folder / name, "train")]
 

@@ -1,7 +1,7 @@
-"""Five convolutions for timm to know by name: a step on them is half as long as one on timm's own smallest.
+"""Five convolutions for timm to know by name: a step takes half as long as with timm's own smallest network.
 
-What a step of a tiny network takes is its modules, not their size: each has hooks, a message of its batch norm,
-an entry of the optimiser and one of the checkpoint. Import this to register it; forks of warm_python.py have it.
+What takes the time of a tiny network is its modules, not their size: each has hooks, a message of its batch
+norm, an entry of the optimiser and of the checkpoint. Importing this registers it; forks know it.
 """
 
 from __future__ import annotations
