@@ -345,7 +345,7 @@ def test_shares_and_logged_means_are_over_all_processes(tiny_run, normalization)
     trainer.method.step = noted
     (line,) = trained(trainer)
     expected = counts / (3 * counts.sum(0) / 4) if normalization == "global" else torch.ones_like(counts)
-    torch.testing.assert_close(torch.stack(seen.shares), expected)
+    torch.testing.assert_close(torch.stack(seen.shares), expected.float())
     assert line["loss"] == pytest.approx(1.5 * (losses[0] + losses[1]) / 2, rel=1e-5)
 
 
