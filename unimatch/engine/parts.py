@@ -1,7 +1,7 @@
 """A run's state in parts: what a process has of it, who writes what, and how parts become whole again.
 
-A part is a file of tensors, each of them some values of a larger one that follow each other when that is flat,
-as ZeRO gives them to a process, and as a tensor is cut along its first axis.
+A part is a file of tensors, each of them some values of a larger one which follow each other when that is
+flat: so ZeRO gives them to a process, and so a tensor is cut along its first axis.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -127,18 +127,21 @@ def write(folder: Path, file: str, pieces: Pieces) -> Path:
 
 
 def join(paths: Iterable[Path]) -> dict[str, Tensor]:
-    """The whole tensors of files in parts; ValueError if some values are in none of them."""
+    """The whole tensors of files in parts. ValueError: one is damaged, or values are in none of them."""
     found: dict[str, Tensor] = {}
     lacking: dict[str, int] = {}
     for path in paths:
-        with safe_open(path, "pt") as file:
-            for name, (start, *shape) in json.loads(file.metadata()["places"]).items():
-                values = file.get_tensor(name)
-                if name not in found:
-                    found[name] = values.new_empty(shape)
-                    lacking[name] = found[name].numel()
-                found[name].view(-1)[start : start + values.numel()] = values.flatten()
-                lacking[name] -= values.numel()
+        try:
+            with safe_open(path, "pt") as file:
+                for name, (start, *shape) in json.loads(file.metadata()["places"]).items():
+                    values = file.get_tensor(name)
+                    if name not in found:
+                        found[name] = values.new_empty(shape)
+                        lacking[name] = found[name].numel()
+                    found[name].view(-1)[start : start + values.numel()] = values.flatten()
+                    lacking[name] -= values.numel()
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{path.name}: {error}") from None
     incomplete = [name for name, count in lacking.items() if count]
     if incomplete:
         raise ValueError(f"values of {', '.join(incomplete[:3])} are in none of its parts")

@@ -25,6 +25,8 @@ from unimatch.engine.checkpoint_folder import begin, commit, drop, partial_of, p
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
 
+LEAVE_S = 5.0  # for a checkpoint that others may never complete; less than WATCHDOG_GRACE_S
+
 
 @dataclass(frozen=True)
 class Held:
@@ -53,7 +55,7 @@ class Saver:
     def __init__(
         self, runtime: Runtime, run: Path, keep: int, always: Collection[int], background: bool
     ) -> None:
-        """keep, always: the newest checkpoints, and those of these steps, are kept. background: in a thread."""
+        """keep, always: the newest checkpoints, and those of these steps, stay. background: in a thread."""
         self._runtime = runtime
         self._run = run
         self._keep = keep
@@ -105,10 +107,13 @@ class Saver:
         with self._runtime.together():
             self._settle()
 
-    def leave(self) -> None:
-        """The same on the way out, where an error of the checkpoint would hide what ends the run."""
-        with contextlib.suppress(UserError):
-            self._settle()
+    def leave(self, because: BaseException) -> None:
+        """The same on the way out, for this process alone; its own error would hide what ends the run.
+
+        A UserError is known to all, and they write to the end. Otherwise one of them may be gone.
+        """
+        if self._thread is not None:
+            self._thread.join(None if isinstance(because, UserError) else LEAVE_S)
 
     def _settle(self) -> None:
         if self._thread is not None:

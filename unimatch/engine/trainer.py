@@ -108,8 +108,8 @@ class Trainer:
             try:
                 self._run(log)
                 self._saver.finish()
-            except UserError:  # all processes have it: what is in flight becomes complete
-                self._saver.leave()
+            except BaseException as error:
+                self._saver.leave(error)
                 raise
             log.flush()
             with self.runtime.together():
