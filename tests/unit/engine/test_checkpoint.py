@@ -11,6 +11,12 @@ from unimatch.engine import checkpoint, parts
 from unimatch.errors import UserError
 
 
+@pytest.fixture
+def quick_disk(monkeypatch):
+    """Flushes nothing, where power_cut says what would be on disk."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 def test_what_was_saved_is_loaded(tmp_path):
     folder = save(tmp_path, 12, value=2.5)
     assert checkpoint.load_state(folder) == state(12)
@@ -34,7 +40,7 @@ def test_the_newest_are_kept_and_found(tmp_path):
         checkpoint.find(tmp_path, "newest")
 
 
-def test_a_power_cut_at_any_moment_of_a_save_leaves_a_complete_last(tmp_path):
+def test_a_power_cut_at_any_moment_of_a_save_leaves_a_complete_last(tmp_path, quick_disk):
     def fresh():
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         for step in (1, 2):
@@ -52,7 +58,7 @@ def test_a_power_cut_at_any_moment_of_a_save_leaves_a_complete_last(tmp_path):
     assert found == sorted(found) and set(found) == {2, 3} and len(found) > 8
 
 
-def test_a_power_cut_leaves_the_old_or_the_new_best(tmp_path):
+def test_a_power_cut_leaves_the_old_or_the_new_best(tmp_path, quick_disk):
     found = []
     for _ in cuts(lambda: save_best(tmp_path, 6, 2.0), tmp_path, lambda: save_best(tmp_path, 5, 1.0)):
         if (tmp_path / "best").exists():
@@ -60,7 +66,7 @@ def test_a_power_cut_leaves_the_old_or_the_new_best(tmp_path):
     assert found == sorted(found) and set(found) == {1.0, 2.0}
 
 
-def test_a_checkpoint_that_names_a_best_step_is_not_there_before_those_weights(tmp_path):
+def test_a_checkpoint_that_names_a_best_step_is_not_there_before_those_weights(tmp_path, quick_disk):
     def fresh():
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         saver(tmp_path / "run").save(state(1), held(1.0), whole=True, best=True)
