@@ -16,6 +16,7 @@ from tests.support.training import SUPERVISED, bare, built, trained
 from unimatch.engine import checkpoint, parts
 from unimatch.engine import saver as saver_module
 from unimatch.engine.parts import Part, whole
+from unimatch.engine.signals import Stopped
 from unimatch.errors import UserError
 
 STEP = "step_00000001"
@@ -35,7 +36,9 @@ def held_up(monkeypatch, module, name):
 def test_training_goes_on_while_a_checkpoint_is_written_and_one_is_in_flight_at_most(tmp_path, monkeypatch):
     written = held_up(monkeypatch, parts, "write")
     one, live = saver(tmp_path, background=True), held(1.0)
-    one.save(state(1), live, whole=True, best=False)
+    now = state(1)
+    one.save(now, live, whole=True, best=False)
+    now.step, now.best_step = 2, 2
     one.copied()
     live.networks["model"].pieces["w"].values.fill_(2.0)
     live.optimizer.pieces["0.momentum"].values.fill_(2.0)
@@ -43,6 +46,7 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_one_is_in_flight_at_
     threading.Timer(0.05, written.set).start()
     one.save(state(2), live, whole=True, best=False)
     assert values(checkpoint.find(tmp_path, "1")) == {1.0}
+    assert checkpoint.load_state(checkpoint.find(tmp_path, "1")) == state(1)
     one.finish()
     assert values(checkpoint.find(tmp_path, "2")) == {2.0}
 
@@ -205,13 +209,14 @@ def test_what_all_have_is_dealt_out_once_and_evenly():
     assert not any(parts.OPTIMIZER in file for files in [parts.deal(networks, None, 0, 1)] for file in files)
 
 
-def test_values_that_no_part_holds_are_missed(tmp_path):
-    for rank in range(2):
-        for file, pieces in parts.deal({}, held(1.0, rank, 2).optimizer, rank, 2).items():
-            parts.write(tmp_path, file, pieces)
-    files = sorted((tmp_path / parts.OPTIMIZER).iterdir())
-    assert parts.join(files)["0.momentum"].tolist() == [[1.0] * 3] * 4
-    with pytest.raises(ValueError, match="values of 0.momentum are in none"):
+def test_values_are_put_where_they_were_and_missed_where_no_part_holds_them(tmp_path):
+    tensor = torch.arange(12.0).view(4, 3)
+    for rank in range(3):
+        piece = parts.Piece(tensor.view(-1)[4 * rank : 4 * rank + 4], 4 * rank, (4, 3))
+        parts.write(tmp_path, f"optimizer/{rank:05d}.safetensors", {"0.m": piece})
+    files = sorted((tmp_path / "optimizer").iterdir())
+    assert torch.equal(parts.join(files)["0.m"], tensor)
+    with pytest.raises(ValueError, match="values of 0.m are in none of its parts"):
         parts.join(files[1:])
 
 
@@ -254,3 +259,36 @@ def test_a_full_disk_ends_the_run_at_the_next_step(tiny_run, monkeypatch):
         trained(trainer)
     assert 4 <= trainer.state.step < 50
     assert checkpoint.load_state(checkpoint.last_checkpoint(trainer.config.out)).step == 2
+
+
+def slowly(monkeypatch):
+    """Files are written late."""
+    plain = parts.write
+    monkeypatch.setattr(parts, "write", lambda *given: (time.sleep(0.3), plain(*given))[1])
+
+
+def test_a_signal_ends_the_run_once_its_checkpoint_is_complete(tiny_run, monkeypatch):
+    trainer = built(bare(tiny_run, SUPERVISED, "schedule.steps=9", "checkpoint.every_steps=99"))
+    slowly(monkeypatch)
+    step = trainer.method.step
+    trainer.method.step = lambda *given: (os.kill(os.getpid(), signal.SIGTERM), step(*given))[1]
+    with pytest.raises(Stopped, match="after step 1; saved"):
+        trained(trainer)
+    assert checkpoint.load_state(checkpoint.last_checkpoint(trainer.config.out)).step == 1
+
+
+def test_a_run_that_fails_completes_the_checkpoint_that_was_in_flight(tiny_run, monkeypatch):
+    trainer = built(bare(tiny_run, SUPERVISED, "schedule.steps=9", "checkpoint.every_steps=2"))
+    slowly(monkeypatch)
+    step = trainer.method.step
+    trainer.method.step = lambda *given: step(*given) if given[2].step < 2 else 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        trained(trainer)
+    assert checkpoint.load_state(checkpoint.last_checkpoint(trainer.config.out)).step == 2
+
+
+def test_the_last_checkpoint_is_complete_when_training_returns(tiny_run, monkeypatch):
+    trainer = built(bare(tiny_run, SUPERVISED, "schedule.steps=1"))
+    slowly(monkeypatch)
+    trained(trainer)
+    assert checkpoint.load_state(checkpoint.last_checkpoint(trainer.config.out)).step == 1
