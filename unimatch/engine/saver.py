@@ -25,6 +25,7 @@ from unimatch.engine.checkpoint_folder import begin, commit, drop, partial_of, p
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
 
+SHARED = "the run folder must lie on storage that all hosts share"
 LEAVE_S = 5.0  # for a checkpoint that others may never complete; less than WATCHDOG_GRACE_S
 
 
@@ -155,6 +156,8 @@ class Saver:
         """Sizes in bytes of the files, which are on disk."""
         partial = partial_of(job.folder)
         with writing(job.folder):
+            if not partial.is_dir():
+                raise OSError(f"process 0 has made {partial}, which is not here: {SHARED}")
             copies = _to_host(job.files, ready)
             self._copied.set()
             sizes = {}
@@ -220,10 +223,7 @@ def _require(partial: Path, files: dict[str, int]) -> None:
     for file, size in files.items():
         path = partial / file
         if not path.exists() or path.stat().st_size != size:
-            raise OSError(
-                f"another process has written {file} ({size} bytes), which is not here: the run folder must "
-                "lie on storage that all hosts share"
-            )
+            raise OSError(f"another process has written {file} ({size} bytes), which is not here: {SHARED}")
 
 
 def _copy_weights(folder: Path, best: Path) -> None:

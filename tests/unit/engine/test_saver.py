@@ -84,8 +84,10 @@ def test_parts_of_several_processes_become_one_checkpoint(tmp_path, world, parte
     assert len(files) == (world if parted else 1)
 
 
-@pytest.mark.parametrize("bad", [0, 1])
-def test_what_one_process_cannot_write_is_told_on_all_and_leaves_the_one_before(tmp_path, monkeypatch, bad):
+@pytest.mark.parametrize(("bad", "parted"), [(0, True), (1, True), (1, False)])
+def test_what_one_process_cannot_write_is_told_on_all_and_leaves_the_one_before(
+    tmp_path, monkeypatch, bad, parted
+):
     savers = [saver(tmp_path, each, background=True) for each in processes(2)]
     save(tmp_path, 1)
     plain = parts.write
@@ -99,7 +101,7 @@ def test_what_one_process_cannot_write_is_told_on_all_and_leaves_the_one_before(
     known = []
 
     def work(rank):
-        savers[rank].save(state(2), held(2.0, rank, 2), whole=True, best=True)
+        savers[rank].save(state(2), held(2.0, rank, 2 if parted else 0), whole=True, best=True)
         savers[rank]._thread.join()
         known.append((rank, savers[rank].problem is not None))
         savers[rank].finish()
@@ -141,10 +143,13 @@ def test_a_process_that_ends_before_its_part_is_there_leaves_no_checkpoint(tmp_p
     assert checkpoint.last_checkpoint(tmp_path) is None and "Traceback" not in capfd.readouterr().err
 
 
-def test_a_part_that_another_host_wrote_elsewhere_is_missed(tmp_path):
+@pytest.mark.parametrize("made", [True, False])
+def test_a_part_that_another_host_wrote_elsewhere_is_missed(tmp_path, made):
+    """Where an earlier run has left the same folder, and where there is none."""
     homes = [tmp_path / "a", tmp_path / "b"]
     savers = [saver(home, each, background=True) for home, each in zip(homes, processes(2), strict=True)]
-    (homes[1] / "checkpoints" / f".{STEP}.partial").mkdir(parents=True)
+    if made:
+        (homes[1] / "checkpoints" / f".{STEP}.partial").mkdir(parents=True)
 
     def work(rank):
         savers[rank].save(state(1), held(1.0, rank, 2), whole=True, best=False)
