@@ -316,7 +316,7 @@ class ThreeTimes:
         runtime.world = 2
         runtime.sum_on_host = runtime.sum_on_device = lambda values: 3 * values
         runtime.sum_later = lambda values: lambda: 3 * values
-        runtime.gather = lambda value: [value, value]
+        runtime.gather = runtime.gather_beside = lambda value: [value, value]
         self._to_device = trainer.task.to_device
         trainer.task.to_device = self.to_device
 
@@ -345,7 +345,7 @@ def test_shares_and_logged_means_are_over_all_processes(tiny_run, normalization)
     trainer.method.step = noted
     (line,) = trained(trainer)
     expected = counts / (3 * counts.sum(0) / 4) if normalization == "global" else torch.ones_like(counts)
-    torch.testing.assert_close(torch.stack(seen.shares), expected)
+    torch.testing.assert_close(torch.stack(seen.shares), expected.float())
     assert line["loss"] == pytest.approx(1.5 * (losses[0] + losses[1]) / 2, rel=1e-5)
 
 
