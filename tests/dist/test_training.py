@@ -23,6 +23,7 @@ from unimatch.engine.trainer import Trainer
 step = Trainer.step
 def step_or_fall(trainer, number, *given):
     if number == {step}:
+        trainer._saver.finish()  # which writes beside the training
         os.killpg(0, signal.SIGKILL)
     return step(trainer, number, *given)
 Trainer.step = step_or_fall
@@ -86,7 +87,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six steps of UniMatch in which every pixel's pseudo-label counts, from the first step on.
+    """Eight steps of UniMatch in which every pixel's pseudo-label counts, from the first step on.
 
     The rate is small: a larger one would amplify rounding, whoever rounds (0.001: to 3e-4 on some CPUs).
     """
@@ -95,8 +96,8 @@ def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.yaml").write_text(text)
     path = folder / "run.yaml"
     path.write_text(
-        "include: tiny.yaml\noptimizer: {lr: 0.0003}\nmethod: {threshold: 0}\nschedule: {steps: 6}\n"
-        "evaluation: {every_steps: 3}\ncheckpoint: {every_steps: 3}\n"
+        "include: tiny.yaml\noptimizer: {lr: 0.0003}\nmethod: {threshold: 0}\nschedule: {steps: 8}\n"
+        "evaluation: {every_steps: 4}\ncheckpoint: {every_steps: 4}\n"
     )
     return path
 
@@ -120,7 +121,7 @@ def double(config: Path) -> Run:
 
 
 def assert_same_curve(ours: Run, theirs: Run) -> None:
-    assert len(ours.losses) == 6
+    assert len(ours.losses) == 8
     assert all(line["kept"] > 0.99 and line["loss_s1"] > 0 for line in ours.lines())
     assert ours.losses == pytest.approx(theirs.losses, rel=1e-4)
     for mine, other in zip(ours.lines("eval"), theirs.lines("eval"), strict=True):
@@ -149,6 +150,8 @@ def test_strong_views_made_by_the_device(config: Path):
     settings = (
         "task.views.device=accelerator",
         "model.head={name: linear}",
+        "schedule.steps=6",
+        "checkpoint.every_steps=3",
         "data.val=null",
     )
     one = Run(config, "by_device", *settings)
@@ -162,10 +165,10 @@ def test_strong_views_made_by_the_device(config: Path):
 
 
 def test_killed_and_resumed_equals_never_stopped_to_the_last_bit(config: Path, double: Run):
-    """kill -9 of both processes and their workers after step 4; checkpoints are at 3 and 6."""
+    """kill -9 of both processes and their workers after step 6; checkpoints are at 4 and 8."""
     killed = Run(config, "killed")
-    killed.stop(2, 4, signal.SIGKILL)
-    assert killed.saved_step == 3
+    killed.stop(2, 6, signal.SIGKILL)
+    assert killed.saved_step == 4
     killed.train(2, "--resume")
     assert killed.lines() == double.lines()
     assert killed.lines("eval") == double.lines("eval")
@@ -174,7 +177,7 @@ def test_killed_and_resumed_equals_never_stopped_to_the_last_bit(config: Path, d
 
 
 def test_a_run_continues_on_another_number_of_processes(config: Path, single: Run):
-    moved = Run(config, "moved")
+    moved = Run(config, "moved", "checkpoint.every_steps=3")
     moved.stop(1, 4, signal.SIGKILL)
     moved.train(2, "--resume")
     assert_same_curve(moved, single)

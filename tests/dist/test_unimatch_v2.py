@@ -68,7 +68,7 @@ def test_two_processes_draw_the_curve_of_one_and_micro_batches_that_of_two(confi
 
 def test_killed_and_resumed_equals_never_stopped_to_the_last_bit(config: Path, double: Run):
     run = Run(config, "killed")
-    run.stop(2, 4, signal.SIGKILL)
+    run.stop(2, 5, signal.SIGKILL)
     assert run.saved_step == 3
     run.train(2, "--resume")
     assert run.lines() == double.lines() and run.lines("eval") == double.lines("eval")
