@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, tiny_run_text
+from tests.support import tiny_encoder
 from tests.support.change_set import write_change_run
 from tests.support.medical_set import write_medical_run
 from tests.support.narrow import NARROW_UNET
@@ -80,6 +81,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path
                 f"schedule.steps={steps(method, task)}",
                 "evaluation.every_steps=20",
             ]
+            if task != "medical":
+                overrides.append(f"model.encoder.name={tiny_encoder.NAME}")
             path = folder / f"{method}.yaml"
             path.write_text(dump(load(base, RunConfig, overrides)))
             configs += ["0", str(path)]
