@@ -128,7 +128,8 @@ def test_compare_shows_both_dates(finished, tmp_path):
 
 
 def test_plan_knows_the_network_for_pairs(finished, capsys):
-    plan.main(["--config", str(finished / "config.yaml"), "--devices", "2", "--device-memory", "8GB"])
+    small = ["--devices", "2", "--device-memory", "8GB", "--set", "model.head={name: linear}"]
+    plan.main(["--config", str(finished / "config.yaml"), *small])
     assert "a step runs it 3 times, 2 of them with gradients" in capsys.readouterr().out
 
 
