@@ -9,6 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.support import tiny_encoder
 from tests.support.siblings import SIBLINGS
 from unimatch import config as config_io
 from unimatch.engine.build import build_method, build_task
@@ -32,7 +33,8 @@ QUIET = Cluster(straggler_sigma=0.0)
 
 @pytest.fixture
 def tiny_config(tiny_config: RunConfig) -> RunConfig:
-    """With the smallest head: operations without values take as long as with them, whatever their size."""
+    """With few layers: operations without values take as long as with them, whatever their size."""
+    tiny_config.model.encoder.name = tiny_encoder.NAME
     tiny_config.model.head = config_io.Section("linear", LinearHeadConfig())
     return tiny_config
 
