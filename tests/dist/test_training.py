@@ -97,8 +97,8 @@ def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.yaml").write_text(text)
     path = folder / "run.yaml"
     path.write_text(
-        "include: tiny.yaml\noptimizer: {lr: 0.0003, clip_norm: 1000}\nmethod: {threshold: 0}\nschedule: {steps: 8}\n"
-        "evaluation: {every_steps: 4}\ncheckpoint: {every_steps: 4}\n"
+        "include: tiny.yaml\noptimizer: {lr: 0.0003, clip_norm: 1000}\nmethod: {threshold: 0}\n"
+        "schedule: {steps: 8}\nevaluation: {every_steps: 4}\ncheckpoint: {every_steps: 4}\n"
     )
     return path
 
