@@ -18,9 +18,12 @@ from tests.support.small_net import small_net
 from unimatch import config as config_io
 from unimatch import export
 from unimatch.engine import build, checkpoint
+from unimatch.engine.restore import restore
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_folder import start_run_folder
+from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
+from unimatch.exporting.images import Samples
 from unimatch.shardset.archive import ShardSet
 
 SCRIPT = ("--format", "torchscript")
@@ -105,6 +108,16 @@ def test_eight_bits_are_calibrated_with_unlabelled_images(
     assert "unimatch" in {one.key for one in onnx.load(file).metadata_props}
     with pytest.raises(UserError, match="net.onnx exists"):
         exported(run, file)
+
+
+def test_unlabelled_images_are_taken_from_all_over_their_list(run: Path, tiny_shards: Path) -> None:
+    runtime = Runtime()
+    samples = Samples(restore(run, "last", None, runtime), None, None, runtime)
+    listed = unimatch.open_shards(tiny_shards, str(tiny_shards.parent / "split" / "unlabeled.txt"))
+    given = list(samples.unlabeled(2))
+    assert [one.shape[0] for one in given] == [1, 1]
+    for one, place in zip(given, (0, len(listed) - 1), strict=True):
+        np.testing.assert_array_equal(one[0], listed[place].image)
 
 
 def test_files_instead_of_samples_and_half_precision(
