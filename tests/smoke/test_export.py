@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import unimatch
@@ -130,6 +131,8 @@ def test_files_instead_of_samples_and_half_precision(
     exported(run, tmp_path / "net.pt", *SCRIPT, "--fp16", "--images", str(tmp_path / "photos"))
     said = capsys.readouterr().out
     assert "2 images: " in said and "miou" not in said
+    inside = torch.jit.load(tmp_path / "net.pt")  # type: ignore[no-untyped-call]
+    assert {one.dtype for one in inside.parameters()} == {torch.float16}
 
 
 def test_a_file_that_disagrees_is_not_kept(
