@@ -175,7 +175,9 @@ def _tell(found: Doubles, unreadable: np.ndarray, kinds: np.ndarray, names: list
         pairs[str(kinds[place]), word, str(kinds[found.of[place]])] += 1
     for (kind, word, other), count in sorted(pairs.items()):
         fate = "left out" if kind == "pool" else "kept, and to be looked at"
-        print(f"{count} images ({kind}) {word} one that is {'in the pool' if other == 'pool' else other}: {fate}")
+        print(
+            f"{count} images ({kind}) {word} one that is {'in the pool' if other == 'pool' else other}: {fate}"
+        )
     if unreadable.any():
         print(f"{int(unreadable.sum())} images cannot be read: `unimatch check` says why")
     if found.open:

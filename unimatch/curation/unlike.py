@@ -31,7 +31,9 @@ class Embedding:
 
     def __init__(self, encoder: Encoder, name: str, side: int, device: torch.device) -> None:
         if side % encoder.patch:
-            raise UserError(f"--side must be a multiple of {encoder.patch}, the encoder's patch, found {side}")
+            raise UserError(
+                f"--side must be a multiple of {encoder.patch}, the encoder's patch, found {side}"
+            )
         self.encoder, self.name, self.side, self.device = encoder.to(device).eval(), name, side, device
         self._mean = torch.tensor(encoder.mean, device=device).view(-1, 1, 1) * 255
         self._std = torch.tensor(encoder.std, device=device).view(-1, 1, 1) * 255

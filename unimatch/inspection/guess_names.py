@@ -29,7 +29,9 @@ def listed_classes(inventory: Inventory, guess: Guess) -> list[Entry]:
         except DataError:
             entries = _plain(inventory.read(path))
             if entries:
-                guess.unsure.append(f"{path} has no ids: its names are taken for 0, 1 and so on, in its order")
+                guess.unsure.append(
+                    f"{path} has no ids: its names are taken for 0, 1 and so on, in its order"
+                )
         if entries:
             guess.saw.append(f"{path} names {len(entries)} classes")
             return entries

@@ -116,7 +116,9 @@ def test_a_caption_of_several_lines_has_room_for_all() -> None:
     assert (made[MARGIN + 3 * LINE :][:64, MARGIN:][:, :90] == 7).all()
     for line in range(3):
         rows = made[MARGIN + line * LINE :][:LINE]
-        assert (rows[:, : MARGIN + 90] < 255).any() and (rows[:, MARGIN + 90 + BREAK :] < 255).any() == (line == 0)
+        assert (rows[:, : MARGIN + 90] < 255).any() and (rows[:, MARGIN + 90 + BREAK :] < 255).any() == (
+            line == 0
+        )
 
 
 def test_text_never_reaches_its_neighbour() -> None:

@@ -16,7 +16,9 @@ def by_hand(prints: np.ndarray, kept: int, distance: int) -> list[int]:
     for place, (content, look) in enumerate(prints.tolist()):
         of = -1
         if content not in (0, UNREADABLE):
-            there = [k for k in range(place) if (found[k] < 0 or k < kept) and prints[k, 0] not in (0, UNREADABLE)]
+            there = [
+                k for k in range(place) if (found[k] < 0 or k < kept) and prints[k, 0] not in (0, UNREADABLE)
+            ]
             equal = [k for k in there if prints[k, 0] == content]
             near = [
                 k

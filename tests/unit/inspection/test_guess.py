@@ -167,7 +167,11 @@ def test_images_with_masks(tmp_path: Path) -> None:
         ),
         ("1 road\n3 void\n0 sky\n2 car", {"id_map": {1: 0, 0: 1, 2: 2, 3: 255}}, 0),
         ("sky\nroad\ncar\nunlabelled\n", {"classes": ("sky", "road", "car"), "ignore_id": 3}, 1),
-        ("sky\nroad\ncar", {"classes": ("background", "class_1", "class_2", "class_3"), "ignore_id": None}, 3),
+        (
+            "sky\nroad\ncar",
+            {"classes": ("background", "class_1", "class_2", "class_3"), "ignore_id": None},
+            3,
+        ),
         ("0001.png\n0002.png", {"classes": ("background", "class_1", "class_2", "class_3")}, 1),
     ],
 )
