@@ -7,7 +7,7 @@ and, with --encoder, how far each lies from the labelled ones.
 
 OUT/keep.txt     a key list of what is left, as data.unlabeled takes it
 OUT/dropped.csv  what is not, with the reason and the image that it repeats
-OUT/unlike.csv   with --encoder: what is left with its distance from the nearest labelled image, farthest first
+OUT/unlike.csv   with --encoder: these and their distance from the nearest labelled image, farthest first
 OUT/unlike.txt   with --count: a key list of the farthest
 
 Started again with the same --out it goes on where it was. docs/curation.md has the rules, memory and cost.
@@ -175,9 +175,8 @@ def _tell(found: Doubles, unreadable: np.ndarray, kinds: np.ndarray, names: list
         pairs[str(kinds[place]), word, str(kinds[found.of[place]])] += 1
     for (kind, word, other), count in sorted(pairs.items()):
         fate = "left out" if kind == "pool" else "kept, and to be looked at"
-        print(
-            f"{count} images ({kind}) {word} one that is {'in the pool' if other == 'pool' else other}: {fate}"
-        )
+        where = "in the pool" if other == "pool" else other
+        print(f"{count} images ({kind}) {word} one that is {where}: {fate}")
     if unreadable.any():
         print(f"{int(unreadable.sum())} images cannot be read: `unimatch check` says why")
     if found.open:

@@ -1,5 +1,5 @@
-"""Which images repeat others, by an index of their hashes: no list of pairs is made, so that memory grows with the
-images alone.
+"""Which images repeat others, by an index of their hashes: no list of pairs is made, so that memory grows
+with the images alone.
 """
 
 from __future__ import annotations

@@ -66,8 +66,8 @@ def unlike(
     embedding: Embedding,
     folder: Path,
 ) -> np.ndarray:
-    """float32 [n]: the distance of each of the `rows` from the nearest labelled sample of `reference`, 0 to 2.
-    They lie in a file of the folder, which goes on where it was.
+    """float32 [n]: the distance of each of the `rows` from the nearest labelled sample of `reference`, 0 to
+    2. They lie in a file of the folder, which goes on where it was.
     """
     told = [one.info["index"]["sha256"] for one in (shards, reference)]
     told += [embedding.name, str(embedding.side)]

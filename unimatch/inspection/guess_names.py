@@ -18,8 +18,8 @@ Entry = tuple[int, str, Color | None]  # id, name, colour of a class
 
 
 def listed_classes(inventory: Inventory, guess: Guess) -> list[Entry]:
-    """The classes of the first text file that lists some, a line each: `id name`, with or without a colour, or
-    names alone, which are numbered. None of them: there is no such file.
+    """The classes of the first text file that lists some, a line each: `id name`, with or without a colour,
+    or names alone, which are numbered. None of them: there is no such file.
     """
     for path in inventory.files(".txt", ".names"):
         if PurePosixPath(path).stem.lower() not in FILES:
