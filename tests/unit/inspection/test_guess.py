@@ -314,6 +314,13 @@ def test_what_is_unsure_is_said(tmp_path: Path) -> None:
     assert recipe_text(guess, tmp_path, "r").count("\n# unsure: ") == 2
 
 
+def test_labelme_without_its_images_is_told(tmp_path: Path) -> None:
+    labelme(tmp_path)
+    (tmp_path / "x/a.jpg").unlink()
+    (told,) = guess_recipe(tmp_path).unsure
+    assert told.startswith("no image is inside: a.json names 'a.jpg'")
+
+
 def test_nothing_that_fits_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
     image(tmp_path, "photos/a.jpg")
     write(tmp_path / "notes.json", {"hello": 1})
