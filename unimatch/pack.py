@@ -173,7 +173,8 @@ def guess(args: argparse.Namespace) -> int:
         args.out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {of_system(error)}") from error
-    print(f"{args.out}: {found.kind}; {len(found.unsure)} things are unsure, see the comments in it")
+    unsure = "1 thing is" if len(found.unsure) == 1 else f"{len(found.unsure)} things are"
+    print(f"{args.out}: {found.kind}; {unsure} unsure, see the comments in it")
     return 0
 
 
