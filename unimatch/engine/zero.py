@@ -231,7 +231,8 @@ class Sharded:
             self._copy.cpu()
 
     @contextlib.contextmanager
-    def readable(self, net: nn.Module) -> Iterator[None]:
-        parts = list(net.parameters()) if self.stage == 3 else []
-        with deepspeed.zero.GatheredParameters(parts):
+    def readable(self, net: nn.Module, parts: bool) -> Iterator[None]:
+        # Also with `parts`: what follows the network is whole on every process.
+        gathered = list(net.parameters()) if self.stage == 3 else []
+        with deepspeed.zero.GatheredParameters(gathered):
             yield
