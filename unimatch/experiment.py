@@ -6,7 +6,7 @@ unimatch experiment run pascal --only 3            # one of them, for a queue or
 unimatch experiment run board_camvid --jobs        # as many at a time as there are cores, a thread each
 unimatch experiment status pascal
 unimatch experiment table pascal
-unimatch experiment table board_camvid --html board.html
+unimatch experiment table board_camvid --html board.html --plots board
 
 FILE is an experiment's YAML file, or the name of one that came with unimatch (`unimatch where` lists them).
 """
@@ -34,6 +34,7 @@ from unimatch.experiments.definition import Experiment, Run, load_experiment
 from unimatch.experiments.jobs import SideBySide
 from unimatch.experiments.listing import listing, status
 from unimatch.experiments.page import page
+from unimatch.experiments.plots import draw
 from unimatch.experiments.progress import claimed, progress_of
 from unimatch.experiments.results import require_comparable, result_of
 from unimatch.experiments.table import missing, table
@@ -56,7 +57,7 @@ def main(args: list[str]) -> None:
     elif options.action == "status":
         print(status(chosen))
     elif options.action == "table":
-        print(told(replace(experiment, runs=chosen), options.mixed_code, options.html), end="")
+        print(told(replace(experiment, runs=chosen), options), end="")
     else:
         launch = launch_path(options)
         require_data(chosen)
@@ -108,6 +109,7 @@ def arguments(args: list[str]) -> argparse.Namespace:
         help="run: so many runs at a time, in processes of one thread; without a number one a core",
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="table: also as a page, of a board")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="table: also as pictures, of a board")
     parser.add_argument(
         "--mixed-code", action="store_true", help="table: of a board, also by several versions or machines"
     )
@@ -132,17 +134,22 @@ def mistakes(options: argparse.Namespace) -> Iterator[str]:
         yield f"--jobs must be at least 1, found {options.jobs}"
     if action == "table" and options.only is not None:
         yield "--only is not for table, which shows all runs"
-    if action != "table" and (options.html is not None or options.mixed_code):
-        yield f"--html and --mixed-code are for table, not for {action}"
+    for_table = {"--html": options.html, "--plots": options.plots, "--mixed-code": options.mixed_code or None}
+    given = [name for name, value in for_table.items() if value is not None]
+    if action != "table" and given:
+        yield f"{given[0]} is for table, not for {action}"
 
 
-def told(experiment: Experiment, mixed_code: bool, html: Path | None) -> str:
-    """The table: of an experiment with a baseline as a board, and as a page in the file `html`."""
+def told(experiment: Experiment, options: argparse.Namespace) -> str:
+    """The table: of an experiment with a baseline as a board, also as the page and pictures asked for."""
     headline = TASKS[experiment.runs[0].config.task.name].cls.headline
     states = {one.number: progress_of(one.config) for one in experiment.runs}
     if experiment.config.baseline is None:
-        if html is not None:
-            raise UserError(f"--html: {experiment.name} has no baseline, so it is no board: set `baseline`")
+        for name in ("html", "plots"):
+            if getattr(options, name) is not None:
+                raise UserError(
+                    f"--{name}: {experiment.name} has no baseline, so it is no board: set `baseline`"
+                )
         return table(experiment, states, headline)
     finished = [
         result_of(one, headline)
@@ -151,9 +158,11 @@ def told(experiment: Experiment, mixed_code: bool, html: Path | None) -> str:
     ]
     if not finished:
         raise UserError(f"no run of {experiment.name} is finished: unimatch experiment run {experiment.name}")
-    require_comparable(finished, mixed_code)
-    if html is not None:
-        html.write_text(page(experiment, finished, headline), encoding="utf-8")
+    require_comparable(finished, options.mixed_code)
+    if options.html is not None:
+        options.html.write_text(page(experiment, finished, headline), encoding="utf-8")
+    if options.plots is not None:
+        draw(experiment, finished, headline, options.plots)
     return board(experiment, finished, headline, missing(experiment.runs, states))
 
 

@@ -30,14 +30,17 @@ from unimatch.engine.options import add_overrides
 from unimatch.engine.run_config import BatchConfig, RunConfig
 from unimatch.engine.run_data import open_shards
 from unimatch.errors import UserError
-from unimatch.scaling import measured, spread
+from unimatch.experiments.definition import load_experiment
+from unimatch.experiments.size import Paces, classes_of
+from unimatch.scaling import measured, networks, spread
 from unimatch.scaling.calibrate import MODES, Calibration, Exchange, Measured, Parts, calibrate
-from unimatch.scaling.pace import pace_of
+from unimatch.scaling.cost import parse_tflops
+from unimatch.scaling.pace import add_rate_option, pace_of
 from unimatch.scaling.predicted import Simulation, check, predictions
 from unimatch.scaling.short_runs import ShortRuns, time_messages
-from unimatch.scaling.step_time import Work
+from unimatch.scaling.step_time import Mode, Work
 
-Case = tuple[str, int, str, int, int]  # precision, processes, mode, labelled and unlabelled samples
+Case = tuple[str, int, Mode, int, int]  # precision, processes, mode, labelled and unlabelled samples
 
 
 def main(args: list[str]) -> None:
@@ -65,6 +68,12 @@ def main(args: list[str]) -> None:
         metavar="RUN",
         help="how unequal devices are: as the processes of this run were",
     )
+    simulate.add_argument(
+        "--experiment",
+        metavar="FILE",
+        help="of the networks of its runs, one each value of `across`: `networks` came with unimatch",
+    )
+    add_rate_option(simulate)
     simulate.add_argument("--settings", type=Path, metavar="FILE.yaml")
     add_overrides(simulate, "replace one value of --settings; may be repeated")
     simulate.add_argument("--out", type=Path, required=True)
@@ -176,15 +185,32 @@ def _simulate(options: argparse.Namespace) -> None:
     settings = config_io.from_text(text, Simulation, options.overrides, "the simulation's defaults")
     if options.settings is not None:
         settings = config_io.load(options.settings, Simulation, options.overrides)
-    sections.append(predictions(settings, options.out / "simulation.png"))
+    told = config_io.plain(settings)
+    if options.experiment is not None:
+        del told["work"]  # its runs say what a step is
     sections.append(
         "Assumptions (docs/scaling.md has the equations; each is a setting):\n\n```yaml\n"
-        + config_io.dump(settings)
+        + config_io.dump(told)
         + "```"
     )
+    if options.experiment is None:
+        sections.append(predictions(settings, options.out / "simulation.png"))
+    else:
+        operations_s = parse_tflops(options.tflops)
+        works = _works(options.experiment, operations_s)
+        sections += [networks.asked(works, operations_s)]
+        sections += [networks.compared(works, settings, options.out / "networks.png")]
     report = "\n\n".join(sections)
     (options.out / "simulation.md").write_text(report + "\n")
     print(report)
+
+
+def _works(name: str, operations_s: float) -> dict[str, Work]:
+    """What a step of the experiment's runs asks of a device, by the values of `across`."""
+    experiment = load_experiment(name)
+    paces = Paces(classes_of(experiment.runs[0].config, experiment.recipe), operations_s)
+    runs = {one.values[experiment.config.across]: one for one in reversed(experiment.runs)}
+    return {value: paces.of(runs[value].config).work for value in reversed(runs)}
 
 
 def _read(path: Path) -> tuple[Calibration, list[Measured]]:

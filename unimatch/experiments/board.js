@@ -128,7 +128,14 @@ function scatter(rows) {
   });
   return svg;
 }
+function overLabels({ title, lines: some }) {
+  const box = make("div"), colored = some.map((one, index) => ({ ...one, color: COLORS[index % COLORS.length] }));
+  const x = range(some.flatMap((one) => one.points.map((point) => point[0])));
+  box.append(lines([data.headline + " over labelled", title].filter(Boolean).join(", "), colored, { x }), legend(colored));
+  return box;
+}
 byId("about").textContent = data.about;
+byId("labels").append(...data.labels.map(overLabels));
 byId("notes").append(...data.notes.map((text) => make("li", text)));
 byId("group").append(...data.groups.map((group, index) => make("option", group.title, { value: index })));
 byId("group").onchange = table;

@@ -44,7 +44,7 @@ class Group:
 
     @property
     def title(self) -> str:
-        return ", ".join(f"{axis} {value}" for axis, value in self.values.items())
+        return titled(self.values)
 
 
 def groups(experiment: Experiment, results: Results, headline: str) -> Iterator[Group]:
@@ -78,6 +78,21 @@ def groups(experiment: Experiment, results: Results, headline: str) -> Iterator[
                 for own in (_by_seed(one.results, headline) for one in entries if one.name != config.baseline)
             ]
             yield Group(values, entries, resolution(gaps))
+
+
+def along(found: Sequence[Group], axis: str) -> dict[str, dict[str, list[Entry]]]:
+    """The rows that differ in one axis alone, by the values of the other axes and by name."""
+    lines: dict[str, dict[str, list[Entry]]] = {}
+    for group in found:
+        title = titled({name: value for name, value in group.values.items() if name != axis})
+        for entry in group.entries:
+            lines.setdefault(title, {}).setdefault(entry.name, []).append(entry)
+    return lines
+
+
+def titled(values: Mapping[str, str]) -> str:
+    """Values of axes in words."""
+    return ", ".join(f"{axis} {value}" for axis, value in values.items())
 
 
 def _of(results: Results, values: Mapping[str, str]) -> list[Result]:

@@ -53,6 +53,7 @@ class ExperimentConfig:
     # A value of the axis `across`, which all others are compared with: see experiments.board.
     baseline: str | None = None
     budget: str | None = None  # the axis whose values differ in the length of a run alone
+    labels: str | None = None  # the axis whose values are how many images, or cases, are labelled
     published: list[Published] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -80,8 +81,12 @@ class ExperimentConfig:
             raise ValueError(f"baseline: {self.baseline!r} is no value of the axis {self.across}")
         if self.budget is not None and (self.baseline is None or self.budget == self.across):
             raise ValueError("budget: needs a baseline, and is another axis than `across`")
-        if self.budget not in (None, *self.axes):
-            raise ValueError(f"budget: {self.budget!r} is no axis")
+        for name, axis in (("budget", self.budget), ("labels", self.labels)):
+            if axis not in (None, *self.axes):
+                raise ValueError(f"{name}: {axis!r} is no axis")
+        wrong = [value for value in self.axes.get(self.labels or "", {}) if not value.isdigit()]
+        if wrong:
+            raise ValueError(f"labels: the values of {self.labels} must be numbers, found {wrong[0]!r}")
         for some in self.skip:
             for axis, values in some.items():
                 unknown = set(values) - set(self.axes.get(axis, {}))

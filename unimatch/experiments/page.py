@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from unimatch.experiments.board import Entry, Group, groups, percent, provenance, sure_labels
+from unimatch.experiments.board import Entry, Group, along, groups, percent, provenance, sure_labels
 from unimatch.experiments.definition import Experiment
 from unimatch.experiments.pictures import Strips
 from unimatch.experiments.results import Result
@@ -27,6 +27,7 @@ def page(experiment: Experiment, results: Sequence[Result], headline: str, image
         "baseline": config.baseline,
         "truth": embedded(strips.truth(results[0].run.config.out)) if strips else None,
         "groups": [_group(one, headline, strips) for one in found],
+        "labels": _over_labels(found, config.labels) if config.labels else [],
         "notes": [*config.notes, *(line.strip() for line in provenance(results))],
     }
     return document(config.about, "unimatch.experiments", "board", data)
@@ -35,6 +36,20 @@ def page(experiment: Experiment, results: Sequence[Result], headline: str, image
 def _group(group: Group, headline: str, strips: Strips | None) -> dict[str, Any]:
     rows = [_row(one, headline, strips) for one in group.entries]
     return {"title": group.title or "all runs", "resolution": group.resolution, "rows": rows}
+
+
+def _over_labels(found: Sequence[Group], axis: str) -> list[dict[str, Any]]:
+    """By setting: each name's means over how many are labelled, where there are several."""
+    shown = []
+    for title, names in along(found, axis).items():
+        lines = [
+            {"name": name, "points": sorted([float(one.values[axis]), one.mean] for one in entries)}
+            for name, entries in names.items()
+            if len(entries) > 1
+        ]
+        if lines:
+            shown.append({"title": title, "lines": lines})
+    return shown
 
 
 def _row(entry: Entry, headline: str, strips: Strips | None) -> dict[str, Any]:

@@ -61,3 +61,13 @@ function lines(title, series, options) {
   }
   return svg;
 }
+function legend(entries) {
+  const list = make("ul", null, { className: "legend" });
+  list.append(...entries.map(({ name, color, kind }) => {
+    const entry = make("li"), mark = make("span", null, { className: "swatch " + (kind || "") });
+    if (color) mark.style.background = color;
+    entry.append(mark, name);
+    return entry;
+  }));
+  return list;
+}

@@ -42,16 +42,6 @@ function more(title, ...parts) {
   details.append(make("summary", title), ...parts);
   return details;
 }
-function legend(entries) {
-  const list = make("ul", null, { className: "legend" });
-  list.append(...entries.map(({ name, color, kind }) => {
-    const entry = make("li"), mark = make("span", null, { className: "swatch " + (kind || "") });
-    if (color) mark.style.background = color;
-    entry.append(mark, name);
-    return entry;
-  }));
-  return list;
-}
 function plots(...some) {
   const box = make("div", null, { className: "plots" });
   box.append(...some);

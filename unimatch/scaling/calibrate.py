@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, median, stdev
 
-from unimatch.scaling.step_time import Cluster, Link, Work, step_time
+from unimatch.scaling.step_time import Cluster, Link, Mode, Overhead, Work, step_time
 
-MODES = ("ddp", "zero1", "zero2", "zero3")
+MODES: tuple[Mode, ...] = ("ddp", "zero1", "zero2", "zero3")  # that `run` can start
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Parts:
 class Measured:
     """One short run. `alone`: as many single processes with the same micro-batch, at the same time."""
 
-    mode: str
+    mode: Mode
     precision: str
     processes: int
     labeled: int  # of the global batch
@@ -125,8 +125,7 @@ class Calibration:
         """Seconds of a step without its wait for data."""
         crowd = max(1.0, row.processes / self.slots)
         work = replace(self.work, image_s=crowd * self.work.image_s, fixed_s=crowd * self.work.fixed_s)
-        stage = MODES.index(row.mode)
-        found = step_time(work, self.cluster, row.processes, row.samples / row.processes, stage)
+        found = step_time(work, self.cluster, row.processes, row.samples / row.processes, row.mode)
         return found.compute + found.messages
 
 
@@ -158,7 +157,7 @@ def calibrate(
         straggler_sigma=median(row.spread for row in singles),
         data_gbyte_s_per_node=1e6,
         data_images_s_per_device=1e9,
-        zero_overhead=(0.0, 0.0, 0.0),
+        overhead=Overhead(**dict.fromkeys(vars(Overhead()), 0.0)),
     )
     notes = [
         f"compute: {1e3 * per_image:.3g} ms a sample + {1e3 * fixed:.3g} ms, from {len(singles)} runs of one "
@@ -172,18 +171,17 @@ def calibrate(
         "the wait for data is left out of both sides",
     ]
     result = Calibration(work, cluster, slots, notes)
-    overhead = [0.0, 0.0, 0.0]
-    for stage, mode in enumerate(MODES[1:]):
+    for mode in MODES[1:]:
         same = [row for row in rows if row.mode == mode and row.precision == precision]
         if same:
             first = min(same, key=lambda row: row.processes)
             crowd = max(1.0, first.processes / slots)
             each = first.samples / first.processes
             alone = crowd * (each * per_image + fixed)
-            overhead[stage] = max(0.0, (first.parts.busy - result.predict(first)) / alone)
+            found = max(0.0, (first.parts.busy - result.predict(first)) / alone)
+            setattr(cluster.overhead, mode, found)
             result.fitted.append(first)
-            notes.append(f"{mode} adds {overhead[stage]:.0%} of compute, from its run of {first.processes}")
-    cluster.zero_overhead = (overhead[0], overhead[1], overhead[2])
+            notes.append(f"{mode} adds {found:.0%} of compute, from its run of {first.processes}")
     result.fitted += singles
     return result
 

@@ -60,7 +60,7 @@ class Pace:
         """
         accumulation = accumulation_steps(self.batch, self.paired, devices)
         samples = self.batch.labeled + (self.batch.unlabeled or 0 if self.paired else 0)
-        found = step_time(self.work, cluster, devices, samples / devices, 0, accumulation)
+        found = step_time(self.work, cluster, devices, samples / devices, accumulation=accumulation)
         return found.compute + found.messages
 
     def hours(self, steps: int, devices: int, cluster: Cluster) -> float:

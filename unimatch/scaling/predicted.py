@@ -11,8 +11,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from unimatch.scaling.calibrate import MODES, Calibration, Measured
-from unimatch.scaling.step_time import Cluster, Work, step_time
+from unimatch.scaling.calibrate import Calibration, Measured
+from unimatch.scaling.step_time import MODES, Cluster, Work, step_time
 
 
 @dataclass
@@ -83,14 +83,14 @@ def predictions(settings: Simulation, path: Path) -> str:
     ]
     one = {"weak": settings.samples_per_device, "strong": settings.global_batch}
     for (kind, total), plot in zip(one.items(), axes, strict=False):
-        base = total / step_time(work, cluster, 1, total, 0).step
-        for stage, mode in enumerate(MODES):
+        base = total / step_time(work, cluster, 1, total).step
+        for mode in MODES:
             curve = []
             for devices in settings.devices:
                 samples = total if kind == "weak" else total / devices
                 if samples < 1:
                     continue
-                found = step_time(work, cluster, devices, samples, stage)
+                found = step_time(work, cluster, devices, samples, mode)
                 rate = devices * samples / found.step
                 curve.append((devices, rate / devices / base))
                 parts = " | ".join(
@@ -107,7 +107,7 @@ def predictions(settings: Simulation, path: Path) -> str:
         plot.set_xscale("log", base=2)
         plot.grid(alpha=0.3)
         plot.legend(fontsize=8)
-    times = [step_time(work, cluster, n, settings.samples_per_device, 0) for n in settings.devices]
+    times = [step_time(work, cluster, n, settings.samples_per_device) for n in settings.devices]
     names = ("compute", "messages", "data")
     layers = [[1e3 * getattr(one, name) for one in times] for name in names]
     axes[2].stackplot(settings.devices, layers, labels=names)

@@ -14,6 +14,7 @@ from unimatch.engine.log import read_metrics
 from unimatch.errors import UserError
 from unimatch.scaling import spawn
 from unimatch.scaling.calibrate import Exchange, Measured, Parts, log_spread
+from unimatch.scaling.step_time import Mode
 
 MESSAGES = (1024, 65536, 1048576, 16777216)  # bytes of the timed all-reduces
 
@@ -45,7 +46,7 @@ class ShortRuns:
         self._alone: dict[tuple[Any, ...], tuple[Parts, float, float]] = {}
 
     def measure(
-        self, precision: str, count: int, mode: str, labeled: int, unlabeled: int, kinds: tuple[str, ...]
+        self, precision: str, count: int, mode: Mode, labeled: int, unlabeled: int, kinds: tuple[str, ...]
     ) -> Measured:
         """One case. UserError with what a process said if it fails."""
         if labeled % count or unlabeled % count:

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 from typing import Literal
 
 from unimatch.scaling.cost import Passes, norm_messages
 
 Algorithm = Literal["ring", "tree", "auto"]
+# How a run lies over its devices. fsdp: in parts over all of them; hsdp: over those of a node, of which the
+# other nodes have copies.
+Mode = Literal["ddp", "zero1", "zero2", "zero3", "fsdp", "hsdp"]
+MODES: tuple[Mode, ...] = ("ddp", "zero1", "zero2", "zero3", "fsdp", "hsdp")
 NODES_OF_INTEGRAL = 2000  # midpoints
 FAR = 9.0  # sigmas
 
@@ -39,6 +43,22 @@ class Link:
 
 
 @dataclass
+class Overhead:
+    """A mode's own work on a step, as a part of its compute."""
+
+    ddp: float = 0.0
+    zero1: float = 0.05
+    zero2: float = 0.05
+    zero3: float = 0.1
+    fsdp: float = 0.05
+    hsdp: float = 0.05
+
+    def __post_init__(self) -> None:
+        if min(vars(self).values()) < 0:
+            raise ValueError("the overhead of a mode must be at least 0")
+
+
+@dataclass
 class Cluster:
     """The machines. The defaults are round figures of 8-GPU nodes on 400 Gbit networks, not measured."""
 
@@ -54,7 +74,7 @@ class Cluster:
     slow_device: float = 1.0  # so many times as long as the others' does one device always compute
     data_gbyte_s_per_node: float = 2.0  # at which a node reads shards
     data_images_s_per_device: float = 500.0  # that a device's data workers prepare
-    zero_overhead: tuple[float, float, float] = (0.05, 0.05, 0.1)  # of compute: stages' own work on a step
+    overhead: Overhead = field(default_factory=Overhead)
 
     def __post_init__(self) -> None:
         if self.devices_per_node < 1:
@@ -63,8 +83,8 @@ class Cluster:
             raise ValueError(f"overlap must lie in [0, 1], found {self.overlap:g}")
         if self.slow_device < 1:
             raise ValueError(f"slow_device must be at least 1, found {self.slow_device:g}")
-        if self.straggler_sigma < 0 or min(self.zero_overhead) < 0 or self.bucket_mb <= 0:
-            raise ValueError("straggler_sigma and zero_overhead must be at least 0, bucket_mb above 0")
+        if self.straggler_sigma < 0 or self.bucket_mb <= 0:
+            raise ValueError("straggler_sigma must be at least 0, bucket_mb above 0")
         if self.data_gbyte_s_per_node <= 0 or self.data_images_s_per_device <= 0:
             raise ValueError("data rates must be above 0")
 
@@ -81,10 +101,13 @@ class Work:
     norms: int = 0  # synchronised batch norms; 0: sync_batchnorm off
     passes_forward: int = 2
     passes_trained: int = 2
+    gathered: float = 1.0  # bytes of a parameter that FSDP gathers, of fp32's; 0.5: in bf16
 
     def __post_init__(self) -> None:
         if not 0 <= self.backward_share <= 1:
             raise ValueError(f"backward_share must lie in [0, 1], found {self.backward_share:g}")
+        if not 0 < self.gathered <= 1:
+            raise ValueError(f"gathered must lie in (0, 1], found {self.gathered:g}")
         if min(self.image_s, self.parameter_mb) <= 0 or min(self.fixed_s, self.shard_kb_per_sample) < 0:
             raise ValueError("image_s and parameter_mb must be above 0, fixed_s and shard_kb_per_sample >= 0")
 
@@ -124,6 +147,11 @@ def one_way_s(size: float, devices: int, cluster: Cluster) -> float:
     return 0.0 if devices == 1 else ring_s(size, devices - 1, slowest(cluster, devices), devices)
 
 
+def between_nodes_s(size: float, nodes: int, cluster: Cluster) -> float:
+    """Seconds of the sum of `size` bytes over nodes alone, each of which has them once, in parts or whole."""
+    return all_reduce_s(size, nodes, replace(cluster, devices_per_node=1))
+
+
 @functools.cache
 def expected_maximum(sigma: float, devices: int, slow: float = 1.0) -> float:
     """The mean of the largest of N lognormal factors of mean 1, one of them times `slow`: how the slowest
@@ -158,29 +186,14 @@ class StepTime:
 
 
 def step_time(
-    work: Work, cluster: Cluster, devices: int, samples: float, stage: int, accumulation: int = 1
+    work: Work, cluster: Cluster, devices: int, samples: float, mode: Mode = "ddp", accumulation: int = 1
 ) -> StepTime:
     """A step in which each device has `samples` samples in `accumulation` passes."""
-    size = 1e6 * work.parameter_mb
     alone = accumulation * work.fixed_s + samples * work.image_s
-    compute = alone * (1 + ((0.0, *cluster.zero_overhead)[stage]))
+    compute = alone * (1 + getattr(cluster.overhead, mode))
     compute *= expected_maximum(cluster.straggler_sigma, devices, cluster.slow_device)
-    hidden = cluster.overlap * work.backward_share * alone
-    if stage == 0:
-        sent = all_reduce_s(size, devices, cluster)
-        tail = sent * min(1.0, 1e6 * cluster.bucket_mb / size)
-        # Only the last micro-batch's backward pass sends.
-        messages = max(tail, sent - hidden / accumulation)
-    else:
-        once = one_way_s(size, devices, cluster)
-        times = accumulation if stage > 1 else 1
-        behind = hidden if stage > 1 else 0.0  # stage 1 sends when backward has ended
-        messages = max(0.0, times * once - behind)
-        if stage < 3:
-            messages += once
-        else:
-            gathers = accumulation * (work.passes_forward + work.passes_trained)
-            messages += max(0.0, gathers * once - max(0.0, behind - times * once))
+    hidden = cluster.overlap * work.backward_share * alone  # time behind which messages can go on
+    messages = _messages(work, cluster, devices, mode, accumulation, hidden)
     if devices > 1:
         count = norm_messages(work.norms, work.passes, accumulation)
         messages += count * all_reduce_s(0.0, devices, cluster)
@@ -188,3 +201,32 @@ def step_time(
     read = samples * devices / nodes * 1e3 * work.shard_kb_per_sample / (1e9 * cluster.data_gbyte_s_per_node)
     prepare = samples / cluster.data_images_s_per_device
     return StepTime(compute, messages, max(0.0, max(read, prepare) - compute - messages))
+
+
+def _messages(
+    work: Work, cluster: Cluster, devices: int, mode: Mode, accumulation: int, hidden: float
+) -> float:
+    """Seconds of a step's gradients and parameters on their way that compute does not hide."""
+    size = 1e6 * work.parameter_mb
+    if mode == "ddp":
+        sent = all_reduce_s(size, devices, cluster)
+        tail = sent * min(1.0, 1e6 * cluster.bucket_mb / size)
+        # Only the last micro-batch's backward pass sends.
+        return max(tail, sent - hidden / accumulation)
+    if mode == "zero1":  # sends when backward has ended
+        return 2 * one_way_s(size, devices, cluster)
+    if mode == "zero2":
+        once = one_way_s(size, devices, cluster)
+        return max(0.0, accumulation * once - hidden) + once
+    # Gathered for each pass, again for a trained pass's way back; scattered in each micro-batch.
+    gathers = accumulation * (work.passes_forward + work.passes_trained)
+    if mode == "zero3":
+        return max(0.0, (accumulation + gathers) * one_way_s(size, devices, cluster) - hidden)
+    group = min(devices, cluster.devices_per_node) if mode == "hsdp" else devices
+    sent = accumulation * one_way_s(size, group, cluster)
+    sent += gathers * one_way_s(work.gathered * size, group, cluster)
+    if mode == "hsdp":  # the devices of a node send their parts side by side, over the node's one link
+        sent += between_nodes_s(size, math.ceil(devices / cluster.devices_per_node), cluster)
+    # The first block is waited for, and the last one's gradients.
+    tail = min(1.0, 1e6 * cluster.bucket_mb / size) * sent / (accumulation + gathers)
+    return max(2 * tail, sent - hidden)

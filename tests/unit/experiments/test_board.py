@@ -6,14 +6,18 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
+from PIL import Image
 
 from unimatch import experiment as command
 from unimatch.errors import ConfigError, UserError
 from unimatch.experiments.board import groups, markdown
 from unimatch.experiments.definition import Experiment, load_experiment
 from unimatch.experiments.page import page
+from unimatch.experiments.plots import draw, figures
 from unimatch.experiments.results import Result, require_comparable
 
 TEXT = """
@@ -122,9 +126,13 @@ def test_ways_of_evaluation_are_not_mixed(results: list[Result]) -> None:
         require_comparable(results)
 
 
+def shown_by(text: str) -> dict[str, Any]:
+    return json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)[0])
+
+
 def test_the_page_holds_all_figures_and_asks_no_host(experiment: Experiment, results: list[Result]) -> None:
     text = page(experiment, results, "miou", images=0)
-    data = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)[0])
+    data = shown_by(text)
     assert data["about"] == "Tiny </script> scenes" and data["baseline"] == "supervised"
     row = data["groups"][0]["rows"][1]
     assert (row["name"], row["mean"], row["steps_difference"]["mean"]) == ("unimatch", 36.5, 5.5)
@@ -143,12 +151,62 @@ def test_the_page_holds_all_figures_and_asks_no_host(experiment: Experiment, res
     assert addresses == {"http://www.w3.org/2000/svg"}, "a name of XML, which no browser fetches"
 
 
+def counted(experiment: Experiment, results: list[Result]) -> tuple[Experiment, list[Result]]:
+    """The same figures, as if the lengths were counts of labelled images."""
+    names = {"short": "8", "long": "16"}
+
+    def renamed(values: dict[str, str]) -> dict[str, str]:
+        return {axis: names.get(value, value) for axis, value in values.items()}
+
+    axes = {**experiment.config.axes, "length": {"8": [], "16": []}}
+    config = replace(experiment.config, axes=axes, budget=None, labels="length", skip=[])
+    runs = [replace(run, values=renamed(run.values)) for run in experiment.runs]
+    found = [replace(one, run=run) for one, run in zip(results, runs, strict=True)]
+    return replace(experiment, config=config, runs=runs), found
+
+
+def points(axes: Axes) -> dict[str, list[tuple[float, float]]]:
+    """Of each line with error bars: its name and points."""
+    return {one.get_label(): [tuple(point) for point in one.lines[0].get_xydata()] for one in axes.containers}
+
+
+def test_pictures_show_the_figures_of_the_table(
+    tmp_path: Path, experiment: Experiment, results: list[Result]
+) -> None:
+    drawn = figures(experiment, results, "miou")
+    assert list(drawn) == ["differences", "seconds"]
+    (panel,) = drawn["differences"].axes
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["unimatch"]
+    (bar,) = panel.containers
+    assert bar.lines[0].get_xydata().tolist() == [[pytest.approx(5.5), 0.0]]
+    low, high = bar.lines[2][0].get_segments()[0][:, 0]
+    assert (low, high) == (pytest.approx(5.5 - 6.353, abs=1e-3), pytest.approx(5.5 + 6.353, abs=1e-3))
+    (panel,) = drawn["seconds"].axes
+    assert points(panel) == {"supervised": [(100.0, 31.0), (400.0, 40.0)], "unimatch": [(200.0, 36.5)]}
+    draw(experiment, results, "miou", tmp_path / "new" / "pictures")
+    for name in drawn:
+        with Image.open(tmp_path / "new" / "pictures" / f"{name}.png") as image:
+            assert min(image.size) > 100 and image.convert("L").getextrema() == (0, 255)
+
+    drawn = figures(*counted(experiment, results), "miou")
+    (panel,) = drawn["labels"].axes
+    assert points(panel) == {"supervised": [(8.0, 31.0), (16.0, 40.0)]}, "one count is no curve"
+
+
+def test_the_page_shows_figures_over_labels(experiment: Experiment, results: list[Result]) -> None:
+    assert shown_by(page(experiment, results, "miou", images=0))["labels"] == []
+    found = shown_by(page(*counted(experiment, results), "miou", images=0))["labels"]
+    assert found == [{"title": "", "lines": [{"name": "supervised", "points": [[8.0, 31.0], [16.0, 40.0]]}]}]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
         ("baseline: supervised", "baseline: other", "baseline: 'other' is no value of the axis method"),
         ("budget: length", "budget: method", "budget: needs a baseline, and is another axis than `across`"),
         ("budget: length", "budget: time", "budget: 'time' is no axis"),
+        ("budget: length", "budget: length\nlabels: count", "labels: 'count' is no axis"),
+        ("budget: length", "labels: length", "labels: the values of length must be numbers, found 'short'"),
         ("length: [long]", "length: [longer]", r"skip: length \['longer'\]: no axis and values of it"),
     ],
 )
@@ -175,7 +233,9 @@ def test_runs_are_chosen_by_values(file: Path, experiment: Experiment) -> None:
     for action, options, told in [
         ("list", ["--jobs"], "--jobs is for run without --launch"),
         ("run", ["--jobs", "-1"], "--jobs must be at least 1"),
-        ("status", ["--html", "x"], "--html and --mixed-code are for table, not for status"),
+        ("status", ["--html", "x"], "--html is for table, not for status"),
+        ("run", ["--plots", "x"], "--plots is for table, not for run"),
+        ("list", ["--mixed-code"], "--mixed-code is for table, not for list"),
     ]:
         with pytest.raises(UserError, match=told):
             command.main([action, str(file), *options])

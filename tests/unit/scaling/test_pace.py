@@ -116,7 +116,7 @@ def test_a_step_of_several_devices_is_that_of_the_model() -> None:
     work = Work(image_s=0.02, fixed_s=0.0, norms=50)
     cluster = Cluster(devices_per_node=4, between=Link(1.0, 100.0), data_images_s_per_device=1.0)
     pace = Pace(work, BatchConfig(8, 8, max_per_device=1 + 1), paired=True)
-    model = step_time(work, cluster, 4, 4, stage=0, accumulation=2)
+    model = step_time(work, cluster, 4, 4, accumulation=2)
     assert pace.step_s(4, cluster) == model.compute + model.messages < model.step
     assert model.compute > 4 * 0.02
     with pytest.raises(UserError, match="batch.labeled is 8, which 3 processes cannot share evenly"):

@@ -38,6 +38,8 @@ from unimatch.scaling.short_runs import ShortRuns
 from unimatch.scaling.step_time import (
     Cluster,
     Link,
+    Mode,
+    Overhead,
     Work,
     all_reduce_s,
     expected_maximum,
@@ -77,6 +79,9 @@ def pass_around(size: float, devices: int, per_node: int, hops: int) -> float:
         # A device's next piece is the one that its neighbour sent; it also waits until its own is out.
         have = [max(arrived[device - 1], arrived[device]) for device in range(devices)]
     return max(have)
+
+
+NOTHING = Overhead(**dict.fromkeys(vars(Overhead()), 0.0))
 
 
 @pytest.mark.parametrize("devices", [2, 3, 4])
@@ -151,66 +156,89 @@ WORK = Work(image_s=0.04, fixed_s=0.0, backward_share=0.75, parameter_mb=400.0, 
 
 
 @pytest.mark.parametrize(
-    ("stage", "overlap", "messages"),
+    ("mode", "overlap", "messages"),
     [
-        (0, 0.0, 0.060012),  # all of it shows
-        (0, 0.1, 0.030012),  # 30 ms hide
-        (0, 1.0, 0.060012 * 25 / 400),  # the last bucket does not
-        (1, 1.0, 0.060012),  # scatter and gather after backward
-        (2, 1.0, 0.030006),  # only the gather
-        (2, 0.0, 0.060012),
+        ("ddp", 0.0, 0.060012),  # all of it shows
+        ("ddp", 0.1, 0.030012),  # 30 ms hide
+        ("ddp", 1.0, 0.060012 * 25 / 400),  # the last bucket does not
+        ("zero1", 1.0, 0.060012),  # scatter and gather after backward
+        ("zero2", 1.0, 0.030006),  # only the gather
+        ("zero2", 0.0, 0.060012),
         # The scatter hides in 0.3 s, of which 0.269994 are left for four gathers of 30.006 ms each.
-        (3, 1.0, 0.0),
-        (3, 0.1, 4 * 0.030006 + 0.000006),
+        ("zero3", 1.0, 0.0),
+        ("zero3", 0.1, 4 * 0.030006 + 0.000006),
+        ("fsdp", 0.1, 4 * 0.030006 + 0.000006),
+        ("fsdp", 1.0, 2 * 0.030006 * 25 / 400),  # the first block's parameters, the last one's gradients
+        ("hsdp", 0.1, 4 * 0.030006 + 0.000006),  # in one node the same
     ],
 )
-def test_what_backward_hides_by_hand(stage: int, overlap: float, messages: float):
-    cluster = replace(QUIET, overlap=overlap, zero_overhead=(0.0, 0.0, 0.0), data_images_s_per_device=1e9)
-    found = step_time(WORK, cluster, 4, 10, stage)
+def test_what_backward_hides_by_hand(mode: Mode, overlap: float, messages: float):
+    cluster = replace(QUIET, overlap=overlap, overhead=NOTHING, data_images_s_per_device=1e9)
+    found = step_time(WORK, cluster, 4, 10, mode)
     assert found.compute == pytest.approx(0.4) and found.data == 0
     assert found.messages == pytest.approx(messages, abs=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("stage", "overlap", "messages"),
+    ("mode", "overlap", "messages"),
     [
-        (0, 0.1, 0.060012 - 0.0075),  # of 30 ms that a step can hide, the last of four passes hides a quarter
-        (1, 1.0, 0.060012),  # as without accumulation: once
-        (2, 0.0, 5 * 0.030006),  # scattered in each pass, gathered once
-        (2, 0.1, 5 * 0.030006 - 0.03),
-        (3, 0.0, (4 + 4 * 4) * 0.030006),  # in each pass scattered once, gathered for two passes each way
+        (
+            "ddp",
+            0.1,
+            0.060012 - 0.0075,
+        ),  # of 30 ms that a step can hide, the last of four passes hides a quarter
+        ("zero1", 1.0, 0.060012),  # as without accumulation: once
+        ("zero2", 0.0, 5 * 0.030006),  # scattered in each pass, gathered once
+        ("zero2", 0.1, 5 * 0.030006 - 0.03),
+        (
+            "zero3",
+            0.0,
+            (4 + 4 * 4) * 0.030006,
+        ),  # in each pass scattered once, gathered for two passes each way
     ],
 )
-def test_what_accumulation_costs_by_hand(stage: int, overlap: float, messages: float):
-    cluster = replace(QUIET, overlap=overlap, zero_overhead=(0.0, 0.0, 0.0), data_images_s_per_device=1e9)
-    found = step_time(WORK, cluster, 4, 10, stage, accumulation=4)
+def test_what_accumulation_costs_by_hand(mode: Mode, overlap: float, messages: float):
+    cluster = replace(QUIET, overlap=overlap, overhead=NOTHING, data_images_s_per_device=1e9)
+    found = step_time(WORK, cluster, 4, 10, mode, accumulation=4)
     assert found.compute == pytest.approx(0.4)
     assert found.messages == pytest.approx(messages, abs=1e-9)
 
 
+def test_copies_of_nodes_send_less_between_them_than_parts_over_all_by_hand():
+    """Two nodes of four, nothing hides; 1 GB/s between them, 10 GB/s inside."""
+    cluster = replace(QUIET, overlap=0.0, overhead=NOTHING, data_images_s_per_device=1e9)
+    hsdp, fsdp = (step_time(WORK, cluster, 8, 10, mode).messages for mode in ("hsdp", "fsdp"))
+    # Gathered four times and scattered once inside; then summed over two nodes: two hops of 200 MB.
+    assert hsdp == pytest.approx(5 * 0.030006 + 2 * (50e-6 + 0.2))
+    assert fsdp == pytest.approx(5 * 7 * (50e-6 + 0.05))
+    half = replace(WORK, gathered=0.5)
+    saved = hsdp - step_time(half, cluster, 8, 10, "hsdp").messages
+    assert saved == pytest.approx(4 * 3 * 0.005), "gathered in bf16, still summed in fp32"
+
+
 def test_compute_grows_with_passes_stages_and_the_slowest_of_the_devices():
-    quiet = replace(QUIET, zero_overhead=(0.05, 0.1, 0.2), data_images_s_per_device=1e9)
+    quiet = replace(QUIET, overhead=Overhead(0.0, 0.05, 0.1, 0.2), data_images_s_per_device=1e9)
     work = replace(WORK, fixed_s=0.1)
-    for stage, factor in enumerate((1.0, 1.05, 1.1, 1.2)):
+    for mode, factor in {"ddp": 1.0, "zero1": 1.05, "zero2": 1.1, "zero3": 1.2, "hsdp": 1.05}.items():
         for accumulation in (1, 3):
-            found = step_time(work, quiet, 4, 10, stage, accumulation)
+            found = step_time(work, quiet, 4, 10, mode, accumulation)
             assert found.compute == pytest.approx(factor * (0.4 + 0.1 * accumulation))
     slow = replace(quiet, straggler_sigma=0.2)
-    ratio = step_time(work, slow, 4, 10, 0).compute / step_time(work, quiet, 4, 10, 0).compute
+    ratio = step_time(work, slow, 4, 10).compute / step_time(work, quiet, 4, 10).compute
     assert ratio == pytest.approx(expected_maximum(0.2, 4)) and ratio > 1.15
 
 
 def test_synchronised_norms_pay_two_latencies_a_pass():
     cluster = replace(QUIET, overlap=1.0, bucket_mb=1e-6)
-    more = step_time(replace(WORK, norms=50, passes_trained=2), cluster, 4, 10, 0)
-    assert more.messages - step_time(WORK, cluster, 4, 10, 0).messages == pytest.approx(2 * 50 * 2 * 6 * 2e-6)
+    more = step_time(replace(WORK, norms=50, passes_trained=2), cluster, 4, 10)
+    assert more.messages - step_time(WORK, cluster, 4, 10).messages == pytest.approx(2 * 50 * 2 * 6 * 2e-6)
 
 
 def test_slow_storage_shows_as_a_wait_for_data():
     work = replace(WORK, shard_kb_per_sample=1000.0)
     # Four devices of a node read 40 MB a step at 10 MB/s: 4 s, of which the step's own time is hidden.
     cluster = replace(QUIET, data_gbyte_s_per_node=0.01)
-    found = step_time(work, cluster, 8, 10, 0)
+    found = step_time(work, cluster, 8, 10)
     assert found.step == pytest.approx(4.0)
 
 
@@ -266,7 +294,7 @@ def test_a_machine_that_obeys_the_model_is_predicted_exactly():
     found = calibrate([*one, two, four, zero, zero4], exchanges, Work(parameter_mb=100.0), 2, on_gpus=False)
     link = found.cluster.inside
     assert link.gbyte_s == pytest.approx(2.0) and link.latency_us == pytest.approx(100.0)
-    assert found.cluster.zero_overhead == pytest.approx((0.1, 0.0, 0.0))
+    assert vars(found.cluster.overhead) == pytest.approx({**vars(NOTHING), "zero1": 0.1})
     for held_out in (two, four, zero4):
         assert held_out not in found.fitted
         assert found.predict(held_out) == pytest.approx(held_out.parts.step)
