@@ -1,5 +1,5 @@
-"""One process of test_fsdp: a network of three odd blocks with a teacher and a part is trained by the same steps
-in every case and layout; rank 0 saves what came of each in the folder that is its argument.
+"""One process of test_fsdp: a network of odd blocks with a teacher and a part is trained by the same steps in
+every case and layout; rank 0 saves what came of each in the folder that is its argument.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from tests.support.launches import fsdp
 from unimatch.engine.batchnorm import synchronize_batchnorm
-from unimatch.engine.runtime import Precision, Runtime
+from unimatch.engine.modes import Precision
+from unimatch.engine.runtime import Runtime
 from unimatch.engine.trainer import StepModule
 from unimatch.methods.base import Method, Progress
 from unimatch.methods.teacher import Teacher

@@ -1,8 +1,8 @@
 """Trains run configurations in this process's group, one after the other, each in the layout named with it.
 
-Arguments: LAYOUT CONFIG LAYOUT CONFIG ...; a layout is 0 (DDP), a stage of ZeRO, or one of FSDP. `labels CONFIG:OUT`
-labels the unlabelled samples of a run that has been trained. One start of the group serves all: it takes longer
-than the steps. A UNet is built narrow.
+Arguments: LAYOUT CONFIG LAYOUT CONFIG ...; a layout is 0 (DDP), a stage of ZeRO, or fsdp. `labels
+CONFIG:OUT` labels the unlabelled samples of a run that has been trained. One start of the group serves all:
+it takes longer than the steps. A UNet is built narrow.
 """
 
 import os
@@ -26,8 +26,6 @@ LAYOUTS = {
     "0": {},
     **{str(stage): zero(stage) for stage in (1, 2, 3)},
     "fsdp": fsdp(),
-    "kept": fsdp(reshard=False),  # blocks stay gathered between forward and backward
-    "replicas": fsdp(replicas=2, parts=1),
 }
 
 
@@ -46,11 +44,11 @@ if __name__ == "__main__":
             config_path, _, out = path.partition(":")
             label_and_compare(config_io.load(config_path, RunConfig), Path(out), runtime or Runtime())
             continue
-        config = config_io.load(path, RunConfig)
-        if runtime is None or (asked, config.precision) != (layout, runtime.precision):
+        if runtime is None or asked != layout:
             layout = asked
             launch_as(layout)
-            runtime = Runtime(config.precision)
+            runtime = Runtime()
+        config = config_io.load(path, RunConfig)
         trainer, _ = build_trainer(config, open_data(config), runtime, resume=False)
         if runtime.is_main:
             start_run_folder(config, resume=False)

@@ -1,146 +1,96 @@
 """FSDP2 on real processes over gloo: the same training as DDP, and states that move between all layouts.
 
-One pair of processes trains all that is compared; methods with networks beside theirs are in test_siblings.py.
+layouts_process.py trains a small network in every way that concerns a layout; whole runs of methods with
+networks beside theirs are in test_siblings.py.
 """
 
 from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from torch import Tensor
 
 from tests.conftest import ROOT, tiny_run_text
+from tests.dist.layouts_process import CASES, LAYOUTS
 from tests.dist.test_training import Run
 from tests.dist.test_zero import zero
 from tests.support.launches import fsdp
 from tests.support.processes import succeed
-from unimatch.config import dump, load
-from unimatch.engine.log import read_metrics
-from unimatch.engine.run_config import RunConfig
 
-PROGRAM = Path(__file__).with_name("runs_process.py")
-# Three steps at a rate that amplifies no rounding.
-SMALL = (
-    "data.workers=0",
-    "data.val=null",
-    "task.views.crop=32",
-    "optimizer={name: adamw, lr: 1.0e-5, clip_norm: 0.5}",
-    "schedule.steps=3",
-    "checkpoint.every_steps=3",
-)
-# Odd numbers of channels, which two processes cannot share evenly.
-CNN = (
-    "model.encoder.output_stride=16",
-    "model.head={name: deeplabv3plus, channels: 15, low_channels: 5, rates: [1, 2, 3]}",
-)
-VIT = (
-    "model.encoder={name: test_vit, weights: none}",
-    "model.head={name: dpt, channels: 8, levels_channels: [8, 8, 8, 8]}",
-    "task.evaluate.multiple_of=16",
-)
-CASES = {
-    "plain": (*CNN, "data.val=val", "evaluation.every_steps=3"),
-    "lean": (
-        *CNN,
-        "batch.max_per_device=2",
-        "activation_checkpointing=true",
-        "sync_batchnorm=off",
-        "optimizer={lr: 0.0003, clip_norm: 0.5}",
-    ),
-    "vit": (
-        *VIT,
-        "method={name: unimatch_v2, threshold: 0, ema_decay: 0.7}",
-        "optimizer={name: adamw, lr: 1.0e-5, clip_norm: 0.5, layer_decay: 0.9, decay: matrices}",
-        "activation_checkpointing=true",
-        "compile=eager",
-    ),
-    "frozen": (*VIT, "model.encoder.freeze=true", "method={name: mean_teacher, threshold: 0}"),
-    "bf16": (*VIT, "precision=bf16"),
-}
-LAYOUTS = [
-    *((case, "fsdp") for case in CASES),
-    ("lean", "replicas"),
-    ("plain", "kept"),
-]
+PROGRAM = Path(__file__).with_name("layouts_process.py")
+COMPARED = [(name, layout) for name, case in CASES.items() for layout in case.layouts]
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All cases have been trained by two processes, under DDP and in the other layouts."""
-    found = tmp_path_factory.mktemp("fsdp")
-    text = tiny_run_text(found / "run", tiny_shards).replace(", output_stride: 16", "")
-    (found / "base.yaml").write_text(text)
-    arguments = []
-    for layout, case in sorted({("0", case) for case in CASES} | {(layout, case) for case, layout in LAYOUTS}):
-        path = found / f"{layout}-{case}.yaml"
-        path.write_text(dump(config_of(found, case, layout)))
-        arguments += [layout, str(path)]
-    succeed(2, str(PROGRAM), *arguments, PYTHONPATH=str(ROOT))
-    return found
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Any]:
+    """What each case came to in each layout, on two processes."""
+    folder = tmp_path_factory.mktemp("layouts")
+    succeed(2, str(PROGRAM), str(folder), PYTHONPATH=str(ROOT))
+    results: dict[tuple[str, str], Any] = torch.load(folder / "results.pt", weights_only=True)
+    return results
 
 
-def config_of(folder: Path, case: str, layout: str) -> RunConfig:
-    return load(folder / "base.yaml", RunConfig, [*SMALL, *CASES[case], f"out={folder / layout / case}"])
-
-
-def logged(folder: Path, case: str, layout: str, name: str, kind: str = "train") -> list[float]:
-    return [line[name] for line in read_metrics(folder / layout / case, kind)]
-
-
-@pytest.mark.parametrize(("case", "layout"), LAYOUTS)
-def test_parts_train_as_ddp_does(folder: Path, case: str, layout: str):
-    """Losses, norms of gradients before clipping, evaluations and all weights."""
-    loose = case == "bf16"
-    for name in ("loss", "grad_norm"):
-        mine, theirs = (logged(folder, case, each, name) for each in (layout, "0"))
-        assert len(mine) == 3 and mine == pytest.approx(theirs, rel=1e-2 if loose else 1e-5)
-        assert name == "loss" or min(theirs) > 0.5, "every gradient is clipped"
-    if case == "plain":
-        mine, theirs = (logged(folder, case, each, "miou", "eval") for each in (layout, "0"))
-        assert mine == pytest.approx(theirs, abs=1e-6)
-    ours, other = (folder / each / case / "last" for each in (layout, "0"))
-    assert {path.name for path in ours.iterdir()} == {path.name for path in other.iterdir()}
-    for path in ours.glob("*.safetensors"):
-        mine, theirs = load_file(path), load_file(other / path.name)
+def assert_same(mine: Any, theirs: Any) -> None:
+    """Tensors by value and type, all else equal, down through dicts and lists."""
+    if isinstance(theirs, Tensor):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+    elif isinstance(theirs, dict):
         assert mine.keys() == theirs.keys()
-        for key in mine:
-            assert mine[key].dtype == theirs[key].dtype
-            torch.testing.assert_close(mine[key], theirs[key], rtol=1e-5, atol=1e-4 if loose else 1e-7)
+        for key in theirs:
+            assert_same(mine[key], theirs[key])
+    elif isinstance(theirs, list):
+        assert len(mine) == len(theirs)
+        for one, other in zip(mine, theirs, strict=True):
+            assert_same(one, other)
+    else:
+        assert mine == theirs
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_the_optimisers_state_is_that_of_ddp(folder: Path, case: str):
-    """Whole, by numbers and in the types that torch's own layout has."""
-    mine, theirs = (
-        torch.load(folder / layout / case / "last" / "optimizer.pt", weights_only=True)["optimizer"]
-        for layout in ("fsdp", "0")
-    )
-    how = {"fused", "foreach"}
-    for ours, other in zip(mine["param_groups"], theirs["param_groups"], strict=True):
-        assert {k: v for k, v in ours.items() if k not in how} == {
-            k: v for k, v in other.items() if k not in how
-        }
-    assert mine["state"].keys() == theirs["state"].keys()
-    for number, values in theirs["state"].items():
-        assert mine["state"][number].keys() == values.keys()
-        for name, value in values.items():
-            loose = 1e-2 if case == "bf16" else 1e-6
-            torch.testing.assert_close(mine["state"][number][name], value, rtol=1e-4, atol=loose)
+def test_every_layout_is_tried():
+    assert {layout for _, layout in COMPARED} == LAYOUTS.keys() - {"ddp"}
 
 
-def test_training_moves_between_layouts_and_process_counts(folder: Path):
+@pytest.mark.parametrize(("case", "layout"), COMPARED)
+def test_parts_train_as_ddp_does(trained: dict[tuple[str, str], Any], case: str, layout: str):
+    """Losses and norms of gradients; network, teacher and part; what a whole copy of the teacher predicts."""
+    ours, theirs = trained[case, layout], trained[case, "ddp"]
+    assert ours["figures"] == pytest.approx(theirs["figures"], rel=1e-5)
+    for name in ("nets", "shown", "kept"):
+        assert_same(ours[name], theirs[name])
+    first, teacher = theirs["nets"]["model"], theirs["nets"]["ema"]
+    assert CASES[case].frozen or any(not torch.equal(first[key], teacher[key]) for key in first)
+
+
+@pytest.mark.parametrize(("case", "layout"), COMPARED)
+def test_the_optimisers_state_is_that_of_ddp(trained: dict[tuple[str, str], Any], case: str, layout: str):
+    """Whole, by number, and the same after it has been loaded; how an update is computed may differ."""
+    ours, theirs = trained[case, layout], trained[case, "ddp"]["optimizer"]
+    for state in (ours["optimizer"], ours["loaded again"]):
+        assert_same(state["state"], theirs["state"])
+        groups = [
+            [
+                {key: value for key, value in group.items() if key not in ("fused", "foreach")}
+                for group in each
+            ]
+            for each in (state["param_groups"], theirs["param_groups"])
+        ]
+        assert groups[0] == groups[1]
+
+
+def test_training_moves_between_layouts_and_process_counts(tiny_shards: Path, tmp_path: Path):
     """DDP, ZeRO-2 and FSDP on two processes, DDP on one, hybrid FSDP on four; each is killed but the last."""
-    config = folder / "base.yaml"
-    settings = (*SMALL, *CNN, "schedule.steps=10", "checkpoint.every_steps=2")
+    config = tmp_path / "run.yaml"
+    config.write_text(tiny_run_text(tmp_path / "run", tiny_shards))
+    settings = ("optimizer={lr: 0.0003, clip_norm: 5.0}", "data.workers=0", "data.val=null")
+    settings += ("task.views.crop=32", "schedule.steps=15", "checkpoint.every_steps=3")
     still = Run(config, "still", *settings).train(2)
     moved = Run(config, "moved", *settings)
-    moved.stop(2, 3, signal.SIGKILL)
-    moved.stop(2, 5, signal.SIGKILL, "--resume", **zero(2))
-    moved.stop(2, 7, signal.SIGKILL, "--resume", **fsdp())
-    moved.stop(1, 9, signal.SIGKILL, "--resume")
-    assert moved.saved_step == 8
+    for count, step, launch in ((2, 4, {}), (2, 7, zero(2)), (2, 10, fsdp()), (1, 13, {})):
+        moved.stop(count, step, signal.SIGKILL, "--resume", **launch)
+        assert moved.saved_step == step - 1
     moved.train(4, "--resume", **fsdp(replicas=2, parts=2))
-    assert moved.losses == pytest.approx(still.losses, rel=1e-4)
+    assert moved.losses == pytest.approx(still.losses, rel=1e-4) and len(moved.losses) == 15

@@ -45,8 +45,8 @@ def overrule(precision: str) -> list[str]:
     for name, text in REFUSED.items():
         if os.environ.get(name, "").lower() in ("true", "1"):
             raise UserError(
-                f"{text} ({name} is set). Use DDP, or FSDP (unimatch where launch/gpu8_fsdp), which parts the "
-                "parameters"
+                f"{text} ({name} is set). Use DDP, or FSDP, which parts the parameters (unimatch where "
+                "launch/gpu8_fsdp)"
             )
     told = []
     own = {"ACCELERATE_MIXED_PRECISION": ((PRECISIONS[precision],), f"{PRECISION}: {precision}")}

@@ -1,4 +1,4 @@
-"""torch's FSDP2: parameters, gradients and optimiser state in parts over the processes, by public functions."""
+"""FSDP2: parameters, gradients and optimiser state in parts over all processes, by public functions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from unimatch.engine.modes import Fsdp
 from unimatch.engine.optim import continued
 from unimatch.engine.replicas import Buffers
-from unimatch.errors import UserError
 from unimatch.models.base import Encoder
 
 if TYPE_CHECKING:
@@ -83,7 +82,12 @@ class FullySharded:
         same_buffers: bool,
     ) -> None:
         """dtype: of autocast. same_buffers: all processes go on with rank 0's after each step."""
-        self._module, self._optimizer, self._clip_norm, self._autocast = module, optimizer, clip_norm, autocast
+        self._module, self._optimizer, self._clip_norm, self._autocast = (
+            module,
+            optimizer,
+            clip_norm,
+            autocast,
+        )
         self._buffers = Buffers.of(module) if same_buffers and mesh.size() > 1 else None
         self._last = True
         # Evaluation, where processes have different numbers of images, and pictures, which one process

@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from unimatch.errors import UserError
 
@@ -19,6 +20,13 @@ YES = ("true", "1")
 NOT_DONE = {
     "FSDP_OFFLOAD_PARAMS": (("false", "0"), "take launch/zero3_offload for parts in the hosts' memory"),
     "FSDP_ACTIVATION_CHECKPOINTING": (("false", "0"), "the run's own activation_checkpointing decides"),
+}
+Precision = Literal["fp32", "bf16", "fp16"]
+# NCCL's last messages, written by each process when one times out. The second is the first's older name.
+FLIGHT_RECORDER = {
+    "TORCH_FR_BUFFER_SIZE": "2000",
+    "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
+    "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
 }
 
 
@@ -61,7 +69,8 @@ def _fsdp(world: int) -> Fsdp:
     version = os.environ.get("FSDP_VERSION", "1")
     if version != "2":
         raise UserError(
-            f"FSDP of version {version} is not supported: set fsdp_version: 2 in the launch file (FSDP_VERSION)"
+            f"FSDP of version {version} is not supported: set fsdp_version: 2 in the launch file "
+            "(FSDP_VERSION)"
         )
     for name, (harmless, instead) in NOT_DONE.items():
         if os.environ.get(name, harmless[0]).lower() not in harmless:
@@ -88,6 +97,22 @@ def _replicas(world: int) -> int:
             f"dp_replicate_size, dp_shard_size): their product must be the number of processes, {world}"
         )
     return replicas
+
+
+def make_ready(mode: Mode, precision: Precision, has_gpu: bool) -> None:
+    """Makes accelerate start what the launch file asked for; UserError for what cannot be had."""
+    if has_gpu:
+        for name, value in FLIGHT_RECORDER.items():
+            os.environ.setdefault(name, value)
+    else:
+        if mode.zero:
+            os.environ.pop("ACCELERATE_USE_CPU", None)  # with it, accelerate makes plain DDP of ZeRO
+        else:
+            os.environ["ACCELERATE_USE_CPU"] = "true"  # without it, accelerate starts no process group
+        if precision == "fp16":
+            raise UserError("precision: fp16 needs a GPU; use fp32 (or bf16, which is slow on most CPUs)")
+    if precision == "fp16" and (mode.zero or mode.fsdp):
+        raise UserError("precision: fp16 is for DDP launches; use bf16 with DeepSpeed and FSDP")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from unimatch.engine import modes, roll_call
 from unimatch.engine.environment import overrule
 from unimatch.engine.launched import launch_file, misfit
+from unimatch.engine.modes import Precision
 from unimatch.engine.replicas import Replicas
 from unimatch.engine.watchdog import Watchdog
 from unimatch.errors import UserError, of_system
@@ -34,32 +35,9 @@ if TYPE_CHECKING:
     from unimatch.engine.trainer import StepModule
     from unimatch.engine.zero import Sharded
 
-Precision = Literal["fp32", "bf16", "fp16"]
 Layout: TypeAlias = "Replicas | Sharded | FullySharded"
 ALL_REDUCES = 9  # timed ones
-# NCCL's last messages, written by each process when one times out. The second is the first's older name.
-FLIGHT_RECORDER = {
-    "TORCH_FR_BUFFER_SIZE": "2000",
-    "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
-    "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
-}
 WATCHDOG_GRACE_S = 10.0  # those who wait for a stalled process say so first
-
-
-def _prepare_launch(precision: Precision, has_gpu: bool, mode: modes.Mode) -> None:
-    """Makes accelerate start what the launch file asked for; UserError for what cannot be had."""
-    if has_gpu:
-        for name, value in FLIGHT_RECORDER.items():
-            os.environ.setdefault(name, value)
-    else:
-        if mode.zero:
-            os.environ.pop("ACCELERATE_USE_CPU", None)  # with it, accelerate makes plain DDP of ZeRO
-        else:
-            os.environ["ACCELERATE_USE_CPU"] = "true"  # without it, accelerate starts no process group
-        if precision == "fp16":
-            raise UserError("precision: fp16 needs a GPU; use fp32 (or bf16, which is slow on most CPUs)")
-    if precision == "fp16" and (mode.zero or mode.fsdp):
-        raise UserError("precision: fp16 is not supported with DeepSpeed and FSDP; use bf16, or launch with DDP")
 
 
 class Runtime:
@@ -77,7 +55,7 @@ class Runtime:
         has_gpu = torch.cuda.is_available()
         launched = int(os.environ.get("WORLD_SIZE", "1"))
         mode = modes.asked(launched)
-        _prepare_launch(precision, has_gpu, mode)
+        modes.make_ready(mode, precision, has_gpu)
         timeout = timedelta(seconds=timeout_s)
         # find_unused_parameters stays off: a step reaches every parameter, and DDP says so if it does not.
         handlers: list[Any] = [

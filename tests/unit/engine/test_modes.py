@@ -67,9 +67,7 @@ def test_what_torchrun_is_told_by_hand(monkeypatch: pytest.MonkeyPatch):
         ({FSDP: "false"}, f"{HYBRID}. is for FSDP launches"),
     ],
 )
-def test_what_cannot_be_had_is_refused(
-    changed: dict[str, str], reason: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_what_cannot_be_had_is_refused(changed: dict[str, str], reason: str, monkeypatch: pytest.MonkeyPatch):
     for name, value in (fsdp(replicas=2, parts=2) | changed).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=reason):
