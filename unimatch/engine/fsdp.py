@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from unimatch.engine.modes import Fsdp
-from unimatch.engine.optim import continued
+from unimatch.engine.optim import continued, load_groups
 from unimatch.engine.replicas import Buffers
 from unimatch.models.base import Encoder
 
@@ -45,7 +45,7 @@ def mesh_of(asked: Fsdp, device: torch.device, timeout: timedelta) -> DeviceMesh
         return init_device_mesh(device.type, (world,), mesh_dim_names=("part",))
     ranks = torch.arange(world).view(asked.replicas, -1)
     # Not init_device_mesh, whose groups wait for ten or thirty minutes, whatever this run's limit is.
-    groups = [
+    groups: list[Any] = [
         dist.new_subgroups_by_enumeration(each.tolist(), timeout=timeout)[0] for each in (ranks.T, ranks)
     ]
     return DeviceMesh.from_group(groups, device.type, mesh=ranks, mesh_dim_names=("replica", "part"))
@@ -101,7 +101,7 @@ class FullySharded:
             for block in encoder.recomputed_parts():
                 policy = _policy(block, dtype)
                 fully_shard(block, mesh=mesh, reshard_after_forward=asked.reshard, mp_policy=policy)
-        fully_shard(module, mesh=mesh, mp_policy=_policy(module, None))
+        self._root = fully_shard(module, mesh=mesh, mp_policy=_policy(module, None))
         self._first = module.register_forward_pre_hook(self._gather_once)
         parts = dict(module.named_parameters())
         for group in optimizer.param_groups:
@@ -137,7 +137,7 @@ class FullySharded:
         replicas are added up in the last one only.
         """
         self._last = last
-        self._module.set_requires_all_reduce(last)
+        self._root.set_requires_all_reduce(last)
         yield
 
     def backward(self, loss: Tensor) -> None:
@@ -177,15 +177,17 @@ class FullySharded:
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
         saved = continued(state["optimizer"], self._optimizer)
-        known = {parameter: name for name, parameter in self._module.named_parameters()}
-        names = [known[parameter] for parameter in self._parameters]
-        groups = [
-            {**group, "params": [names[number] for number in group["params"]]}
-            for group in saved["param_groups"]
-        ]
-        states = {names[number]: values for number, values in saved["state"].items()}
-        whole = {"state": states, "param_groups": groups}
-        set_optimizer_state_dict(self._module, self._optimizer, whole, options=WHOLE)
+        if saved["state"]:
+            known = {parameter: name for name, parameter in self._module.named_parameters()}
+            names = [known[parameter] for parameter in self._parameters]
+            groups = [
+                {**group, "params": [names[number] for number in group["params"]]}
+                for group in saved["param_groups"]
+            ]
+            states = {names[number]: values for number, values in saved["state"].items()}
+            whole = {"state": states, "param_groups": groups}
+            set_optimizer_state_dict(self._module, self._optimizer, whole, options=WHOLE)
+        load_groups(self._optimizer, saved)  # as they were: a pair comes out of the above as a list
 
     def network_state(self, net: nn.Module) -> dict[str, Tensor]:
         return get_model_state_dict(net, options=WHOLE_ON_RANK_0)

@@ -15,11 +15,11 @@ import deepspeed
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin
 from deepspeed.utils import safe_get_full_optimizer_state, safe_set_full_optimizer_state
-from deepspeed.utils.mixed_precision_linkage import lazy_init_hp_params_optimizer_state
 from torch import Tensor, nn
 
 from unimatch import shipped
-from unimatch.engine.optim import continued
+from unimatch.engine import zero_private
+from unimatch.engine.optim import continued, load_groups
 from unimatch.errors import UserError
 
 CONFIG_FILE = "ACCELERATE_DEEPSPEED_CONFIG_FILE"  # set by `accelerate launch`, or by hand beside torchrun
@@ -65,8 +65,7 @@ def plugin(dtype: torch.dtype | None) -> DeepSpeedPlugin:
     settings["zero_force_ds_cpu_optimizer"] = False
     settings["zero_allow_untested_optimizer"] = True
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # A minute's compilation for the same results.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    zero_private.without_shared_memory_messages()
     return _Plugin(hf_ds_config=settings, zero3_init_flag=False)
 
 
@@ -141,19 +140,12 @@ class Sharded:
 
     def _flat(self) -> list[Tensor]:
         """This process's parts of the parameters as the optimiser sees them."""
-        zero = self._engine.optimizer
-        return list(
-            zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
-        )
+        return zero_private.flat_parts(self._engine.optimizer, self.stage)
 
     def _link(self) -> None:
-        """Let stages 1 and 2 find a parameter's part of the optimiser's state.
-
-        DeepSpeed does so after the first group's first step, when the other groups have no state yet.
-        """
+        """Lets stages 1 and 2 find a parameter's part of the optimiser's state."""
         if self.stage < 3:
-            for group, flat in zip(self._engine.optimizer.bit16_groups, self._flat(), strict=True):
-                lazy_init_hp_params_optimizer_state(group, flat, self._optimizer.state)
+            zero_private.link(self._engine.optimizer, self._optimizer.state)
 
     def optimizer_state(self) -> dict[str, Any]:
         params: dict[int, dict[str, Any]] = {}
@@ -178,8 +170,7 @@ class Sharded:
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
         saved = continued(state["optimizer"], self._optimizer)
-        for group, values in zip(self._optimizer.param_groups, saved["param_groups"], strict=True):
-            group.update({k: v for k, v in values.items() if k != "params"})
+        load_groups(self._optimizer, saved)
         if not saved["state"]:
             return
         first = saved["state"][0]
@@ -197,19 +188,15 @@ class Sharded:
         if self.stage < 3:
             safe_set_full_optimizer_state(param, value, name)
             return
-        # Parts are of equal size, so the last one may reach beyond the values.
-        size = param.ds_tensor.ds_numel  # type: ignore[attr-defined]
-        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        padded = torch.zeros(size * world, dtype=value.dtype, device=value.device)
-        padded[: value.numel()] = value.flatten()
-        deepspeed.utils.safe_set_local_optimizer_state(param, padded[rank * size : (rank + 1) * size], name)
+        own = zero_private.own_part(param, value)
+        deepspeed.utils.safe_set_local_optimizer_state(param, own, name)
 
     def network_state(self, net: nn.Module) -> dict[str, Tensor]:
         return self._gather(net, everywhere=False)
 
     def _gather(self, net: nn.Module, everywhere: bool) -> dict[str, Tensor]:
         """The state of `net` on the CPU, one parameter gathered at a time."""
-        if not any(hasattr(parameter, "ds_id") for parameter in net.parameters()):
+        if not any(zero_private.is_parted(parameter) for parameter in net.parameters()):
             return net.state_dict()
         keep = everywhere or torch.distributed.get_rank() == 0
         state = {}
