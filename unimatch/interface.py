@@ -21,9 +21,7 @@ from unimatch.codecs.decode import (
     decode_rgb,
     image_header,
 )
-from unimatch.codecs.picture import side_by_side
 from unimatch.codecs.prepared import Preparation, restored
-from unimatch.codecs.volume_files import is_volume
 from unimatch.data.images import stack_dates
 from unimatch.engine.hub import on_this_machine
 from unimatch.engine.options import TIMEOUT_S
@@ -33,7 +31,7 @@ from unimatch.engine.run_config import RunConfig
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
 from unimatch.predicting.passes import passes
-from unimatch.predicting.scenes import read_scene
+from unimatch.predicting.reading import Reader, overlay
 from unimatch.shardset.archive import ShardSet
 from unimatch.train import train_runs
 
@@ -140,22 +138,7 @@ class Run:
         self, path: str | Path, second: str | Path | None = None
     ) -> tuple[np.ndarray, tuple[int, int]]:
         """The same, and the height and width of the file's own image or slices."""
-        paths = [Path(path)] if second is None else [Path(path), Path(second)]
-        if len(paths) != self.task.dates:
-            raise UserError(f"this run reads {self.task.dates} image(s) a sample, but was given {len(paths)}")
-        if self.task.bands is not None:
-            image = read_scene(paths, self.task.bands)
-            return image, (image.shape[-3], image.shape[-2])
-        if self.task.channels == 1:
-            if is_volume(paths[0]):
-                volume = self.prepared.read_volume(paths[0])
-                return volume.slices[..., None], volume.size
-            grey, size = self.prepared.read_grey(paths[0])
-            return grey[..., None], size
-        dates = [self.prepared.read_photo(one) for one in paths]
-        if second is None:
-            return dates[0]
-        return stack_dates(dates[0][0], dates[1][0], paths[0].name), dates[0][1]
+        return self.reader.open_file(path, second)
 
     def predict_file(self, path: str | Path, second: str | Path | None = None) -> np.ndarray:
         """uint8 [H, W], of a volume [D, H, W]: class ids in the size of the file as people see it, photos
@@ -192,38 +175,16 @@ class Run:
         batch, single = self.batched(np.asarray(image))
         if not single:
             raise UserError("overlay takes one image at a time")
-        dates = [self.task.paint(date, labels, alpha) for date in self.task.show(batch[0])]
-        return side_by_side(dates)
+        return overlay(self.task, batch[0], labels, alpha)
+
+    @property
+    def reader(self) -> Reader:
+        """What reads files as `prepared` says."""
+        return Reader(self.task, self.prepared)
 
     def batched(self, given: np.ndarray) -> tuple[np.ndarray, bool]:
         """`given` as the task decodes images, behind a batch axis, and whether it had none."""
-        images, dates, bands = given, self.task.dates, self.task.bands
-        dtype: type[np.unsignedinteger]
-        if bands is not None:
-            tail, dtype = (self.task.channels,), bands.dtype.type
-            wanted = f"[H, W, {self.task.channels}] of {bands.dtype}"
-        elif self.task.channels == 1:
-            wanted, dtype, tail = "[H, W] of uint8 or uint16", np.uint16, (1,)
-            if images.dtype == np.uint8:
-                images = images.astype(np.uint16) * np.uint16(257)  # as decode_grey does
-            if images.ndim == 2 or images.shape[-1] != 1:
-                images = images[..., None]
-        else:
-            wanted, dtype, tail = "[H, W, 3] of uint8", np.uint8, (3,)
-            if dates == 1 and (images.ndim == 2 or images.shape[2:] == (1,)):
-                images = np.repeat(images.reshape(*images.shape[:2], 1), 3, axis=2)  # as decode_rgb does
-        axes = 3
-        if dates > 1:
-            wanted, axes = f"[{dates}, {wanted[1:]}", 4
-        fits = images.shape[-1:] == tail and (dates == 1 or images.shape[-4:-3] == (dates,))
-        if not fits or images.dtype != dtype or images.ndim not in (axes, axes + 1) or not images.size:
-            raise UserError(
-                f"this run reads an image {wanted}, or several of one size behind another axis; found "
-                f"{list(given.shape)} of {given.dtype}"
-            )
-        single = images.ndim == axes
-        batch = images[None] if single else images
-        return np.require(batch, requirements=["C", "W"]), single  # what Pillow gives is to be read only
+        return self.reader.batched(given)
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,12 @@ from unimatch.codecs.volume_files import is_volume
 from unimatch.engine.entry import Parser, run_entry
 from unimatch.engine.options import add_which_weights
 from unimatch.engine.prediction_mode import add_options, given
-from unimatch.errors import DataError, UserError, summary
+from unimatch.errors import DataError, UserError
 from unimatch.interface import Run, load
 from unimatch.packing.leftovers import PICTURES
-from unimatch.packing.names import sample_key
-from unimatch.predicting.inputs import Inputs, add_file_options, find_inputs
+from unimatch.predicting.inputs import add_file_options, find_inputs
 from unimatch.predicting.prelabels import Made, Rules, confident, drawing_of
-from unimatch.shardset.key_list import read_keys
+from unimatch.predicting.sources import only
 
 FORMATS = ("cvat", "label_studio", "labelme")
 LOCAL_FILES = "/data/local-files/?d="
@@ -99,7 +98,7 @@ def main(args: list[str]) -> None:
             f"{options.images} is a volume, which these tools do not show; unimatch predict writes its ids "
             "as a file of its own kind"
         )
-    names = inputs.names if options.only is None else _only(inputs, options.only)
+    names = inputs.names if options.only is None else only(inputs, options.only)
     if options.format == "labelme":
         _refuse_one_name(names)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -123,22 +122,6 @@ def main(args: list[str]) -> None:
         raise UserError(
             f"{len(problems)} of {len(names)} images could not be read:\n  " + "\n  ".join(problems)
         )
-
-
-def _only(inputs: Inputs, path: Path) -> list[Path]:
-    """The images that a list names. UserError: one that is not there."""
-    by_name: dict[str, Path] = {}
-    for name in inputs.names:
-        by_name[sample_key(name.as_posix())] = name
-    by_name |= {name.as_posix(): name for name in inputs.names}
-    wanted = read_keys(path)
-    lost = [line for line in wanted if line not in by_name]
-    if lost:
-        raise UserError(
-            f"--only {path}: {len(lost)} of its {len(wanted)} lines name no image in {inputs.folders[0]}: "
-            f"{summary(lost, 3)}; a line is a path from that folder, or a key, which begins there too"
-        )
-    return sorted({by_name[line] for line in wanted})
 
 
 def _refuse_one_name(names: list[Path]) -> None:

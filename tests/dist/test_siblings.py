@@ -77,13 +77,13 @@ def double(folder: Path, pytestconfig: pytest.Config) -> None:
     succeed(2, str(PROGRAM), *arguments, PYTHONPATH=str(ROOT), timeout_s=480)
 
 
-def test_two_processes_write_the_label_set_of_one(folder: Path, double: None):
+def test_two_processes_write_the_label_set_and_the_folder_of_one(folder: Path, double: None):
     """34 samples in batches of 3, of which one process has more than the other."""
     config = load(path_of(folder, LABELLER), RunConfig)
     label_and_compare(config, folder / "one", Runtime())
     one, two = (folder / name for name in ("one", "two"))
     files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
-    assert len(files) >= 3 and files == sorted(
+    assert len(files) >= 34 * 4 and files == sorted(
         path.relative_to(two) for path in two.rglob("*") if path.is_file()
     )
     assert all((one / name).read_bytes() == (two / name).read_bytes() for name in files)

@@ -153,6 +153,20 @@ def test_predict_writes_what_the_network_says_of_each_image(learned: Path, tiny_
     assert len(seen) > 1, "a network that says one class of everything would hide most mistakes"
 
 
+def test_samples_are_predicted_by_two_runs_at_two_sizes(
+    learned: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    options = ["--data", "val", "--write", "ids", "coco", "--scales", "1", "0.5", "--flip", "--workers", "1"]
+    predict.main([str(learned), "--with", str(finished), *options, "--out", str(tmp_path / "out")])
+    told = capsys.readouterr().out
+    assert "10 images predicted with" in told and "% in the network" in told and "a second" in told
+    assert len(json.loads((tmp_path / "out" / "coco.json").read_text())["images"]) == 10
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["coco.json", "ids", "legend.png"]
+    predict.main([str(learned), "--with", str(finished), *options[:2], "--labels", str(tmp_path / "labels")])
+    (other,) = json.loads((tmp_path / "labels" / "index.json").read_text())["created"]["with"]
+    assert other["step"] == 4 and "10 samples labelled" in capsys.readouterr().out
+
+
 def test_an_image_that_cannot_be_read_is_named_after_the_others_are_done(finished: Path, tmp_path: Path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "broken.jpg").write_bytes(b"not a picture")

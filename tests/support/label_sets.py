@@ -17,6 +17,11 @@ from unimatch.engine.run_data import open_shards
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.selection import select
 from unimatch.predicting import label_sets
+from unimatch.predicting.folder import write_folder
+from unimatch.predicting.output import KINDS, Output
+from unimatch.predicting.predictor import Predictor, Reading
+from unimatch.predicting.results import picture_names
+from unimatch.predicting.sources import Samples
 from unimatch.shardset.archive import Record, ShardSet
 from unimatch.shardset.label_set import label_writer
 
@@ -46,15 +51,17 @@ def write_label_set(
 
 def label_and_compare(config: RunConfig, out: Path, runtime: Runtime) -> None:
     """As one of the processes of a run, with networks that say something: OUT/labels is the label set of its
-    unlabelled samples, OUT/scores.npy how far two networks agree about each.
+    unlabelled samples, OUT/scores.npy how far two networks agree about each, OUT/folder what predict writes.
     """
     found = restore(config.out, "last", None, runtime)
     classes = found.task.taxonomy.num_classes
     nets = [replace(found, net=ColorNet(classes, seed)) for seed in (1, 2)]  # type: ignore[arg-type]
     shards = open_shards(config.data.shards, config.data.cache)
     rows = select(shards, str(config.data.unlabeled)).rows
-    reading = label_sets.Reading(batch=3, workers=0, scales=(1.0, 0.5))
-    label_sets.write_label_set(nets[0], shards, rows, out / "labels", runtime, reading)
+    reading = Reading(batch=3, workers=0, scales=(1.0, 0.5))
+    label_sets.write_label_set(Predictor(nets[:1], reading), shards, rows, out / "labels", runtime)
+    output = Output(out / "folder", KINDS, found.task, picture_names([], stems=False))
+    write_folder(Predictor(nets[:1], reading), Samples(shards, rows, found.task), output, runtime, {})
     scores = label_sets.stability(nets, shards, rows, runtime, reading)
     if runtime.is_main:
         np.save(out / "scores.npy", scores)

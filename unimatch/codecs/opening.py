@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,6 +66,17 @@ def open_picture(data: bytes, where: str) -> Image.Image:
             f"{where}: is {width}x{height} pixels, at most {MAX_PIXELS} (2^30) are read; cut it into tiles"
         )
     return opened
+
+
+def header_size(path: Path) -> tuple[int, int]:
+    """Height and width that a file's header tells, as its pixels lie; 0, 0 where it tells none: then reading
+    it gives the reason.
+    """
+    try:
+        with Image.open(path) as opened:
+            return opened.height, opened.width
+    except (OSError, *DAMAGE):
+        return 0, 0
 
 
 class Picture(NamedTuple):

@@ -17,8 +17,9 @@ from unimatch.packing.leftovers import PICTURES, examples, not_walked
 from unimatch.predicting.scenes import RASTERS
 from unimatch.tasks.base import Task
 
-RESULTS = ("ids", "colors", "overlays")  # folders that predict writes, beside LEGEND
-LEGEND = "legend.png"
+RESULTS = ("ids", "colors", "overlays", "probabilities")  # folders that predict writes, beside FILES
+LEGEND, COCO, FAILED = "legend.png", "coco.json", "failed.txt"
+FILES = (LEGEND, COCO, FAILED)
 ENDINGS = 5  # of other files, named one by one
 
 
@@ -117,12 +118,12 @@ def _images(folder: Path, out: Path, suffixes: tuple[str, ...]) -> Inputs:
 
 
 def _holds_results(folder: Path) -> bool:
-    return (folder / LEGEND).is_file() and (folder / RESULTS[0]).is_dir()
+    return (folder / LEGEND).is_file() and any((folder / name).is_dir() for name in RESULTS)
 
 
 def _is_result(path: PurePosixPath) -> bool:
     """Whether a path in a folder of results is one of them."""
-    return path.parts[0] in RESULTS or path.parts == (LEGEND,)
+    return path.parts[0] in RESULTS or path.as_posix() in FILES
 
 
 def _refuse_lonely(first: Path, names: list[Path], second: Path, others: list[Path]) -> None:

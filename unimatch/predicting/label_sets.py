@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,59 +12,36 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from unimatch import config as config_io
 from unimatch.codecs.decode import class_counts
 from unimatch.codecs.encode import encode_label
 from unimatch.data.evaluation import image_loader, neighbours
-from unimatch.engine.checkpoint import weights_hash
 from unimatch.engine.restore import Restored
 from unimatch.engine.runtime import Runtime
 from unimatch.errors import DataError, UserError
 from unimatch.metrics import ConfusionMatrix
-from unimatch.predicting.scales import OverScales
+from unimatch.predicting.predictor import Predictor, Reading
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.index import INDEX_JSON
 from unimatch.shardset.label_set import label_writer, written
 from unimatch.tasks.base import Task
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How images are read and predicted: at most `batch` neighbours of one size together."""
-
-    batch: int = 4
-    workers: int = 2
-    timeout_s: float = 300.0
-    scales: Sequence[float] = (1.0,)
-    flip: bool = False
-
-
 def write_label_set(
-    restored: Restored, shards: ShardSet, rows: np.ndarray, out: Path, runtime: Runtime, reading: Reading
+    predictor: Predictor, shards: ShardSet, rows: np.ndarray, out: Path, runtime: Runtime
 ) -> None:
     """Labels some rows, in their order, into the folder `out`; call on all processes.
 
     One that was killed over it goes on. No label of the shards is opened. UserError: `out` holds a finished
     set, or labels of other samples or by another network.
     """
-    keys = shards.keys(rows)
-    created = {
-        "by": "unimatch predict",
-        "run": str(restored.config.out),
-        "network": restored.network,
-        "step": restored.state.step,
-        "weights": weights_hash(restored.folder, restored.network),
-        "evaluate": config_io.plain(restored.config.task.config.evaluate),
-        "scales": list(reading.scales),
-        "flip": reading.flip,
-    }
+    keys, task = shards.keys(rows), predictor.task
     with ExitStack() as stack:
         writer, done = None, 0
         with runtime.together():
             if (out / INDEX_JSON).exists():
                 raise UserError(f"{out} holds a finished set already: remove it, or choose another folder")
             if runtime.is_main:
-                writer = stack.enter_context(label_writer(out, shards.taxonomy, created))
+                writer = stack.enter_context(label_writer(out, shards.taxonomy, predictor.made_by()))
                 before = written(writer)
                 done = len(before)
                 if list(before) != keys[:done]:
@@ -73,10 +49,9 @@ def write_label_set(
                         f"{out} holds labels of other samples: remove it, or choose another folder"
                     )
         left = rows[runtime.gather(done)[0] :]
-        net = OverScales(restored.net, reading.scales, reading.flip, restored.net.encoder.patch)
 
         def label(images: Tensor, keys: list[str]) -> list[tuple[Any, ...]]:
-            ids = restored.task.predict(net, images).to("cpu", torch.uint8).numpy()
+            ids = task.predict(predictor.net, images).to("cpu", torch.uint8).numpy()
             found = []
             for key, one in zip(keys, ids, strict=True):
                 data, ext = encode_label(one, "zst")
@@ -84,7 +59,7 @@ def write_label_set(
                 found.append((key, data, ext, one.shape[::-1], counts))
             return found
 
-        for made in _in_turns(shards, left, restored.task, runtime, reading, label, "labelling"):
+        for made in _in_turns(shards, left, task, runtime, predictor.reading, label, "labelling"):
             with runtime.together():
                 for one in made if writer is not None else ():
                     writer.add_label(*one)  # type: ignore[union-attr]

@@ -14,13 +14,14 @@ LARGE = 3 << 22  # numbers of an image that is predicted alone, and only if it f
 IMAGES_PER_PASS = 8  # bounds the memory; the result does not depend on it
 
 
-def passes(network: nn.Module, batch: np.ndarray, in_one_pass: bool) -> Iterator[Tensor]:
+def passes(
+    network: nn.Module, batch: np.ndarray, in_one_pass: bool, per_pass: int = IMAGES_PER_PASS
+) -> Iterator[Tensor]:
     """Parts of a batch [B, ..., H, W, C] of images as decoded, on the network's device.
 
     in_one_pass: the network sees whole images. DataError: they are too large for the memory then.
     """
     device = next(network.parameters()).device
-    per_pass = IMAGES_PER_PASS
     if batch[0].size > LARGE:
         per_pass = 1
         if in_one_pass:

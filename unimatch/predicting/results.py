@@ -20,16 +20,21 @@ Make = Callable[[slice], np.ndarray]
 """Rows of a picture: uint8 [h, W], or RGB [h, W, 3]."""
 
 
-def picture_names(names: Sequence[Path], stems: bool) -> dict[Path, Path]:
+def picture_names(names: Sequence[Path], stems: bool) -> Callable[[Path], Path]:
     """The PNG that stands for each file: a.jpg.png of a.jpg, whatever lies beside it. With `stems` a.png;
     where another file would have it too, as a.png, each of them keeps its ending.
     """
-    full = {name: name.with_name(name.name + ".png") for name in names}
+
+    def full(name: Path) -> Path:
+        return name.with_name(name.name + ".png")
+
+    def short(name: Path) -> Path:
+        return name.with_name(_stem(name.name) + ".png")
+
     if not stems:
         return full
-    short = {name: name.with_name(_stem(name.name) + ".png") for name in names}
-    taken = Counter([*short.values(), *full.values()])
-    return {name: short[name] if taken[short[name]] == 1 else full[name] for name in names}
+    taken = Counter([*map(short, names), *map(full, names)])
+    return lambda name: short(name) if taken[short(name)] == 1 else full(name)
 
 
 def _stem(name: str) -> str:

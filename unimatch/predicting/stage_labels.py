@@ -12,7 +12,8 @@ from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import open_shards
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.stages import StageRun, labeled_by, unlabeled_rows
-from unimatch.predicting.label_sets import Reading, stability, write_label_set
+from unimatch.predicting.label_sets import stability, write_label_set
+from unimatch.predicting.predictor import Predictor, Reading
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.index import INDEX_JSON
 from unimatch.shardset.key_list import write_keys
@@ -41,7 +42,7 @@ def label_stage(stage: StageRun, before: Sequence[StageRun], config: RunConfig, 
     with runtime.together():
         restored = restore(stage.config.out, "last", None, runtime)
     reading = Reading(reading.batch, reading.workers, reading.timeout_s, settings.scales, settings.flip)
-    write_label_set(restored, shards, rows, stage.labels, runtime, reading)
+    write_label_set(Predictor([restored], reading), shards, rows, stage.labels, runtime)
 
 
 def _most_stable(

@@ -97,14 +97,11 @@ def label_writer(
     """
     root.mkdir(parents=True, exist_ok=True)
     begun, mine = root / BEGUN, json.dumps(created).encode()
-    if begun.exists():
-        before, now = json.loads(begun.read_bytes()), json.loads(mine)
-        others = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-        if others:
-            raise DataError(
-                f"{root} holds labels that were begun with another {', '.join(others)}: remove it, or choose "
-                "another folder"
-            )
+    if begun.exists() and (others := differing(begun.read_bytes(), mine)):
+        raise DataError(
+            f"{root} holds labels that were begun with another {', '.join(others)}: remove it, or choose "
+            "another folder"
+        )
     replace_file(begun, mine)
     for stale in root.glob(f".{SUBSET}-*.tmp-*"):
         stale.unlink()
@@ -113,6 +110,12 @@ def label_writer(
         yield writer
     finish_set(root, taxonomy, created, [writer], kind=LABELS)
     begun.unlink()
+
+
+def differing(begun: bytes, now: bytes) -> list[str]:
+    """The settings in which two JSON objects differ, by name."""
+    before, after = json.loads(begun), json.loads(now)
+    return sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
 
 
 def _counted(path: Path, taxonomy: Taxonomy) -> Shard:

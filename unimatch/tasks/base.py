@@ -62,6 +62,10 @@ class Task(ABC):
     units: ClassVar[Mapping[str, str]] = {}
     """The unit of each figure that is no fraction; all others are shown in percent."""
 
+    mean: Tensor
+    std: Tensor
+    """[C, 1, 1]: what `normalize` subtracts from images, and divides them by, in their own values."""
+
     channels: int = 3
     """Channels of the images, which the encoder must take."""
 
@@ -153,6 +157,10 @@ class Task(ABC):
     @abstractmethod
     def predicted(self, net: nn.Module, image: Tensor, sure: bool = False) -> tuple[Tensor, Tensor | None]:
         """What `predict` says; sure: and float32 [B, H, W], the probabilities of these classes."""
+
+    @abstractmethod
+    def spread(self, net: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What `predict` says, and float32 [B, K, H, W]: the probabilities of all classes."""
 
     @abstractmethod
     def metric(self, device: torch.device | str = "cpu") -> Metric:

@@ -93,11 +93,20 @@ class MedicalTask(PixelTask):
         Slices are resized to the crop and their logits back, both bilinear without aligned corners, as the
         code released with UniMatch does; other code on ACDC takes the nearest pixel both ways.
         """
+        return named(self._logits(net, image), sure)
+
+    @torch.no_grad()
+    def spread(self, net: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
+        """See Task."""
+        logits = self._logits(net, image)
+        return named(logits, sure=False)[0], logits.softmax(dim=1)
+
+    def _logits(self, net: nn.Module, image: Tensor) -> Tensor:
+        """float32 [B, K, H, W], of the images' size."""
         net.eval()
         values = self.normalize(image)
         size, crop = values.shape[-2:], (self.config.views.crop,) * 2
-        logits = net(_resized(values, crop))["logits"].float()
-        return named(_resized(logits, size), sure)
+        return _resized(net(_resized(values, crop))["logits"].float(), size)
 
     def metric(self, device: torch.device | str = "cpu") -> VolumeMetric:
         """An empty metric of the taxonomy's classes."""

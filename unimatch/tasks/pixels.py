@@ -16,7 +16,7 @@ from unimatch.data.sample import Batch, Labeled, Partner, Unlabeled
 from unimatch.metrics import ConfusionMatrix, Metric
 from unimatch.mixing import swap_pairs
 from unimatch.tasks.base import Needs, RawMicro, Task
-from unimatch.tasks.prediction import EvaluateConfig, Predicted, predicted
+from unimatch.tasks.prediction import EvaluateConfig, Predicted, predicted, spread
 from unimatch.tasks.sheets import Sheets
 from unimatch.taxonomy import IGNORE_INDEX, Taxonomy
 from unimatch.views.base import Extra
@@ -219,6 +219,10 @@ class PixelTask(Task):
         image: uint8 [B, ..., H, W, C] as decoded, on the device of `net`.
         """
         return predicted(net, image, self.normalize, self.config.evaluate, self.config.views.crop, sure)
+
+    def spread(self, net: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
+        """See Task; no probability, of 0, outside the middle in mode "centre"."""
+        return spread(net, image, self.normalize, self.config.evaluate, self.config.views.crop)
 
     def metric(self, device: torch.device | str = "cpu") -> Metric:
         """An empty confusion matrix of the taxonomy's classes."""

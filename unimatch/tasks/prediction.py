@@ -18,7 +18,8 @@ BAND_PIXELS = 1 << 24  # nor on this, but for sums in another order
 
 Read = Callable[[int, int, int, int], Tensor]
 """The network's input [B, ..., C, h, w] at y, x of size h, w."""
-
+Normalize = Callable[[Tensor], Tensor]
+"""From images [B, ..., H, W, C] as decoded to what the network takes, [B, ..., C, H, W]."""
 
 Mode = Literal["whole", "sliding", "centre"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -172,7 +173,7 @@ def named(logits: Tensor, sure: bool) -> Predicted:
 def predicted(
     net: nn.Module,
     image: Tensor,
-    normalize: Callable[[Tensor], Tensor],
+    normalize: Normalize,
     config: EvaluateConfig,
     crop: int,
     sure: bool = False,
@@ -180,32 +181,68 @@ def predicted(
     """The classes of images [B, ..., H, W, C] as decoded; IGNORE_INDEX outside the middle in mode "centre".
     Leaves `net` in eval mode.
 
-    normalize: from images to what the network takes, [B, ..., C, H, W]. crop: the side of training crops.
+    crop: the side of training crops.
     sure: with their probabilities, in mode "sliding" means over windows.
     """
     net.eval()
-    height, width = image.shape[-3:-1]
-    window, stride = config.windows(crop)
+    if config.mode == "sliding":
+        return _joined(image, _windows(net, image, normalize, config, crop), sure)
+    logits, padding = _one_pass(net, image, normalize, config, crop)
+    ids, conf = named(logits, sure)
+    return (
+        F.pad(ids, padding, value=IGNORE_INDEX) if any(padding) else ids,
+        F.pad(conf, padding) if conf is not None and any(padding) else conf,
+    )
+
+
+@torch.no_grad()
+def spread(
+    net: nn.Module, image: Tensor, normalize: Normalize, config: EvaluateConfig, crop: int
+) -> tuple[Tensor, Tensor]:
+    """(the classes as `predicted` says, float32 [B, K, H, W]: the probabilities of all of them; 0 outside the
+    middle in mode "centre").
+    """
+    net.eval()
+    if config.mode == "sliding":
+        parts = [
+            (sums.argmax(dim=1).to(torch.uint8), sums / sums.sum(dim=1, keepdim=True))
+            for _, sums in _windows(net, image, normalize, config, crop)
+        ]
+        return torch.cat([ids for ids, _ in parts], dim=1), torch.cat([one for _, one in parts], dim=2)
+    logits, padding = _one_pass(net, image, normalize, config, crop)
+    ids = F.pad(named(logits, sure=False)[0], padding, value=IGNORE_INDEX)
+    return ids, F.pad(logits.softmax(dim=1), padding)
+
+
+def _windows(
+    net: nn.Module, image: Tensor, normalize: Normalize, config: EvaluateConfig, crop: int
+) -> Iterator[tuple[int, Tensor]]:
+    """`sliding_sums` of images of one size."""
 
     def read(y: int, x: int, h: int, w: int) -> Tensor:
         return normalize(image[..., y : y + h, x : x + w, :])
 
-    if config.mode == "sliding":
-        bands = sliding_sums(net, read, (height, width), window, stride, config.border)
-        return _joined(image, bands, sure)
+    size = (image.shape[-3], image.shape[-2])
+    return sliding_sums(net, read, size, *config.windows(crop), config.border)
+
+
+def _one_pass(
+    net: nn.Module, image: Tensor, normalize: Normalize, config: EvaluateConfig, crop: int
+) -> tuple[Tensor, tuple[int, int, int, int]]:
+    """Logits float32 [B, K, h, w] of the whole images or of their middles, and the pixels left, right, above
+    and below that they lack.
+    """
+    height, width = image.shape[-3:-1]
     if config.mode == "centre":
+        window, _ = config.windows(crop)
         h, w = min(window, height), min(window, width)
         y, x = (height - h) // 2, (width - w) // 2
-        middle, conf = named(net(read(y, x, h, w))["logits"].float(), sure)
-        labels = image.new_full((len(image), height, width), IGNORE_INDEX, dtype=torch.uint8)
-        labels[:, y : y + h, x : x + w] = middle
-        if conf is not None:
-            conf = F.pad(conf, (x, width - w - x, y, height - h - y))
-        return labels, conf
+        middle = normalize(image[..., y : y + h, x : x + w, :])
+        return net(middle)["logits"].float(), (x, width - w - x, y, height - h - y)
 
     values = normalize(image)
     if config.multiple_of == 1:
-        return named(net(values)["logits"].float(), sure)
+        return net(values)["logits"].float(), (0, 0, 0, 0)
 
     def multiple(side: int) -> int:
         return max(1, int(side / config.multiple_of + 0.5)) * config.multiple_of
@@ -216,7 +253,7 @@ def predicted(
     logits = net(values)["logits"].float()
     if size != (height, width):
         logits = resize(logits, (height, width))
-    return named(logits, sure)
+    return logits, (0, 0, 0, 0)
 
 
 def _joined(image: Tensor, bands: Iterator[tuple[int, Tensor]], sure: bool) -> Predicted:
