@@ -51,6 +51,25 @@ def mesh_of(asked: Fsdp, device: torch.device, timeout: timedelta) -> DeviceMesh
     return DeviceMesh.from_group(groups, device.type, mesh=ranks, mesh_dim_names=("replica", "part"))
 
 
+def check_mean(mesh: DeviceMesh) -> None:
+    """UserError on all processes if gradients are summed over them and not averaged, or not at all: over gloo
+    some releases of torch do so, without a word.
+    """
+    probe = nn.Linear(1, mesh.size(), bias=False, device=mesh.device_type)
+    fully_shard(probe, mesh=mesh)
+    found = None
+    try:
+        probe(torch.ones(1, 1, device=mesh.device_type)).sum().backward()
+        found = probe.weight.grad.full_tensor().flatten().tolist()  # type: ignore[union-attr,operator]
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+    if found is None or any(value != 1.0 for value in found):
+        raise UserError(
+            f"FSDP: torch {torch.__version__} does not average gradients over {mesh.device_type} processes "
+            f"({reason if found is None else f'{found[0]:g} in place of 1'}); take DDP or ZeRO, or torch 2.14"
+        )
+
+
 def _policy(block: nn.Module, dtype: torch.dtype | None) -> MixedPrecisionPolicy:
     """Gradients are reduced in fp32. Gathered is in `dtype`, that of autocast, which then finds the matrices
     as it would make them; but not for batch norms, whose statistics are fp32, nor on CPUs, where autocast

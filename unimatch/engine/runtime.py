@@ -110,6 +110,7 @@ class Runtime:
                 backend = "nccl" if has_gpu else "gloo"
                 dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
             self._mesh = fsdp.mesh_of(mode.fsdp, self.device, timeout)
+            fsdp.check_mean(self._mesh)
 
     @property
     def is_main(self) -> bool:

@@ -299,7 +299,7 @@ def test_the_mode_to_take(billions: int, gigabytes: float, taken: str):
 
 
 def test_fsdp_is_taken_where_zero_keeps_too_much():
-    """Four billion parameters in blocks of 10 million: 4 + 4 + 8 GB of parts, 0.2 GB of blocks and messages."""
+    """Four billion parameters in blocks of 10 million: 4 + 4 + 8 GB of parts, 0.2 GB of blocks, messages."""
     network = Network(
         parameters=4 * 10**9, persistent=0, largest=10**7, buffer_bytes=0, moments=2, block=10**7
     )
