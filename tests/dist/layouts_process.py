@@ -63,21 +63,25 @@ CASES = {
 }
 
 
+class Block(nn.Module):
+    def __init__(self, norm: type[nn.Module]) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(5, 5, 3, padding=1), norm(5, affine=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.norm(self.conv(x)).relu()
+
+
 class Blocks(Encoder):
     """Five channels, which two processes cannot share evenly."""
 
     def __init__(self, norm: type[nn.Module]) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 5, 1)
-        self.blocks = nn.Sequential(
-            *(nn.Sequential(nn.Conv2d(5, 5, 3, padding=1), norm(5, affine=True)) for _ in range(2))
-        )
+        self.blocks = nn.Sequential(*(Block(norm) for _ in range(2)))
 
     def forward(self, image: Tensor) -> Tensor:
-        x = self.first(image)
-        for block in self.blocks:
-            x = x + block(x).relu()
-        return x
+        return self.blocks(self.first(image))
 
 
 class Net(nn.Module):

@@ -26,6 +26,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from unimatch.engine.modes import Fsdp
 from unimatch.engine.optim import continued, load_groups
 from unimatch.engine.replicas import Buffers
+from unimatch.errors import UserError
 from unimatch.models.base import Encoder
 
 if TYPE_CHECKING:
@@ -38,17 +39,24 @@ WHOLE = StateDictOptions(full_state_dict=True)
 def mesh_of(asked: Fsdp, device: torch.device, timeout: timedelta) -> DeviceMesh:
     """The processes in one row of parts, or as [replicas, parts] with the processes of a node side by side.
 
-    Call on all processes, once their group exists.
+    Call on all processes, once their group exists; a single process may have none. UserError: see check_mean.
     """
+    if not dist.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     world = dist.get_world_size()
     if asked.replicas == 1:
-        return init_device_mesh(device.type, (world,), mesh_dim_names=("part",))
+        mesh = init_device_mesh(device.type, (world,), mesh_dim_names=("part",))
+        check_mean(mesh)
+        return mesh
     ranks = torch.arange(world).view(asked.replicas, -1)
     # Not init_device_mesh, whose groups wait for ten or thirty minutes, whatever this run's limit is.
     groups: list[Any] = [
         dist.new_subgroups_by_enumeration(each.tolist(), timeout=timeout)[0] for each in (ranks.T, ranks)
     ]
-    return DeviceMesh.from_group(groups, device.type, mesh=ranks, mesh_dim_names=("replica", "part"))
+    mesh = DeviceMesh.from_group(groups, device.type, mesh=ranks, mesh_dim_names=("replica", "part"))
+    check_mean(mesh)
+    return mesh
 
 
 def check_mean(mesh: DeviceMesh) -> None:
@@ -60,7 +68,7 @@ def check_mean(mesh: DeviceMesh) -> None:
     found = None
     try:
         probe(torch.ones(1, 1, device=mesh.device_type)).sum().backward()
-        found = probe.weight.grad.full_tensor().flatten().tolist()  # type: ignore[union-attr,operator]
+        found = probe.weight.grad.full_tensor().flatten().tolist()  # type: ignore[union-attr]
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
     if found is None or any(value != 1.0 for value in found):

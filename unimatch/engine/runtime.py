@@ -104,13 +104,9 @@ class Runtime:
         # Forward passes gather parameters, and wait for each other.
         self.gathers = self.zero_stage == 3 or mode.fsdp is not None
         if mode.fsdp:
-            from unimatch.engine import fsdp  # as above
+            from unimatch.engine import fsdp  # a tenth of a second that other launches do without
 
-            if not dist.is_initialized():
-                backend = "nccl" if has_gpu else "gloo"
-                dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
             self._mesh = fsdp.mesh_of(mode.fsdp, self.device, timeout)
-            fsdp.check_mean(self._mesh)
 
     @property
     def is_main(self) -> bool:
