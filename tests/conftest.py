@@ -62,6 +62,7 @@ def pytest_collection() -> Iterator[None]:
     finally:
         gc.enable()
         gc.freeze()
+        gc.set_threshold(20_000, 10, 10)  # a test makes a network or two, not garbage by the million
 
 
 @pytest.fixture(scope="session")

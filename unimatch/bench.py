@@ -7,6 +7,7 @@ unimatch bench endurance --samples 200000
 unimatch bench step --processes 1 2
 unimatch bench methods --crop 128
 unimatch bench memory --crop 252
+unimatch bench checkpoint --processes 1 2
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from unimatch.benchmarks import endurance, index, input, memory, methods, shards, step
+from unimatch.benchmarks import checkpoint, endurance, index, input, memory, methods, shards, step
 from unimatch.errors import UserError
 
 BENCHMARKS = {
@@ -25,6 +26,7 @@ BENCHMARKS = {
     "step": step,
     "methods": methods,
     "memory": memory,
+    "checkpoint": checkpoint,
 }
 
 

@@ -4,6 +4,7 @@ every case and layout; rank 0 saves what came of each in the folder that is its 
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from tests.support.launches import fsdp
 from unimatch.engine.batchnorm import synchronize_batchnorm
 from unimatch.engine.modes import Precision
-from unimatch.engine.runtime import Runtime
+from unimatch.engine.parts import Part, with_tensors
+from unimatch.engine.runtime import Layout, Runtime
 from unimatch.engine.trainer import StepModule
 from unimatch.methods.base import Method, Progress
 from unimatch.methods.teacher import Teacher
@@ -122,6 +124,27 @@ class Following(Method):
         return {"model": net, "ema": self.teacher.net}
 
 
+def joined(part: Part, runtime: Runtime) -> dict[str, Tensor]:
+    """Whole tensors out of what all processes have of them; NaN where none has values."""
+    found: dict[str, Tensor] = {}
+    for each in runtime.gather(part.pieces):
+        for name, piece in each.items():
+            if name not in found:
+                found[name] = torch.zeros(piece.shape, dtype=piece.values.dtype)
+                if found[name].is_floating_point():
+                    found[name].fill_(torch.nan)
+            values = piece.values.detach().reshape(-1)
+            found[name].view(-1)[piece.start : piece.start + len(values)] = values
+    return found
+
+
+def optimizer_state(layout: Layout, runtime: Runtime) -> dict[str, Any]:
+    state, part = layout.optimizer_part()
+    with_tensors(state["optimizer"], joined(part, runtime))
+    whole: dict[str, Any] = state["optimizer"]
+    return whole
+
+
 def trained(case: Case, runtime: Runtime) -> dict[str, Any]:
     """What a case came to under a runtime: figures of each step, and all states in the end."""
     torch.manual_seed(0)
@@ -161,18 +184,18 @@ def trained(case: Case, runtime: Runtime) -> dict[str, Any]:
         with layout.readable(module, parts=method.elementwise):
             method.after_update(net, Progress(step, STEPS, 0))
     nets = {"model": net, "ema": method.teacher.net, "parts": method.parts}
-    found = {name: layout.network_state(each) for name, each in nets.items()}
+    found = {name: joined(layout.network_part(each), runtime) for name, each in nets.items()}
     with layout.whole(method.teacher.net) as whole, torch.inference_mode():
         shown = whole.eval()(torch.ones(1, 3, 5, 5))["logits"].clone()
-    state = layout.optimizer_state()
-    layout.load_optimizer_state({**state, "optimizer": runtime.gather(state["optimizer"])[0]})
-    again = layout.optimizer_state()["optimizer"]
+    state = optimizer_state(layout, runtime)
+    layout.load_optimizer_state({"optimizer": copy.deepcopy(state), "scaler": {}})
+    again = optimizer_state(layout, runtime)
     runtime.release()
     return {
         "figures": figures,
-        "nets": {name: {key: value.clone() for key, value in each.items()} for name, each in found.items()},
+        "nets": found,
         "shown": shown,
-        "optimizer": state["optimizer"],
+        "optimizer": state,
         "loaded again": again,
         "kept": method.kept,
     }

@@ -16,11 +16,13 @@ import pytest
 
 from tests.conftest import ROOT, tiny_run_text
 from tests.dist.test_training import Run
+from tests.support import tiny_encoder
 from tests.support.processes import Ended, Processes, data_worker, forking, run
 from tests.support.warm_python import FORKED_PYTHON
 from unimatch.engine import checkpoint
 from unimatch.engine.log import read_metrics
 from unimatch.engine.runtime import WATCHDOG_GRACE_S
+from unimatch.scaling.spawn import places
 
 SLACK_S = 25  # of a slow, busy machine
 TIMEOUT_S = 6  # of what waits for a process that stalls; more than what two busy starts differ by
@@ -45,10 +47,16 @@ def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(tiny_shards, folder / "shards")
     path = folder / "run.yaml"
     text = tiny_run_text(folder / "run", folder / "shards", tiny_shards.parent / "split")
-    text = text.replace("lr: 0.01", "lr: 0.001").replace(
-        "evaluation: {every_steps: 10", "evaluation: {every_steps: 8"
-    )
-    path.write_text(text.replace("checkpoint: {every_steps: 10}", "checkpoint: {every_steps: 2}"))
+    for old, new in (
+        ("lr: 0.01", "lr: 0.001"),
+        ("{name: deeplabv3plus, channels: 32}", "{name: linear}"),
+        ("test_efficientnet", tiny_encoder.NAME),
+        ("evaluation: {every_steps: 10", "evaluation: {every_steps: 8"),
+        ("checkpoint: {every_steps: 10}", "checkpoint: {every_steps: 2}"),
+    ):
+        assert old in text, old
+        text = text.replace(old, new)
+    path.write_text(text)
     return path
 
 
@@ -139,16 +147,21 @@ def test_a_full_disk_keeps_the_checkpoints_before_it(config: Path, record_proper
     probe = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True)
     if probe.returncode:
         pytest.skip("mounting in a namespace of one's own is not allowed here")
-    full = Run(config, "full", "data.val=null", "log.pictures_every_steps=0")
+    settings = ("model.encoder.name=test_efficientnet", "model.head={name: deeplabv3plus, channels: 32}")
+    full = Run(config, "full", "data.val=null", "log.pictures_every_steps=0", *settings)
     full.out.mkdir()
-    script = 'mount -t tmpfs -o size=2400k none "$0" && { "$@"; code=$?; ls "$0/checkpoints"; exit $code; }'
+    both = 'RANK=1 LOCAL_RANK=1 "$@" & "$@"; first=$?; wait $!; second=$?'  # in one namespace
+    script = (
+        f'mount -t tmpfs -o size=2400k none "$0" && {{ {both}; ls "$0/checkpoints"; exit $first$second; }}'
+    )
     program = "import os, sys; os.execvp('unshare', ['unshare', '-rm', 'sh', '-c', *sys.argv[1:]])"
     arguments = ["-c", program, script, str(full.out), str(FORKED_PYTHON), *full.args]
-    with Processes(2, arguments, **forking()) as processes:
+    with Processes(1, arguments, **forking(), **places(2)[0]) as processes:
         ended = wait_and_record(processes, time.monotonic(), record_property)
-    assert [one.code for one in ended] == [1, 1], ended[0].err
-    assert "error: rank 0: could not write the checkpoint" in ended[0].err
-    assert "no space left on the device. Earlier checkpoints are intact" in ended[0].err
+    assert ended[0].code == 11, ended[0].err
+    told = ended[0].err
+    assert told.count("error: ") == 1 and "could not write the checkpoint" in told
+    assert "no space left on the device. Earlier checkpoints are intact" in told
     assert ended[0].out.split()[-1] == "step_00000002"
 
 
@@ -214,7 +227,7 @@ def test_processes_that_never_come_end_the_wait(config: Path):
 
 def test_a_launcher_that_may_restart_continues_by_itself(config: Path, record_property: Record):
     """launch/torchrun.sh: a process is killed; all start again from the last checkpoint and finish."""
-    again = Run(config, "again", "data.val=null")
+    again = Run(config, "again", "data.val=null", "schedule.steps=14")
     script = str(ROOT / "launch" / "torchrun.sh")
     program = f"import os, sys; os.execvp('bash', ['bash', {script!r}, '2', *sys.argv[1:]])"
     alone = dict.fromkeys(("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"), "")
@@ -224,8 +237,8 @@ def test_a_launcher_that_may_restart_continues_by_itself(config: Path, record_pr
         os.kill(rank_of(again, 1), signal.SIGKILL)
         ended = wait_and_record(processes, time.monotonic(), record_property)
     assert ended[0].code == 0, ended[0].err
-    assert ended[0].out.count("resumed") == 1 and "finished after step 20" in ended[0].out
-    assert [line["step"] for line in again.lines()] == list(range(1, 21))
+    assert ended[0].out.count("resumed") == 1 and "finished after step 14" in ended[0].out
+    assert [line["step"] for line in again.lines()] == list(range(1, 15))
 
 
 def rank_of(run: Run, rank: int) -> int:

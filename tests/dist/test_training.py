@@ -9,9 +9,26 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import tiny_run_text
-from tests.support.processes import MEASURED, Ended, Processes, run, succeed
+from tests.support import tiny_encoder
+from tests.support.processes import MEASURED, Ended, Processes, forking, run, succeed
 from unimatch.engine import checkpoint
 from unimatch.engine.log import read_metrics
+
+# Every process ends as by kill -9, its data workers with it, where it would begin one step more.
+FALLS = """
+import os, signal, sys
+from unimatch import train
+from unimatch.engine.entry import run_entry
+from unimatch.engine.trainer import Trainer
+step = Trainer.step
+def step_or_fall(trainer, number, *given):
+    if number == {step}:
+        trainer._saver.finish()  # which writes beside the training
+        os.killpg(0, signal.SIGKILL)
+    return step(trainer, number, *given)
+Trainer.step = step_or_fall
+sys.exit(run_entry(train.main))
+"""
 
 
 class Run:
@@ -36,6 +53,12 @@ class Run:
             else:
                 processes.processes[0].send_signal(number)
             return processes.wait()
+
+    def fall(self, count: int, step: int, *extra: str, **env: str) -> None:
+        """Starts; all processes are dead once `step` is done, and saved if it is one to be saved."""
+        ended = run(count, "-c", FALLS.format(step=step), *self.args[2:], *extra, **env)
+        assert ended[0].code == -signal.SIGKILL, ended[0].err
+        assert self.saved_step == step
 
     def wait_for_step(self, processes: Processes, step: int) -> None:
         """Returns once `step` is logged."""
@@ -69,7 +92,7 @@ def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     The rate is small: a larger one would amplify rounding, whoever rounds (0.001: to 3e-4 on some CPUs).
     """
     folder = tmp_path_factory.mktemp("runs")
-    text = tiny_run_text(folder / "run", tiny_shards)
+    text = tiny_run_text(folder / "run", tiny_shards).replace("test_efficientnet", tiny_encoder.NAME)
     (folder / "tiny.yaml").write_text(text)
     path = folder / "run.yaml"
     path.write_text(
@@ -116,7 +139,7 @@ def test_four_processes_draw_the_curve_of_one(config: Path, single: Run):
 
 def test_accumulated_micro_batches_are_the_gradient_of_two_processes(config: Path):
     """Without synchronised statistics both see the same micro-batches; only who computes them differs."""
-    settings = ("sync_batchnorm=off", "method.mix_partner=batch", "data.val=null")
+    settings = ("sync_batchnorm=off", "method.mix_partner=batch", "schedule.steps=3", "data.val=null")
     two = Run(config, "micro2", *settings).train(2)
     one = Run(config, "micro1", *settings, "batch.max_per_device=4").train(1)
     assert one.losses == pytest.approx(two.losses, rel=1e-4)
@@ -126,6 +149,7 @@ def test_strong_views_made_by_the_device(config: Path):
     """Two processes draw the curve of one, and a killed run continues to the last bit."""
     settings = (
         "task.views.device=accelerator",
+        "model.head={name: linear}",
         "schedule.steps=6",
         "checkpoint.every_steps=3",
         "data.val=null",
@@ -182,15 +206,29 @@ def test_a_signal_to_one_process_saves_and_ends_all(config: Path, number: signal
     assert stopped.saved_step == stopped.lines()[-1]["step"] >= 5
 
 
+# A fork's parent is not the launcher, whose file tests/unit/engine/test_launched.py finds by real ones.
+LAUNCHED = """
+import sys
+from pathlib import Path
+from unimatch import train
+from unimatch.engine import runtime
+from unimatch.engine.entry import run_entry
+runtime.launch_file = lambda: Path("launch/accelerate/gpu8.yaml")
+sys.exit(run_entry(train.main))
+"""
+
+
 def test_a_launch_file_starts_processes_and_one_tells_once_that_it_is_for_gpus(config: Path):
-    """The documented command, launcher and all."""
+    """By the documented launcher."""
     launch = Path(__file__).parents[2] / "launch" / "accelerate" / "gpu8.yaml"
-    arguments = Run(config, "launched", "schedule.steps=2", "data.val=null").args[1:]
-    command = ("-m", "accelerate.commands.launch", "--config_file", str(launch))
-    command += ("--num_processes", "2", "-m", *arguments)
+    program = config.parent / "launched.py"
+    program.write_text(LAUNCHED)
+    arguments = Run(config, "launched", "schedule.steps=2", "data.val=null").args[2:]
+    command = ("accelerate", "launch", "--config_file", str(launch), "--num_processes", "2", str(program))
     # The launcher itself is one process and must not see the variables of a group.
     none = dict.fromkeys(("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"), "")
-    ended = run(1, *command, fresh=True, **none)
+    execute = "import os, sys; os.execvp(sys.argv[1], sys.argv[1:])"
+    ended = run(1, "-c", execute, *command, *arguments, **forking(), **none)
     assert ended[0].code == 0, ended[0].err
     assert "2 on cpu" in ended[0].out
     assert ended[0].err.count("warning: gpu8.yaml is for GPUs, and PyTorch finds none here") == 1

@@ -1,6 +1,7 @@
 """Our network against the published one, written as plain functions of a state dict with the released names.
 
-The tensors are random, with the names and shapes of a released ResNet-50 checkpoint: nothing is downloaded.
+The tensors are random, with the names of a released ResNet-50 checkpoint and an eighth of its channels:
+nothing is downloaded.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.support.narrow import narrow_networks
 from unimatch.config import Section
 from unimatch.models import weights
 from unimatch.models.encoders import EncoderConfig
@@ -47,7 +49,7 @@ def make_released_state() -> State:
     norm("backbone.bn1", 128)
     in_channels = 128
     for stage, blocks in enumerate(BLOCKS):
-        width = 64 * 2**stage
+        width = 8 * 2**stage
         for block in range(blocks):
             name = f"backbone.layer{stage + 1}.{block}"
             conv(f"{name}.conv1", width, in_channels, 1)
@@ -67,13 +69,13 @@ def make_released_state() -> State:
         ("head.b3.0", 3),
         ("head.b4.gap.1", 1),
     ):
-        conv(branch, 256, 2048, kernel)
+        conv(branch, 32, 256, kernel)
     for name in ("head.b0.1", "head.b1.1", "head.b2.1", "head.b3.1", "head.b4.gap.2", "head.project.1"):
-        norm(name, 256)
-    conv("head.project.0", 256, 5 * 256, 1)
-    conv("reduce.0", 48, 256, 1)
+        norm(name, 32)
+    conv("head.project.0", 32, 5 * 32, 1)
+    conv("reduce.0", 48, 32, 1)
     norm("reduce.1", 48)
-    conv("fuse.0", 256, 256 + 48, 3)
+    conv("fuse.0", 256, 32 + 48, 3)
     norm("fuse.1", 256)
     conv("fuse.3", 256, 256, 3)
     norm("fuse.4", 256)
@@ -156,7 +158,9 @@ def net(released: State, tmp_path_factory: pytest.TempPathFactory) -> Segmentor:
     config = ModelConfig(
         EncoderConfig("resnet50s", "none", output_stride=16), Section("deeplabv3plus", DeepLabV3PlusConfig())
     )
-    net = build_segmentor(config, NUM_CLASSES).double()
+    with pytest.MonkeyPatch.context() as patch:
+        narrow_networks(patch)
+        net = build_segmentor(config, NUM_CLASSES).double()
     assert "tensors)" in weights.load_segmentor(net, path, "resnet50s", "deeplabv3plus")
     return net
 
@@ -179,7 +183,7 @@ def test_perturbed_features_share_one_decoder_batch(net: Segmentor, released: St
     """METHODS of UniMatch: cat(clean, dropped) features through the head at once, in train mode."""
     generator = torch.Generator().manual_seed(2)
     image = torch.randn(2, 3, 49, 65, dtype=torch.float64, generator=generator)
-    masks = [2.0 * torch.randint(0, 2, (2, channels, 1, 1), generator=generator) for channels in (256, 2048)]
+    masks = [2.0 * torch.randint(0, 2, (2, channels, 1, 1), generator=generator) for channels in (32, 256)]
     with_dropped: Callable[[Tensor, Tensor], Tensor] = lambda x, mask: torch.cat((x, x * mask))  # noqa: E731
     saved = {key: value.clone() for key, value in net.state_dict().items()}
     with torch.no_grad():

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.support.narrow import narrow_networks
 from unimatch.models import released
 from unimatch.models.encoders import EncoderConfig, build_encoder
 from unimatch.models.xception import NAME, XceptionEncoder
@@ -70,8 +71,11 @@ class Published:
 
 @pytest.fixture(scope="module")
 def encoder() -> XceptionEncoder:
+    """With an eighth of its channels."""
     torch.manual_seed(0)
-    built = build_encoder(EncoderConfig(NAME, "none")).double()
+    with pytest.MonkeyPatch.context() as patch:
+        narrow_networks(patch)
+        built = build_encoder(EncoderConfig(NAME, "none")).double()
     assert isinstance(built, XceptionEncoder)
     with torch.no_grad():
         for key, value in built.state_dict().items():
@@ -96,7 +100,7 @@ def test_features_and_statistics_equal_the_published_encoder(
         ours, expected = encoder.train(training)(image), published(image)
     after = {key: value.clone() for key, value in encoder.state_dict().items()}
     encoder.load_state_dict(before)
-    assert [tuple(feature.shape) for feature in ours] == [(2, 256, 17, 13), (2, 2048, 5, 4)]
+    assert [tuple(feature.shape) for feature in ours] == [(2, 32, 17, 13), (2, 256, 5, 4)]
     for feature, other in zip(ours, expected, strict=True):
         assert other.std() > 0.1
         torch.testing.assert_close(feature, other, rtol=1e-9, atol=1e-9)
@@ -108,8 +112,12 @@ def test_features_and_statistics_equal_the_published_encoder(
             )
 
 
-def test_order_and_shapes_are_those_of_timm(encoder: XceptionEncoder) -> None:
-    state = timm.create_model("xception65").state_dict()
+def test_order_and_shapes_are_those_of_timm() -> None:
+    with torch.device("meta"):
+        encoder, state = (
+            build_encoder(EncoderConfig(NAME, "none")),
+            timm.create_model("xception65").state_dict(),
+        )
     shapes = [value.shape for key, value in state.items() if not key.startswith("head.")]
     assert [value.shape for value in encoder.state_dict().values()] == shapes
     assert (encoder.channels, encoder.strides) == ([256, 2048], [4, 16])
@@ -117,5 +125,6 @@ def test_order_and_shapes_are_those_of_timm(encoder: XceptionEncoder) -> None:
 
 
 def test_timms_own_keeps_its_name_and_is_another_network() -> None:
-    timms = build_encoder(EncoderConfig("xception65", "none"))
+    with torch.device("meta"):
+        timms = build_encoder(EncoderConfig("xception65", "none"))
     assert not isinstance(timms, XceptionEncoder) and timms.mean == (0.5, 0.5, 0.5)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.support import tiny_encoder
 from tests.support.processes import run
 from unimatch.codecs.encode import jpeg
 from unimatch.packing.synthetic import render
@@ -34,14 +35,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (
             [
-                *("input", "--settings", "voc-321", "--images", "{images}"),
+                *("input", "--settings", "city-jpg-801", "--images", "{images}"),
                 *("--count", "1", "--rounds", "1", "--crop", "32"),
             ],
             ["literal, torch DataLoader", "cpu, --fast-decode", "labelled, kept decoded", "decode"],
         ),
         (
             [
-                *("methods", "--encoder", "test_efficientnet", "--crop", "32", "--size", "2"),
+                *("methods", "--encoder", tiny_encoder.NAME, "--crop", "32", "--size", "2"),
                 *("--rounds", "1", "--methods", "cps"),
             ],
             ["unimatch", "cps"],

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from tests.support import tiny_encoder
 from tests.support.change_set import CHANGE_RUN, CHANGES, pair, write_change_run
 from tools import compare, make_shards
 from unimatch import evaluate, plan, predict, prelabel, rank, train
@@ -128,7 +129,9 @@ def test_compare_shows_both_dates(finished, tmp_path):
 
 
 def test_plan_knows_the_network_for_pairs(finished, capsys):
-    plan.main(["--config", str(finished / "config.yaml"), "--devices", "2", "--device-memory", "8GB"])
+    small = ["--devices", "2", "--device-memory", "8GB", "--set", "model.head={name: linear}"]
+    small += ["--set", f"model.encoder.name={tiny_encoder.NAME}"]
+    plan.main(["--config", str(finished / "config.yaml"), *small])
     assert "a step runs it 3 times, 2 of them with gradients" in capsys.readouterr().out
 
 

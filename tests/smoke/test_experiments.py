@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT, tiny_run_text
+from tests.support import tiny_encoder
 from tests.support.folder_source import RECIPES
 from tests.support.processes import Processes
 from unimatch import config as config_io
@@ -116,17 +117,19 @@ base: run.yaml
 recipe: camvid
 out: {out}
 axes:
-  rate: {{low: [optimizer.lr=0.001], high: [optimizer.lr=0.01]}}
+  rate: {{low: [optimizer.lr=0.001, schedule.steps=4], high: [optimizer.lr=0.01]}}
 across: rate
 """
 
 
 @pytest.fixture
 def tiny(tmp_path: Path, tiny_shards: Path) -> Path:
-    """An experiment of two runs of 16 steps, a checkpoint after every second."""
+    """An experiment of two runs of 4 and of 16 steps, a checkpoint after every second."""
     text = tiny_run_text(tmp_path / "unused", tiny_shards).replace("steps: 20", "steps: 16")
     (tmp_path / "run.yaml").write_text(
         text.replace("checkpoint: {every_steps: 10}", "checkpoint: {every_steps: 2}")
+        .replace("{name: deeplabv3plus, channels: 32}", "{name: linear}")
+        .replace("test_efficientnet", tiny_encoder.NAME)
     )
     path = tmp_path / "tiny.yaml"
     path.write_text(FILE.format(out=tmp_path / "runs"))
@@ -188,7 +191,9 @@ def test_a_run_that_fails_does_not_keep_the_others(
 
     monkeypatch.setattr(train, "train_one", trained)
     tiny.write_text(
-        tiny.read_text().replace("{low: [optimizer.lr=0.001], high: [optimizer.lr=0.01]}", FAILING)
+        tiny.read_text().replace(
+            "{low: [optimizer.lr=0.001, schedule.steps=4], high: [optimizer.lr=0.01]}", FAILING
+        )
     )
     short = [part for one in ("schedule.steps=2", "data.workers=0") for part in ("--set", one)]
     reasons = (
@@ -265,9 +270,9 @@ def test_a_run_that_another_program_trains_is_passed_over(
     first, second = (run.config for run in load_experiment(str(tiny)).runs)
     with claimed(first) as mine:
         assert mine
-        experiment.main(["run", str(tiny)])
+        experiment.main(["run", str(tiny), "--set", "schedule.steps=2"])
     assert "another program is training it" in capsys.readouterr().out
-    assert not first.out.exists() and checkpoint.load_state(checkpoint.find(second.out, "last")).step == 16
+    assert not first.out.exists() and checkpoint.load_state(checkpoint.find(second.out, "last")).step == 2
 
 
 def test_a_stopped_run_says_how_to_go_on(tiny: Path) -> None:

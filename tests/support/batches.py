@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -17,14 +18,13 @@ from tests.support.tiny_set import (
     label_array,
     label_bytes,
 )
+from unimatch import keyed
 from unimatch.codecs.encode import ImageRules, jpeg, pack_image, png
 from unimatch.data.plan import Plan
 from unimatch.data.samples import Pool, Samples
 from unimatch.data.training import RawMicro, train_loader
-from unimatch.packing import synthetic
 from unimatch.packing.pack import labeled_sample
 from unimatch.shardset.archive import ShardSet, ShardWriter, finish_set
-from unimatch.taxonomy import IGNORE_INDEX
 
 SEED = 5
 Batches = list[tuple[int, list[RawMicro]]]
@@ -58,14 +58,15 @@ def same(first: Any, second: Any) -> bool:
 
 
 def write_scenes(root: Path, fast: bool) -> None:
-    """Twelve scenes, JPEG and PNG in turns."""
+    """Twelve pictures of soft spots of all colours, JPEG and PNG in turns."""
     writer = ShardWriter(root, "train")
     with writer:
         for number in range(12):
-            image, label = synthetic.render(number, 150, 210)
+            spots = (keyed.uniform(number, 10 * 14 * 3) * 256).astype(np.uint8).reshape(10, 14, 3)
+            image = cv2.resize(spots, (210, 150), interpolation=cv2.INTER_CUBIC)
             data = jpeg(image, 90) if number % 2 else png(image)
             data, ext = pack_image(data, "", ImageRules(fast_decode=fast))[:2]
-            label = np.where(label < TAXONOMY.num_classes, label, IGNORE_INDEX).astype(np.uint8)
+            label = label_array(number, 150, 210)
             writer.add(**vars(labeled_sample(f"t{number:03d}", data, ext, label, TAXONOMY.num_classes)))
     finish_set(root, TAXONOMY, {}, [writer])
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from tests.support.warm_python import FIXED, WarmPython
+from tests.support.warm_python import FIXED, ZERO, WarmPython
 from unimatch.scaling.spawn import places
 
 COMMANDS = Path(__file__).with_name("commands")
@@ -59,7 +59,7 @@ class Processes:
         self._open = ExitStack()
         # Files, not pipes: a process that prints much must not wait for a reader.
         self._logs = [(self._file(), self._file()) for _ in range(count)]
-        zero = ["deepspeed"] if env.get("ACCELERATE_USE_DEEPSPEED") == "true" else []
+        zero = ZERO if env.get("ACCELERATE_USE_DEEPSPEED") == "true" else ()
         start = _fresh if fresh or not sys.platform.startswith("linux") else warm_python(*zero).start
         self.processes = [
             start(args, cwd, {**os.environ, **FIXED, **place, **env}, out, err)

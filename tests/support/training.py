@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from tests.support import tiny_encoder
 from unimatch import config as config_io
 from unimatch.config import Section
 from unimatch.engine.build import build_trainer
@@ -21,9 +22,8 @@ BARE = (
     "data.val=null",
     "log.every_steps=1",
     "log.pictures_every_steps=0",
-    "model.head.rates=[1, 2, 3]",
-    "model.head.channels=16",
-    "model.head.low_channels=8",
+    f"model.encoder.name={tiny_encoder.NAME}",
+    "model.head={name: linear}",
 )
 SUPERVISED = "method={name: supervised}"
 

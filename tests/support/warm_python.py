@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from select import select
 from types import NoneType
@@ -52,6 +53,15 @@ PRELOADED = (
     "scipy.ndimage",
     "accelerate.commands.accelerate_cli",
     "torch.distributed.run",
+)
+# For runs with ZeRO besides: DeepSpeed, and what it imports when it wraps a network.
+ZERO = (
+    "deepspeed",
+    "unimatch.engine.zero",
+    "setuptools",
+    "distutils.ccompiler",
+    "deepspeed.module_inject.auto_ep_layer",
+    "deepspeed.runtime.zero.muon.muon_optimizer",
 )
 # Read at import: the same for all that are forked.
 FIXED = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -103,8 +113,10 @@ class WarmPython:
     """A connection to the server of this session, which is started by the first that needs it."""
 
     def __init__(self, *more: str, base: WarmPython | None = None) -> None:
-        """more: modules to have imported besides those of `base`, of which the server is then a fork."""
-        self.address = "-".join([ADDRESS, *more])
+        """more: modules to have imported besides those of `base`, of which the server is then a fork; the
+        first one names it.
+        """
+        self.address = "-".join([ADDRESS, *more[:1]])
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         asked, deadline = False, time.monotonic() + START_S
         while self._socket.connect_ex(self.address):  # nobody there yet, or no longer
@@ -151,8 +163,10 @@ def _preload(names: Sequence[str]) -> bytes:
         gc.disable()
         for name in names:
             importlib.import_module(name)
-        # The compiler and the first look at a network have half a second of imports of their own.
+        _register_encoder()
+        # The compiler, the first look at a network and at the packages have half a second of their own.
         sys.modules["unimatch.views.resize"].prepare()
+        sys.modules["unimatch.engine.run_folder"]._environment()
         encoders = sys.modules["unimatch.models.encoders"]
         with sys.modules["torch"].random.fork_rng([]):
             encoders.build_encoder(encoders.EncoderConfig("test_efficientnet", "none"))
@@ -165,6 +179,14 @@ def _preload(names: Sequence[str]) -> bytes:
     gc.collect()
     gc.freeze()  # a collection in a fork must not touch, and so copy, what it shares
     return text
+
+
+def _register_encoder() -> None:
+    """Lets timm know the encoder of five convolutions."""
+    spec = spec_from_file_location("tiny_encoder", Path(__file__).with_name("tiny_encoder.py"))
+    assert spec is not None and spec.loader is not None
+    sys.modules["tiny_encoder"] = module = module_from_spec(spec)
+    spec.loader.exec_module(module)
 
 
 def _serve(address: str, names: Sequence[str], printed: bytes = b"") -> tuple[bytes, dict[str, Any]] | None:

@@ -23,6 +23,8 @@ from unimatch.packing import folder, synthetic
 from unimatch.packing.recipe import Recipe, SubsetSource
 from unimatch.shardset.archive import ShardSet
 
+LABELS = 20  # different ones, at most
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -42,7 +44,7 @@ def run(options: argparse.Namespace) -> str:
         packing = table(in_turns(_packing(root, options.count), options.rounds), "images/s")
         _pack(root, root / "set", workers=1)
         reading = table(in_turns(_reading(root, options.count), options.rounds), "images/s")
-    labels = table(in_turns(_labels(), options.rounds), "labels/s")
+    labels = table(in_turns(_labels(min(options.count, LABELS)), options.rounds), "labels/s")
     what = f"{options.count} JPEG files, {size / options.count / 1024:.0f} KiB each"
     return (
         f"Packing, {what}:\n\n{packing}\n\nReading the bytes of each sample, {what}:\n\n{reading}\n\n"
@@ -128,8 +130,8 @@ def _reading(root: Path, count: int) -> dict[str, Callable[[], int]]:
     }
 
 
-def _labels() -> dict[str, Callable[[], int]]:
-    labels = [synthetic.render(seed, 375, 500)[1] for seed in range(20)]
+def _labels(count: int) -> dict[str, Callable[[], int]]:
+    labels = [synthetic.render(seed, 375, 500)[1] for seed in range(count)]
     formats: dict[str, LabelFormat] = {"PNG": "png", "npy.zst": "zst"}
     cases: dict[str, Callable[[], int]] = {}
     for name, label_format in formats.items():

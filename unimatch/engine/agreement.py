@@ -37,7 +37,7 @@ class Agreed:
     signal: int | None  # one got it: all save and leave
     failed: bool  # one has no samples
     skipped: int  # unreadable samples that were replaced
-    shares: list[Tensor]  # [A, terms] float64 on the CPU, of this process's micro-batches
+    shares: list[Tensor]  # [A, terms] float32 on the CPU, of this process's micro-batches
 
 
 class Agreement:
@@ -85,4 +85,4 @@ class Agreement:
             counts = asked.counts
         # On the host in plain numbers: a tensor's operation costs as much for three of them as for a million.
         shares = [[own / mean for own, mean in zip(micro, means, strict=True)] for micro in counts]
-        return Agreed(got, bool(failed), int(skipped), list(torch.tensor(shares, dtype=torch.float64)))
+        return Agreed(got, bool(failed), int(skipped), list(torch.tensor(shares).unbind()))

@@ -1,17 +1,16 @@
 """Checkpoints: written beside and renamed, so that a crash at any moment leaves the previous one valid.
 
-<run>/checkpoints/step_00000100/  model.safetensors  <other modules>.safetensors  optimizer.pt  trainer.json
+<run>/checkpoints/step_00000100/  model.safetensors  <other modules>.safetensors  trainer.json
+                                  optimizer.pt  optimizer/<process>.safetensors
 <run>/last -> checkpoints/step_00000100
 <run>/best/                       model.safetensors  <other modules>.safetensors  trainer.json
 """
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unimatch.codecs.bands import Bands
-from unimatch.durable import sync
+from unimatch.engine import parts
+from unimatch.engine.checkpoint_folder import point, write_folder
 from unimatch.errors import UserError
 from unimatch.methods.base import Method
 from unimatch.shardset.archive import ShardSet
 from unimatch.shardset.index import digest
 
 NETWORK = "model"
-FORMAT = 1
-LITTLE_BYTES = 2**20  # a file system with less room is full
+PARTS = "parts"  # in optimizer.pt: the files that hold the rest of it
+FORMAT = 2  # 1: optimizer.pt held all of the optimiser's state
 
 
 @dataclass
@@ -60,49 +60,6 @@ def modules(net: nn.Module, method: Method) -> dict[str, nn.Module]:
     return {NETWORK: net, **method.eval_nets(net), **method.companions()}
 
 
-def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Fills a new folder and gives it its name when it is complete and on disk; replaces an older one.
-
-    Raises:
-        UserError: the disk is full or refuses; what stood there before is intact.
-    """
-    partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        fill(partial)
-        for path in partial.iterdir():
-            sync(path)
-        sync(partial)
-        if folder.exists():
-            old = folder.with_name(f".{folder.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(folder, old)
-            os.replace(partial, folder)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(partial, folder)
-        sync(folder.parent)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        # Both savers wrap a failed write in errors of their own; everything in `fill` is a write.
-        # torch tells of a short write and not of its cause.
-        full = (
-            getattr(error, "errno", None) == errno.ENOSPC
-            or "No space left" in str(error)
-            or _is_full(partial)
-        )
-        shutil.rmtree(partial, ignore_errors=True)
-        reason = "no space left on the device" if full else str(error)
-        raise UserError(
-            f"could not write the checkpoint {folder}: {reason}. Earlier checkpoints are intact: make "
-            f"room and start again with --resume"
-        ) from error
-
-
-def _is_full(folder: Path) -> bool:
-    return folder.exists() and shutil.disk_usage(folder).free < LITTLE_BYTES
-
-
 def save_networks(folder: Path, networks: Mapping[str, Mapping[str, Tensor]]) -> None:
     """One safetensors file a network, whole and in the network's own names."""
     for name, state in networks.items():
@@ -114,31 +71,17 @@ def save_state(folder: Path, state: TrainerState) -> None:
     (folder / "trainer.json").write_text(json.dumps(vars(state), indent=1) + "\n")
 
 
-def save_checkpoint(
-    run: Path,
-    state: TrainerState,
-    networks: Mapping[str, Mapping[str, Tensor]],
-    engine: dict[str, Any],
-    keep: int,
-    always: Collection[int] = (),
-) -> Path:
-    """Writes step_<N>, points `last` at it and removes all but the newest `keep` and those of the steps
-    `always`. Call on one process.
-    """
-    folder = run / "checkpoints" / f"step_{state.step:08d}"
+def step_folder(run: Path, step: int) -> Path:
+    """The checkpoint of a step."""
+    return run / "checkpoints" / f"step_{step:08d}"
 
-    def fill(partial: Path) -> None:
-        save_networks(partial, networks)
-        torch.save(engine, partial / "optimizer.pt")
-        save_state(partial, state)
 
-    write_folder(folder, fill)
-    _point(run / "last", Path("checkpoints") / folder.name)
+def keep_newest(run: Path, keep: int, always: Collection[int]) -> None:
+    """Removes all checkpoints but the newest `keep` and those of the steps `always`."""
     complete = sorted(path for path in (run / "checkpoints").glob("step_*") if path.is_dir())
     for old in complete[:-keep]:
-        if old != folder and int(old.name[5:]) not in always:
+        if int(old.name[5:]) not in always:
             shutil.rmtree(old, ignore_errors=True)
-    return folder
 
 
 def snapshots(count: int, total: int) -> list[int]:
@@ -148,33 +91,15 @@ def snapshots(count: int, total: int) -> list[int]:
 
 def save_weights(run: Path, state: TrainerState, networks: Mapping[str, Mapping[str, Tensor]]) -> Path:
     """Writes step_<N> without an optimiser, from which no training resumes, and points `last` at it."""
-    folder = run / "checkpoints" / f"step_{state.step:08d}"
+    folder = step_folder(run, state.step)
 
     def fill(partial: Path) -> None:
         save_networks(partial, networks)
         save_state(partial, state)
 
     write_folder(folder, fill)
-    _point(run / "last", Path("checkpoints") / folder.name)
+    point(run / "last", Path("checkpoints") / folder.name)
     return folder
-
-
-def save_best(run: Path, state: TrainerState, networks: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Replaces <run>/best with these weights (no optimiser). Call on one process."""
-
-    def fill(partial: Path) -> None:
-        save_networks(partial, networks)
-        save_state(partial, state)
-
-    write_folder(run / "best", fill)
-
-
-def _point(link: Path, target: Path) -> None:
-    temporary = link.with_name(f".{link.name}.partial")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    os.replace(temporary, link)
-    sync(link.parent)
 
 
 def last_checkpoint(run: Path) -> Path | None:
@@ -189,11 +114,7 @@ def find(run: Path, which: str) -> Path:
         folder = last_checkpoint(run)
     else:
         folder = (
-            run / "best"
-            if which == "best"
-            else run / "checkpoints" / f"step_{int(which):08d}"
-            if which.isdigit()
-            else None
+            run / "best" if which == "best" else step_folder(run, int(which)) if which.isdigit() else None
         )
     if folder is None or not folder.is_dir():
         steps = (
@@ -243,10 +164,10 @@ def weights_hash(folder: Path, name: str = NETWORK) -> str:
 
 
 def load_engine(folder: Path) -> dict[str, Any]:
-    """Optimiser and loss-scaler state of a checkpoint, on the CPU."""
+    """Optimiser and loss-scaler state of a checkpoint, whole, on the CPU."""
     path = folder / "optimizer.pt"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        engine: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(
             f"{folder} holds weights only: training cannot resume from it; start a new run from them with "
@@ -254,6 +175,17 @@ def load_engine(folder: Path) -> dict[str, Any]:
         ) from None
     except Exception as error:  # torch raises many kinds for a damaged file
         raise _damaged(path, type(error).__name__) from None
+    try:
+        tensors = parts.join([folder / file for file in engine.pop(PARTS, ())])
+    except ValueError as error:
+        raise _damaged(folder / parts.OPTIMIZER, str(error)) from None
+    parts.with_tensors(engine["optimizer"], tensors)
+    return engine
+
+
+def save_engine(folder: Path, engine: dict[str, Any], files: Sequence[str]) -> None:
+    """engine: as `load_engine` gives it, but for the tensors that these files hold, in parts."""
+    torch.save({**engine, PARTS: list(files)}, folder / "optimizer.pt")
 
 
 def check_shards(saved: TrainerState, shards: ShardSet, folder: Path) -> None:

@@ -13,8 +13,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -25,6 +23,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from unimatch.engine.modes import Fsdp
 from unimatch.engine.optim import continued, load_groups
+from unimatch.engine.parts import Part, Piece, Pieces, settled, whole, without_tensors
 from unimatch.engine.replicas import Buffers
 from unimatch.errors import UserError
 from unimatch.models.base import Encoder
@@ -32,7 +31,6 @@ from unimatch.models.base import Encoder
 if TYPE_CHECKING:
     from unimatch.engine.trainer import StepModule
 
-WHOLE_ON_RANK_0 = StateDictOptions(full_state_dict=True, cpu_offload=True)
 WHOLE = StateDictOptions(full_state_dict=True)
 
 
@@ -87,6 +85,23 @@ def _policy(block: nn.Module, dtype: torch.dtype | None) -> MixedPrecisionPolicy
     if norms or next(block.parameters()).device.type == "cpu":
         dtype = None
     return MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+
+
+def _pieces(state: dict[str, Tensor]) -> Pieces:
+    """What this process writes of a state: its parts, unless it has them of another replica; buffers, which
+    all have, rank 0's.
+    """
+    found: Pieces = {}
+    for name, value in state.items():
+        if not isinstance(value, DTensor):
+            found |= whole({name: value}) if dist.get_rank() == 0 else {}
+            continue
+        mesh, own = value.device_mesh, value.to_local().detach()
+        if own.numel() and (mesh.ndim == 1 or mesh.get_local_rank(0) == 0):
+            rows = -(-value.shape[0] // mesh.size(mesh.ndim - 1))  # of each but the last ones
+            start = rows * mesh.get_local_rank(mesh.ndim - 1) * value.shape[1:].numel()
+            found[name] = Piece(own, start, tuple(value.shape))
+    return found
 
 
 class FullySharded:
@@ -188,19 +203,9 @@ class FullySharded:
             self._buffers.receive()
         return norm
 
-    def optimizer_state(self) -> dict[str, Any]:
-        found = get_optimizer_state_dict(self._module, self._optimizer, options=WHOLE_ON_RANK_0)
-        if not found:
-            return {"optimizer": {}, "scaler": {}}
-        # By number, in the order of the groups, as torch's own.
-        names = [name for group in found["param_groups"] for name in group["params"]]
-        numbers = {name: number for number, name in enumerate(names)}
-        groups = [
-            {**group, "params": [numbers[name] for name in group["params"]]}
-            for group in found["param_groups"]
-        ]
-        states = {numbers[name]: found["state"][name] for name in names if name in found["state"]}
-        return {"optimizer": {"state": states, "param_groups": groups}, "scaler": {}}
+    def optimizer_part(self) -> tuple[dict[str, Any], Part]:
+        small, large = without_tensors(self._optimizer.state_dict())
+        return {"optimizer": small, "scaler": {}}, Part(_pieces(large), shared=False)
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
         saved = continued(state["optimizer"], self._optimizer)
@@ -212,12 +217,12 @@ class FullySharded:
                 for group in saved["param_groups"]
             ]
             states = {names[number]: values for number, values in saved["state"].items()}
-            whole = {"state": states, "param_groups": groups}
-            set_optimizer_state_dict(self._module, self._optimizer, whole, options=WHOLE)
+            named = {"state": states, "param_groups": groups}
+            set_optimizer_state_dict(self._module, self._optimizer, named, options=WHOLE)
         load_groups(self._optimizer, saved)  # as they were: a pair comes out of the above as a list
 
-    def network_state(self, net: nn.Module) -> dict[str, Tensor]:
-        return get_model_state_dict(net, options=WHOLE_ON_RANK_0)
+    def network_part(self, net: nn.Module) -> Part:
+        return Part(_pieces(settled(net)), shared=False)
 
     @contextlib.contextmanager
     def whole(self, net: nn.Module) -> Iterator[nn.Module]:

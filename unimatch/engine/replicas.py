@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from unimatch.engine.optim import load_state
+from unimatch.engine.parts import Part, settled, whole, without_tensors
 from unimatch.errors import UserError
 
 
@@ -109,23 +110,24 @@ class Replicas:
             self._buffers.receive()
         return norm
 
-    def optimizer_state(self) -> dict[str, Any]:
-        """The optimiser's state in torch's own layout, and the fp16 loss scaler's. All processes together."""
+    def optimizer_part(self) -> tuple[dict[str, Any], Part]:
+        """The state that `load_optimizer_state` takes, of optimiser and fp16 loss scaler: without its large
+        tensors, and what this process has of these. They change with the next update.
+        """
         scaler = self._accelerator.scaler
-        return {
-            "optimizer": self._optimizer.state_dict(),
-            "scaler": scaler.state_dict() if scaler is not None else {},
-        }
+        small, large = without_tensors(self._optimizer.state_dict())
+        state = {"optimizer": small, "scaler": scaler.state_dict() if scaler is not None else {}}
+        return state, Part(whole(large), shared=True)
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
-        """Continue from `optimizer_state` of any layout and any number of processes."""
+        """Continue from the whole state that processes of any layout and number had parts of."""
         load_state(self._optimizer, state["optimizer"])
         if self._accelerator.scaler is not None and state["scaler"]:
             self._accelerator.scaler.load_state_dict(state["scaler"])
 
-    def network_state(self, net: nn.Module) -> dict[str, Tensor]:
-        """The complete state of `net`; on rank 0, on others it may be empty. All processes together."""
-        return net.state_dict()
+    def network_part(self, net: nn.Module) -> Part:
+        """What this process has of the state of `net`. Parameters change with the next update."""
+        return Part(whole(settled(net)), shared=True)
 
     @contextlib.contextmanager
     def whole(self, net: nn.Module) -> Iterator[nn.Module]:

@@ -197,6 +197,7 @@ class CheckpointConfig:
     every_steps: int = 1000
     keep: int = 2  # newest checkpoints kept; older ones are removed
     snapshots: int = 0  # also saves at 1/n, 2/n ... of the steps, and keeps these
+    background: bool = True  # training goes on while it is written; needs memory for a copy of the state
 
     def __post_init__(self) -> None:
         _at_least(self.every_steps, 1, "every_steps")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def start_run_folder(config: RunConfig, resume: bool) -> None:
         raise UserError(f"cannot write to the run folder {config.out}: {error.strerror}") from None
 
 
+@cache
 def version(package: str) -> str:
     """What is installed of a package."""
     try:
@@ -51,6 +53,7 @@ def version(package: str) -> str:
         return "not installed"
 
 
+@cache  # what later changes in the files is not in this process
 def code_commit() -> str | None:
     """The commit of this code, ending in -dirty where files differ from it; none: not a git checkout."""
     try:

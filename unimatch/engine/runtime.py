@@ -99,6 +99,7 @@ class Runtime:
             group = dist.new_group(backend="gloo", timeout=timeout)
             assert isinstance(group, dist.ProcessGroup)
             self._host_group = group
+            self._beside: Any = dist.new_group(backend="gloo", timeout=timeout)
             roll_call.prepare()
         self._fsdp = mode.fsdp
         # Forward passes gather parameters, and wait for each other.
@@ -238,6 +239,14 @@ class Runtime:
         self.alive()
         dist.all_gather_object(gathered, value, group=self._host_group)
         self.alive()
+        return gathered
+
+    def gather_beside(self, value: Any) -> list[Any]:
+        """The same from a thread, whatever the training sends meanwhile. Each process has one such thread."""
+        if self.world == 1:
+            return [value]
+        gathered: list[Any] = [None] * self.world
+        dist.all_gather_object(gathered, value, group=self._beside)
         return gathered
 
     @contextlib.contextmanager

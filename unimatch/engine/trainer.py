@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from unimatch.engine.paces import Paces
 from unimatch.engine.pseudo_labels import LabelQuality
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.runtime import Layout, Runtime
+from unimatch.engine.saver import Held, Saver
 from unimatch.engine.schedule import lr_factor
 from unimatch.engine.signals import Remembered, Stopped
 from unimatch.engine.step_log import SHOWN, means, rates
@@ -100,12 +101,21 @@ class Trainer:
         self._over = ""  # what it leaves out
         self._losses = torch.zeros((), device=self.runtime.device)  # all so far: NaN stays in a sum
         self._saved_step = self.state.step
-        self._snapshots = checkpoint.snapshots(self.config.checkpoint.snapshots, self.total_steps)
+        settings = self.config.checkpoint
+        self._snapshots = checkpoint.snapshots(settings.snapshots, self.total_steps)
+        self._saver = Saver(
+            self.runtime, self.config.out, settings.keep, self._snapshots, settings.background
+        )
 
     def train(self, log: RunLog) -> None:
         """Runs to the last step. When a signal arrives: saves, and raises Stopped, on all processes."""
         with self._signals:
-            self._run(log)
+            try:
+                self._run(log)
+                self._saver.finish()
+            except BaseException as error:
+                self._saver.leave(error)
+                raise
             log.flush()
             with self.runtime.together():
                 if log.problem:
@@ -129,11 +139,13 @@ class Trainer:
                 self._log_step(log, done, told, clock)
             if self._shows_pictures(done):
                 self._log_pictures(log, done, batch)
+            best = False
             if self.evaluator and (is_last or done % config.evaluation.every_steps == 0):
-                self._evaluate(log)
+                best = self._evaluate(log)
                 clock.restart()
-            if is_last or done in self._snapshots or done % config.checkpoint.every_steps == 0:
-                self._save()
+            due = is_last or done in self._snapshots or done % config.checkpoint.every_steps == 0
+            if best or due:
+                self._save(due, best)
                 clock.restart()
             clock.step_done()
 
@@ -150,7 +162,7 @@ class Trainer:
         except UserError as error:
             return self._agreement.ask(error)
         assert number == step, "the loader and the trainer disagree about the step"
-        return self._agreement.ask(log.problem or raw)
+        return self._agreement.ask(log.problem or self._saver.problem or raw)
 
     def _agreed(self, asked: Asked) -> tuple[RawBatch, list[Tensor]]:
         """The micro-batches and their loss shares, once every process has its own. If one got a signal, all
@@ -159,6 +171,7 @@ class Trainer:
         agreed = self._agreement.answer(asked)
         if agreed.signal:
             self._save()
+            self._saver.finish()
             raise Stopped(agreed.signal, self.state.step)
         if agreed.failed:
             with self.runtime.together():
@@ -180,6 +193,7 @@ class Trainer:
             with self._layout.micro_batch(last=index == len(raw) - 1):
                 with self._paces.forward():
                     loss, logs = self._layout(batch, progress)
+                self._saver.copied()  # under ZeRO the backward pass makes the update
                 self._layout.backward(loss / len(raw))
             self._losses += loss.detach()
             told.append(logs)
@@ -228,7 +242,8 @@ class Trainer:
                 f"precision bf16"
             )
 
-    def _evaluate(self, log: RunLog) -> None:
+    def _evaluate(self, log: RunLog) -> bool:
+        """Whether the figure is the best one so far."""
         assert self.evaluator is not None
         self._check_finite()
         if self.config.sync_batchnorm == "off":
@@ -252,29 +267,25 @@ class Trainer:
             f"step {self.state.step}: {self.config.data.val} {headline} {shown(headline, figure, self.task)}"
             f"{self._over} ({name} network)"
         )
-        if figure is not None and (self.state.best is None or figure > self.state.best):
-            self.state.best, self.state.best_step = figure, self.state.step
-            self.state.best_over = self._over
-            networks = self._networks()
-            with self.runtime.together():
-                if self.runtime.is_main:
-                    checkpoint.save_best(self.config.out, self.state, networks)
+        if figure is None or (self.state.best is not None and figure <= self.state.best):
+            return False
+        self.state.best, self.state.best_step = figure, self.state.step
+        self.state.best_over = self._over
+        return True
 
-    def _networks(self) -> dict[str, Mapping[str, Tensor]]:
-        nets = checkpoint.modules(self.net, self.method)
-        return {name: self._layout.network_state(net) for name, net in nets.items()}
-
-    def _save(self) -> None:
+    def _save(self, whole: bool = True, best: bool = False) -> None:
+        """Begins a checkpoint, if this step has none yet, and <run>/best if these are the best weights."""
         self._check_finite()
-        if self.state.step == self._saved_step:
+        whole = whole and self.state.step != self._saved_step
+        if not (whole or best):
             return
-        networks, engine = self._networks(), self._layout.optimizer_state()
-        with self.runtime.together():
-            if self.runtime.is_main:
-                engine["method"] = self.method.state_dict()
-                keep, always = self.config.checkpoint.keep, self._snapshots
-                checkpoint.save_checkpoint(self.config.out, self.state, networks, engine, keep, always)
-        self._saved_step = self.state.step
+        nets = checkpoint.modules(self.net, self.method)
+        networks = {name: self._layout.network_part(net) for name, net in nets.items()}
+        engine, optimizer = self._layout.optimizer_part()
+        engine["method"] = self.method.state_dict()
+        self._saver.save(self.state, Held(networks, optimizer, engine), whole, best)
+        if whole:
+            self._saved_step = self.state.step
 
     def result(self) -> str:
         """How the run ended, in one line."""

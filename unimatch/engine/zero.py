@@ -14,12 +14,13 @@ from typing import Any
 import deepspeed
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin
-from deepspeed.utils import safe_get_full_optimizer_state, safe_set_full_optimizer_state
+from deepspeed.utils import safe_set_full_optimizer_state
 from torch import Tensor, nn
 
 from unimatch import shipped
 from unimatch.engine import zero_private
 from unimatch.engine.optim import continued, load_groups
+from unimatch.engine.parts import Part, Piece, Pieces, settled, whole
 from unimatch.errors import UserError
 
 CONFIG_FILE = "ACCELERATE_DEEPSPEED_CONFIG_FILE"  # set by `accelerate launch`, or by hand beside torchrun
@@ -147,26 +148,35 @@ class Sharded:
         if self.stage < 3:
             zero_private.link(self._engine.optimizer, self._optimizer.state)
 
-    def optimizer_state(self) -> dict[str, Any]:
-        params: dict[int, dict[str, Any]] = {}
+    def optimizer_part(self) -> tuple[dict[str, Any], Part]:
+        state: dict[int, dict[str, Any]] = {}
+        pieces: Pieces = {}
         known = [self._optimizer.state[flat] for flat in self._flat() if self._optimizer.state.get(flat)]
         if known:
             parted = [name for name, value in known[0].items() if torch.is_tensor(value) and value.dim() > 0]
-            scalars = {
-                name: value.cpu() if torch.is_tensor(value) else value  # a fused one counts on the device
-                for name, value in known[0].items()
-                if name not in parted
-            }
+            scalars = {name: value for name, value in known[0].items() if name not in parted}
             self._link()
             for number, param in enumerate(p for group in self._groups for p in group):
-                whole = {name: safe_get_full_optimizer_state(param, name).cpu() for name in parted}
-                params[number] = {**copy.deepcopy(scalars), **whole}
+                state[number] = scalars
+                for name in parted:
+                    if (piece := self._piece(param, name)) is not None:
+                        pieces[f"{number}.{name}"] = piece
         groups, start = [], 0
         for group, members in zip(self._optimizer.param_groups, self._groups, strict=True):
             numbers = list(range(start, start + len(members)))
             groups.append({**{k: v for k, v in group.items() if k != "params"}, "params": numbers})
             start += len(members)
-        return {"optimizer": {"state": params, "param_groups": groups}, "scaler": {}}
+        whole_but_pieces = {"optimizer": {"state": state, "param_groups": groups}, "scaler": {}}
+        return whole_but_pieces, Part(pieces, shared=False)
+
+    def _piece(self, param: nn.Parameter, name: str) -> Piece | None:
+        """What this process has of a parameter's optimiser state."""
+        if self.stage < 3:
+            return zero_private.fragment(param, name)
+        values = deepspeed.utils.safe_get_local_optimizer_state(param, name)
+        return zero_private.own_values(
+            param, values.to(self._flat()[0].device)
+        )  # offloaded state comes on the device
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
         saved = continued(state["optimizer"], self._optimizer)
@@ -191,19 +201,23 @@ class Sharded:
         own = zero_private.own_part(param, value)
         deepspeed.utils.safe_set_local_optimizer_state(param, own, name)
 
-    def network_state(self, net: nn.Module) -> dict[str, Tensor]:
-        return self._gather(net, everywhere=False)
+    def network_part(self, net: nn.Module) -> Part:
+        state: dict[str, Any] = settled(net)
+        parted = {name: value for name, value in state.items() if zero_private.is_parted(value)}
+        if not parted:
+            return Part(whole(state), shared=True)
+        own = {name: zero_private.own_values(value) for name, value in parted.items()}
+        pieces = {name: piece for name, piece in own.items() if piece is not None}
+        if torch.distributed.get_rank() == 0:  # buffers: all have them
+            pieces |= whole({name: value for name, value in state.items() if name not in parted})
+        return Part(pieces, shared=False)
 
-    def _gather(self, net: nn.Module, everywhere: bool) -> dict[str, Tensor]:
+    def _gather(self, net: nn.Module) -> dict[str, Tensor]:
         """The state of `net` on the CPU, one parameter gathered at a time."""
-        if not any(zero_private.is_parted(parameter) for parameter in net.parameters()):
-            return net.state_dict()
-        keep = everywhere or torch.distributed.get_rank() == 0
         state = {}
         for name, value in net.state_dict(keep_vars=True).items():
             with deepspeed.zero.GatheredParameters([value] if isinstance(value, nn.Parameter) else []):
-                if keep:
-                    state[name] = value.detach().cpu().clone()
+                state[name] = value.detach().cpu().clone()
         return state
 
     @contextlib.contextmanager
@@ -211,7 +225,7 @@ class Sharded:
         if self._copy is None or net is not self._net:
             yield net
             return
-        self._copy.load_state_dict(self._gather(net, everywhere=True))
+        self._copy.load_state_dict(self._gather(net))
         try:
             yield self._copy.to(self._engine.device)
         finally:

@@ -13,6 +13,8 @@ import torch.distributed as dist
 from deepspeed.utils.mixed_precision_linkage import lazy_init_hp_params_optimizer_state
 from torch import Tensor, nn
 
+from unimatch.engine.parts import Piece
+
 TRIED = ("0.18.9", "0.19.8")
 
 
@@ -42,7 +44,30 @@ def link(optimizer: Any, states: dict[Tensor, Any]) -> None:
         lazy_init_hp_params_optimizer_state(group, flat, states)
 
 
-def is_parted(parameter: nn.Parameter) -> bool:
+def fragment(parameter: Any, name: str) -> Piece | None:
+    """What this process has of a parameter's state under stages 1 and 2, once they are linked; None: others
+    have all of it.
+    """
+    found = parameter._hp_mapping
+    if found is None:
+        return None
+    values = found.get_optim_state_fragment(name)
+    return Piece(values, found.lp_fragment_address.start, tuple(parameter.shape))
+
+
+def own_values(parameter: Any, flat: Tensor | None = None) -> Piece | None:
+    """A stage-3 parameter's values on this process, or those of a flat tensor beside them; None: it has none.
+
+    Parts are of equal size, so the last one may reach beyond the values.
+    """
+    part = parameter.ds_tensor
+    start = dist.get_rank() * part.ds_numel
+    count = min(part.ds_numel, parameter.ds_numel - start)
+    values = part if flat is None else flat
+    return Piece(values.detach().view(-1)[:count], start, tuple(parameter.ds_shape)) if count > 0 else None
+
+
+def is_parted(parameter: Tensor) -> bool:
     """Whether stage 3 holds it in parts."""
     return hasattr(parameter, "ds_id")
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from unimatch.predicting.looks import Look
 
@@ -58,6 +57,12 @@ class Choice:
     distance: np.ndarray
 
 
+def _places(values: np.ndarray) -> np.ndarray:
+    """float64 [N]: the place of each among all, counted from 1; equal ones share the middle of theirs."""
+    ordered = np.sort(values)
+    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") + 1) / 2
+
+
 def choose(pool: Pool, count: int, by: Sequence[str], labeled: np.ndarray) -> Choice:
     """The images to label. Of equal ones the first in the pool.
 
@@ -66,7 +71,7 @@ def choose(pool: Pool, count: int, by: Sequence[str], labeled: np.ndarray) -> Ch
     rule (Sener and Savarese, ICLR 2018). Without it those of the highest score are chosen.
     labeled: [M, C], features of the labelled images.
     """
-    places = {name: rankdata(pool.values(name)) / len(pool) for name in by if name in UNSURE}
+    places = {name: _places(pool.values(name)) / len(pool) for name in by if name in UNSURE}
     score = np.mean(list(places.values()), axis=0) if places else np.ones(len(pool))
     nearest = np.full(len(pool), np.inf)
     for one in labeled:
@@ -76,7 +81,7 @@ def choose(pool: Pool, count: int, by: Sequence[str], labeled: np.ndarray) -> Ch
     for _ in range(count):
         value = score.copy()
         if "diversity" in by and np.isfinite(nearest[0]):
-            value *= rankdata(nearest, "min") - 1  # how many lie nearer: of a double none
+            value *= np.searchsorted(np.sort(nearest), nearest)  # how many lie nearer: of a double none
         value[order] = -1.0
         best = int(value.argmax())
         order.append(best)

@@ -18,6 +18,7 @@ from unimatch.keyed import Draws
 from unimatch.views.box import draw_box
 from unimatch.views.box_laws import draw_boxes
 from unimatch.views.colors import COLOR_ROW
+from unimatch.views.masks import spans
 
 # What a sample's key is extended with, one stream of numbers each.
 GEOMETRY, COLOR, BOX, PARTNER, AREA = range(5)
@@ -116,7 +117,7 @@ class Views:
         nobody sees the partner's strong view, and its weak one stands there. With `on_device`, in place of
         each "strong" stands "colors" float64 [V, ..., COLOR_ROW], with `extra.ops` "ops" float64 [V, ...,
         OP_ROW]. Images are written to the arrays of `out`
-        that have these names.
+        that have these names. "spans" bool [R, 2, S] says again which columns and rows the rectangles cover.
         """
         draws = [Draws(keyed.key(key, BOX, v)) for v in range(self.num_strong)]
         law, crop = self.extra.boxes, self.config.crop
@@ -131,7 +132,7 @@ class Views:
             assert source is not None, "the loader gives a partner image where the plan has shuffled partners"
             seen = [bool(box.any()) for box in boxes]
             views |= self._views(as_part(source), keyed.key(key, PARTNER), seen, out, "partner_")
-        return views
+        return {**views, "spans": spans(views, crop)}
 
     def placement(self, width: int, height: int, draws: Draws) -> Placement:
         """Draws the geometry that all views of an image of this size share."""

@@ -32,25 +32,38 @@ def rectangle_mask(rectangle: Tensor, height: int, width: int) -> Tensor:
     return ((y >= y0) & (y < y1))[..., :, None] & ((x >= x0) & (x < x1))[..., None, :]
 
 
+def spans(arrays: dict[str, np.ndarray], side: int) -> np.ndarray:
+    """bool [R, 2, side]: the columns and the rows that each rectangle of an unlabelled sample covers.
+
+    In the order of content, partner_content (if it has one), boxes, areas. Masks of many images are products
+    of these: made by the workers, they spare the training a dozen launches.
+    """
+    names = ["content", "partner_content", "boxes", *(name for name in arrays if name.startswith(AREA))]
+    corners = np.concatenate([arrays[name].reshape(-1, 2, 2, 1) for name in names if name in arrays])
+    line = np.arange(side)
+    return (line >= corners[:, 0]) & (line < corners[:, 1])
+
+
 def draw_masks(arrays: dict[str, Tensor], device: torch.device) -> Masks:
     """The masks of the unlabelled arrays of a raw micro-batch, on the device."""
-    height, width = arrays["weak"].shape[-3:-1]
-    content, boxes = arrays["content"], arrays["boxes"]
+    columns, rows = arrays["spans"].to(device, non_blocking=True).transpose(0, 1).unbind(2)
+    own, *drawn = (rows[..., :, None] & columns[..., None, :]).unbind()
     # No partner among the arrays: it is the neighbour in the batch.
-    partner = arrays["partner_content"] if "partner_content" in arrays else swap_pairs(content)
-    names = [name for name in arrays if name.startswith(AREA)]
-    rows = [content[:, None], partner[:, None], boxes.flatten(1, -2), *(arrays[name] for name in names)]
-    # All at once: a rectangle is a dozen launches, whatever the number of them.
-    drawn = rectangle_mask(torch.cat(rows, 1).transpose(0, 1).to(device, non_blocking=True), height, width)
-    own, other, boxed, *areas = drawn.split([row.shape[1] for row in rows])
-    if boxes.ndim == 4:  # several to a view
-        boxed = boxed.unflatten(0, boxes.shape[1:3]).any(1)
+    other = drawn.pop(0) if "partner_content" in arrays else swap_pairs(own)
+
+    def union(name: str) -> Tensor:
+        """Of the next rectangles, which are those of the last but one axis of an array."""
+        several = [drawn.pop(0) for _ in range(arrays[name].shape[-2])]
+        return torch.stack(several).any(0)
+
+    views = range(arrays["boxes"].shape[1])
+    boxes = [union("boxes") if arrays["boxes"].ndim == 4 else drawn.pop(0) for _ in views]
     return Masks(
-        valid=own[0],
-        boxes=boxed.unbind(0),
-        partner_valid=other[0],
-        mixed_valid=torch.where(boxed, other, own).unbind(0),
-        areas={name.removeprefix(AREA): area.any(0) for name, area in zip(names, areas, strict=True)},
+        valid=own,
+        boxes=tuple(boxes),
+        partner_valid=other,
+        mixed_valid=tuple(torch.where(box, other, own) for box in boxes),
+        areas={name.removeprefix(AREA): union(name) for name in arrays if name.startswith(AREA)},
     )
 
 

@@ -143,23 +143,21 @@ def test_only_the_first_process_of_a_host_tells(
 
 FULL = """
 import resource, sys
-import numpy as np
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # stands for a full disk
-from unimatch.views import resize
-resize.prepare()
-from unimatch.codecs import compiled
-print(compiled.AVAILABLE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))  # stands for a full disk
+sys.path.append(sys.argv[1])
+import looped
+print(looped.double(21))
 """
 
 
 def test_a_full_disk_ends_nothing(source: Path):
     ended = subprocess.run(
-        [sys.executable, "-c", FULL],
+        [sys.executable, "-c", FULL, str(source.parent)],
         capture_output=True,
         text=True,
         env={**os.environ, "NUMBA_CACHE_DIR": str(source.parent / "kept")},
     )
-    assert ended.returncode == 0 and ended.stdout == "True\n", ended.stderr
+    assert ended.returncode == 0 and ended.stdout == "42\n", ended.stderr
     assert ended.stderr.count("\n") == 1 and "kept" in ended.stderr and "File too large" in ended.stderr
     assert not list(source.parent.glob("kept/*/*.tmp.*"))
 

@@ -243,7 +243,7 @@ def test_no_pass_inherits_the_mode_of_the_one_before(run):
     trainer.net.register_forward_pre_hook(
         lambda net, _: passes.append((torch.is_grad_enabled(), net.training, net.encoder.training))
     )
-    trainer._save = lambda: None
+    trainer._save = lambda *_: None
     trainer.config.out.mkdir()
     trainer.train(Log())
     assert {(grad, mode, mode) for grad, mode, _ in passes} == set(passes)

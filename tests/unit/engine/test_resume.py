@@ -34,6 +34,7 @@ FREE = {
     "checkpoint.every_steps",
     "checkpoint.keep",
     "checkpoint.snapshots",
+    "checkpoint.background",
     "data.shards",
     "data.val",
     "data.workers",

@@ -153,6 +153,7 @@ def test_seeds_and_processes_drop_differently(tiny_run):
         settings = (SUPERVISED, "schedule.steps=1", f"seed={seed}", f"out={tiny_run.parent}/{seed}{rank}")
         trainer = built(bare(tiny_run, *settings))
         trainer.runtime.rank = rank
+        trainer._save = lambda *_: None  # which the first process begins
         draws.append(Drawn(trainer))
         trained(trainer)
     assert differ([mask for one in draws for mask in one.masks])
@@ -316,7 +317,7 @@ class ThreeTimes:
         runtime.world = 2
         runtime.sum_on_host = runtime.sum_on_device = lambda values: 3 * values
         runtime.sum_later = lambda values: lambda: 3 * values
-        runtime.gather = lambda value: [value, value]
+        runtime.gather = runtime.gather_beside = lambda value: [value, value]
         self._to_device = trainer.task.to_device
         trainer.task.to_device = self.to_device
 
@@ -345,7 +346,7 @@ def test_shares_and_logged_means_are_over_all_processes(tiny_run, normalization)
     trainer.method.step = noted
     (line,) = trained(trainer)
     expected = counts / (3 * counts.sum(0) / 4) if normalization == "global" else torch.ones_like(counts)
-    torch.testing.assert_close(torch.stack(seen.shares), expected)
+    torch.testing.assert_close(torch.stack(seen.shares), expected.float())
     assert line["loss"] == pytest.approx(1.5 * (losses[0] + losses[1]) / 2, rel=1e-5)
 
 
@@ -356,6 +357,6 @@ def test_another_seed_begins_with_other_weights_whatever_was_drawn_before(tiny_r
     second = built(bare(tiny_run, SUPERVISED)).net.state_dict()
     third = built(bare(tiny_run, SUPERVISED, "seed=1")).net.state_dict()
     weights = [name for name, value in first.items() if value.ndim == 4]
-    assert len(weights) > 10
+    assert len(weights) > 5
     assert all(torch.equal(first[name], second[name]) for name in weights)
     assert not any(torch.equal(first[name], third[name]) for name in weights)

@@ -18,6 +18,12 @@ LITE = "tf_efficientnet_lite0"
 SMALL = "resnet10t"
 
 
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ResNets with an eighth of their channels."""
+    narrow_networks(monkeypatch)
+
+
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kwargs: Any) -> None:
@@ -31,7 +37,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "channels"),
     [
-        (SMALL, [64, 512]),
+        (SMALL, [8, 64]),
         (LITE, [24, 320]),
         ("mobilenetv3_small_100", [16, 576]),
         ("convnext_atto", [40, 320]),
@@ -288,10 +294,9 @@ def test_hub_without_weights_is_an_error(hub: list[str], monkeypatch: pytest.Mon
 @pytest.mark.parametrize("channels", [1, 3, 4, 13])
 @pytest.mark.parametrize(("name", "stem"), [("resnet50s", "conv1.0"), (LITE, "conv_stem")])
 def test_file_weights_fit_any_number_of_channels(
-    no_network: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, stem: str, channels: int
+    no_network: None, tmp_path: Path, name: str, stem: str, channels: int
 ) -> None:
     """Deep stems (three convolutions) and plain ones: the first kernel is summed for 1, repeated for more."""
-    narrow_networks(monkeypatch)
     state = timm.create_model(name).state_dict()
     torch.save(state, tmp_path / "w.pth")
     kernel = state[f"{stem}.weight"]
@@ -309,9 +314,8 @@ def test_file_weights_fit_any_number_of_channels(
     assert len(encoder.mean) == len(encoder.std) == channels
 
 
-def test_weights_of_a_checkpoint_are_adapted_to_other_channels(tmp_path, monkeypatch):
+def test_weights_of_a_checkpoint_are_adapted_to_other_channels(tmp_path):
     """By timm's rule: the first layer is repeated and divided, so that equal channels give what they gave."""
-    narrow_networks(monkeypatch)
     torch.manual_seed(0)
     rgb = build_encoder(EncoderConfig("resnet18", "none", 32)).eval()
     save_file(

@@ -9,6 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.support import tiny_encoder
 from tests.support.siblings import SIBLINGS
 from unimatch import config as config_io
 from unimatch.engine.build import build_method, build_task
@@ -16,6 +17,7 @@ from unimatch.engine.run_config import BatchConfig, RunConfig
 from unimatch.errors import UserError
 from unimatch.methods import METHODS
 from unimatch.models.encoders import EncoderConfig, build_encoder
+from unimatch.models.heads.linear import LinearHeadConfig
 from unimatch.models.segmentor import build_segmentor
 from unimatch.scaling.footprint import shape_only, step_flops
 from unimatch.scaling.light import EncoderCost, LightNetworks, cost_of
@@ -27,6 +29,14 @@ from unimatch.views.change import ChangeViewConfig
 
 CLASSES = Taxonomy.of([f"class {index}" for index in range(8)])
 QUIET = Cluster(straggler_sigma=0.0)
+
+
+@pytest.fixture
+def tiny_config(tiny_config: RunConfig) -> RunConfig:
+    """With few layers: operations without values take as long as with them, whatever their size."""
+    tiny_config.model.encoder.name = tiny_encoder.NAME
+    tiny_config.model.head = config_io.Section("linear", LinearHeadConfig())
+    return tiny_config
 
 
 def test_operations_of_a_step_are_those_of_the_convolutions(tiny_config: RunConfig) -> None:

@@ -20,6 +20,7 @@ from typing import IO
 import pytest
 import torch
 
+from tests.support import tiny_encoder
 from tests.support.processes import warm_python
 from tests.support.warm_python import Forked
 from unimatch.errors import UserError
@@ -382,7 +383,9 @@ def test_a_real_measurement_and_the_check_of_the_model_on_it(
     monkeypatch.setattr(spawn, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": forked}))
     out = tmp_path / "scaling"
     short = ["--steps", 4, "--warm-up", 1, "--kinds", "weak", "--processes", 1, 2]
-    settings = ["--set", "sync_batchnorm=off", "--set", "data.workers=0"]
+    small = (f"model.encoder.name={tiny_encoder.NAME}", "model.head={name: linear}")
+    changes = ("sync_batchnorm=off", "data.workers=0", *small)
+    settings = [part for one in changes for part in ("--set", one)]
     assert tool("run", "--config", tiny_run, *settings, *short, "--out", out) == 0, capsys.readouterr().err
     stored = json.loads((out / "scaling.json").read_text())
     one, two = (

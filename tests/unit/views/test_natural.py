@@ -136,8 +136,9 @@ def test_shapes_and_types() -> None:
         **own,
         "boxes": ((2, 4), int32),
         **{f"partner_{name}": value for name, value in own.items()},
+        "spans": ((4, 2, 40), np.dtype(bool)),
     }
-    assert unlabeled(1, partner="batch").keys() == {*own, "boxes"}
+    assert unlabeled(1, partner="batch").keys() == {*own, "boxes", "spans"}
     assert unlabeled(1, num_strong=0)["boxes"].shape == (0, 4)
 
 

@@ -122,6 +122,7 @@ def test_little_more_than_the_weak_crop_leaves_the_workers():
     arrays = NaturalViews(CONFIG, 2, "same", on_device=True).unlabeled(images(50, 60)[0], 3)
     crops = [name for name, value in arrays.items() if value.dtype == np.uint8]
     assert sorted(crops) == ["partner_weak", "weak"]
+    assert arrays.pop("spans").nbytes == 4 * 2 * CONFIG.crop  # of two contents and two boxes
     assert sum(value.nbytes for name, value in arrays.items() if name not in crops) < 500
 
 
