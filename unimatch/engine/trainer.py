@@ -47,8 +47,8 @@ class StepModule(nn.Module):
 
     def followers(self) -> list[nn.Module]:
         """The networks beside it that no gradient trains: teachers."""
-        own = set(self.modules())
-        return [each for each in checkpoint.modules(self.net, self.method).values() if each not in own]
+        nets = checkpoint.modules(self.net, self.method).values()
+        return [each for each in nets if each not in set(self.modules())]
 
     def forward(self, batch: Batch, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         return self.method.step(self.net, batch, progress)
@@ -90,8 +90,7 @@ class Trainer:
         if self.optimizer_state is not None:
             self._layout.load_optimizer_state(self.optimizer_state)
             self.optimizer_state = None
-        # The parameters may have to be gathered for it: not in every step for nothing.
-        self._follows = type(self.method).after_update is not Method.after_update
+        self._follows = type(self.method).after_update is not Method.after_update  # a gather
         self._copies = Copies(self.runtime.device)
         self._signals = Remembered()
         over_all = self.config.loss_normalization == "global"
