@@ -20,6 +20,7 @@ COMMANDS = {
         "pack": "images and labels, or made-up scenes, become shards",
         "check": "verify shards, find duplicates, draw a sheet of them",
         "split": "choose which samples are labelled",
+        "curate": "of many images: doubles, leaks, those unlike what is labelled",
     },
     "train": {
         "plan": "memory, batch and traffic of a run before it is started",

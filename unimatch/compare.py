@@ -35,7 +35,7 @@ from unimatch.engine.selection import select
 from unimatch.errors import UserError
 from unimatch.reports.compared import notes, require_comparable, table
 from unimatch.reports.look import Wanted, look
-from unimatch.reports.measured import predictions, spread
+from unimatch.reports.measured import predictions
 from unimatch.reports.page import page
 from unimatch.reports.runs import RunFiles, named, read_run, require_evaluated
 
@@ -109,7 +109,7 @@ def _overlays(runs: Sequence[RunFiles], count: int) -> np.ndarray:
     titles = [*images, "truth", *(run.name for run in runs)]
     side = tile_side(len(titles))
     samples = []
-    chosen = spread(select(shards, first.config.data.val), count).rows
+    chosen = select(shards, first.config.data.val).spread(count).rows
     for row, key in zip(chosen.tolist(), shards.keys(chosen), strict=True):
         part, label = load_pair(shards, row, shards.taxonomy.num_classes, task.decode)
         shown = [scaled(date, side) for date in task.show(part.pixels)]

@@ -6,6 +6,11 @@ unimatch pack --guess photos --out my.yaml    # writes a recipe to start from
 unimatch pack --recipe synthetic --out data/scenes --train 400 --val 100
 
 A run that was stopped or killed is continued by the same command: finished shards wait in OUT.partial.
+
+Many machines that share the folders, as tasks of a Slurm array (or --engine ray on a Ray cluster):
+
+unimatch pack --recipe my.yaml --source photos --out data/my --part 3/8    # each of 1/8 to 8/8, in any order
+unimatch pack --recipe my.yaml --source photos --out data/my --join 8     # then: checks and writes the set
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from unimatch.errors import UserError, of_system
 from unimatch.inspection.guess import guess_recipe, recipe_text
 from unimatch.packing import folder, synthetic
 from unimatch.packing.pack import Packed
+from unimatch.packing.pieces import Join, OnRay, Part
 from unimatch.packing.recipe import Recipe
 from unimatch.registry import nearest
 
@@ -40,6 +46,17 @@ def workers(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number of processes from 1, found {text!r}")
     return int(text)
+
+
+def part(text: str) -> Part:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(f"expected NUMBER/OF, such as 3/8, from 1/8 to 8/8; found {text!r}")
+    return Part(int(match[1]), int(match[2]))
+
+
+def join(text: str) -> Join:
+    return Join(workers(text))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,6 +86,20 @@ def build_parser() -> argparse.ArgumentParser:
         default=min(os.cpu_count() or 1, 16),
         help="processes that read, check and encode; the bytes do not depend on it (%(default)s)",
     )
+    _add_files(parser)
+    scenes = parser.add_argument_group(SYNTHETIC)
+    default = synthetic.write_synthetic.__kwdefaults__ or {}
+    scenes.add_argument("--train", type=int, help=f"images of the subset train ({default['train']})")
+    scenes.add_argument("--val", type=int, help=f"images of the subset val ({default['val']})")
+    scenes.add_argument(
+        "--size", type=size, help=f"HEIGHTxWIDTH in pixels ({default['height']}x{default['width']})"
+    )
+    scenes.add_argument("--seed", type=int, help=f"another seed, other scenes ({default['seed']})")
+    return parser
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    """What belongs to a recipe file."""
     files = parser.add_argument_group("recipe file")
     files.add_argument("--source", type=Path, help="folder that the recipe's paths are relative to")
     files.add_argument(
@@ -90,15 +121,19 @@ def build_parser() -> argparse.ArgumentParser:
         help="store images, without a change to any pixel, so that training can decode the parts it needs: "
         "JPEG with restart markers, PNG as TIFF with tiles (the recipe's fast_decode: true)",
     )
-    scenes = parser.add_argument_group(SYNTHETIC)
-    default = synthetic.write_synthetic.__kwdefaults__ or {}
-    scenes.add_argument("--train", type=int, help=f"images of the subset train ({default['train']})")
-    scenes.add_argument("--val", type=int, help=f"images of the subset val ({default['val']})")
-    scenes.add_argument(
-        "--size", type=size, help=f"HEIGHTxWIDTH in pixels ({default['height']}x{default['width']})"
+    across = files.add_mutually_exclusive_group()
+    across.add_argument(
+        "--part", type=part, metavar="NUMBER/OF", help="convert one of so many parts, and write no shard"
     )
-    scenes.add_argument("--seed", type=int, help=f"another seed, other scenes ({default['seed']})")
-    return parser
+    across.add_argument(
+        "--join", type=join, metavar="OF", help="write the set that so many parts have converted"
+    )
+    across.add_argument(
+        "--engine",
+        choices=["processes", "ray"],
+        default="processes",
+        help="who converts: --workers processes of this machine, or a Ray cluster (%(default)s)",
+    )
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -114,11 +149,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         return args
     if args.recipe is None or args.out is None:
         parser.error("--recipe and --out are needed (or --guess FOLDER)")
-    of_files = args.source or args.set or args.trust_images or args.fast_decode
+    args.across = args.part or args.join or (OnRay() if args.engine == "ray" else None)
+    of_files = args.source or args.set or args.trust_images or args.fast_decode or args.across
     if args.recipe == SYNTHETIC and of_files:
         parser.error(
-            "--source, --set, --trust-images and --fast-decode belong to a recipe file; "
-            f"{SYNTHETIC} has --train, --val, --size, --seed"
+            "--source, --set, --trust-images, --fast-decode, --part, --join and --engine belong to a "
+            f"recipe file; {SYNTHETIC} has --train, --val, --size, --seed"
         )
     if args.recipe != SYNTHETIC and given:
         parser.error(
@@ -152,6 +188,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"note: {text}")
     for text in made.warnings:
         print(f"warning: {text}", file=sys.stderr)
+    if args.part:
+        return 0
     for name, (samples, labeled) in made.subsets.items():
         print(f"{name}: {samples} images, {labeled} with a mask")
     tars = list(args.out.glob("*.tar"))
@@ -173,7 +211,8 @@ def guess(args: argparse.Namespace) -> int:
         args.out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {of_system(error)}") from error
-    print(f"{args.out}: {found.kind}; {len(found.unsure)} things are unsure, see the comments in it")
+    unsure = "1 thing is" if len(found.unsure) == 1 else f"{len(found.unsure)} things are"
+    print(f"{args.out}: {found.kind}; {unsure} unsure, see the comments in it")
     return 0
 
 
@@ -198,6 +237,7 @@ def make(args: argparse.Namespace) -> Packed:
         args.workers,
         args.overwrite,
         args.trust_images,
+        args.across,
     )
 
 

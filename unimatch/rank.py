@@ -178,7 +178,7 @@ def _sheet(
         shown = [scaled(one, side) for one in run.task.show(middle)]
         ids = run.predict(middle)
         score = choice.score[choice.order[place]]
-        caption = f"{place + 1}: {name}, score {score:.2f}; {'; '.join(told[place])}"
+        caption = "\n".join([f"{place + 1}: {name}, score {score:.2f}", *told[place]])
         samples.append(Sample([*shown, run.task.paint(shown[-1], ids)], caption))
     titles = ["first", "second", "prediction"] if dates > 1 else ["image", "prediction"]
     return sheet(samples, titles, ACROSS, run.task.legend("not predicted"))

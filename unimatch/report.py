@@ -61,6 +61,8 @@ def arguments(args: list[str]) -> argparse.Namespace:
     for name, least in (("images", 0), ("samples", 0), ("batch", 1), ("workers", 0)):
         if getattr(options, name) < least:
             parser.error(f"--{name} must be at least {least}, found {getattr(options, name)}")
+    if not options.samples and options.data is not None:
+        parser.error("--data names samples to measure: leave it out beside --samples 0")
     if options.watch is not None and not options.watch > 0:
         parser.error(f"--watch must be above 0, found {options.watch:g}")
     return options

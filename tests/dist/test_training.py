@@ -89,15 +89,16 @@ class Run:
 def config(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight steps of UniMatch in which every pixel's pseudo-label counts, from the first step on.
 
-    The rate is small: a larger one would amplify rounding, whoever rounds (0.001: to 3e-4 on some CPUs).
+    The rate is small: a larger one would amplify rounding, whoever rounds (0.001: to 3e-4 on some CPUs). A
+    clip_norm that clips nothing has the gradients' norms in the log.
     """
     folder = tmp_path_factory.mktemp("runs")
     text = tiny_run_text(folder / "run", tiny_shards).replace("test_efficientnet", tiny_encoder.NAME)
     (folder / "tiny.yaml").write_text(text)
     path = folder / "run.yaml"
     path.write_text(
-        "include: tiny.yaml\noptimizer: {lr: 0.0003}\nmethod: {threshold: 0}\nschedule: {steps: 8}\n"
-        "evaluation: {every_steps: 4}\ncheckpoint: {every_steps: 4}\n"
+        "include: tiny.yaml\noptimizer: {lr: 0.0003, clip_norm: 1000}\nmethod: {threshold: 0}\n"
+        "schedule: {steps: 8}\nevaluation: {every_steps: 4}\ncheckpoint: {every_steps: 4}\n"
     )
     return path
 
@@ -120,10 +121,17 @@ def double(config: Path) -> Run:
     return run
 
 
+def assert_same_gradients(ours: Run, theirs: Run) -> None:
+    """By their norms: losses tell of wrong ones late, since the rate is small."""
+    norms = [[line["grad_norm"] for line in run.lines()] for run in (ours, theirs)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+
+
 def assert_same_curve(ours: Run, theirs: Run) -> None:
     assert len(ours.losses) == 8
     assert all(line["kept"] > 0.99 and line["loss_s1"] > 0 for line in ours.lines())
     assert ours.losses == pytest.approx(theirs.losses, rel=1e-4)
+    assert_same_gradients(ours, theirs)
     for mine, other in zip(ours.lines("eval"), theirs.lines("eval"), strict=True):
         assert mine["images"] == other["images"] == 10
         assert mine["miou"] == pytest.approx(other["miou"], abs=2e-3)
@@ -143,6 +151,7 @@ def test_accumulated_micro_batches_are_the_gradient_of_two_processes(config: Pat
     two = Run(config, "micro2", *settings).train(2)
     one = Run(config, "micro1", *settings, "batch.max_per_device=4").train(1)
     assert one.losses == pytest.approx(two.losses, rel=1e-4)
+    assert_same_gradients(one, two)
 
 
 def test_strong_views_made_by_the_device(config: Path):

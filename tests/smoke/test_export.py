@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import unimatch
@@ -18,9 +19,12 @@ from tests.support.small_net import small_net
 from unimatch import config as config_io
 from unimatch import export
 from unimatch.engine import build, checkpoint
+from unimatch.engine.restore import restore
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_folder import start_run_folder
+from unimatch.engine.runtime import Runtime
 from unimatch.errors import UserError
+from unimatch.exporting.images import Samples
 from unimatch.shardset.archive import ShardSet
 
 SCRIPT = ("--format", "torchscript")
@@ -107,6 +111,16 @@ def test_eight_bits_are_calibrated_with_unlabelled_images(
         exported(run, file)
 
 
+def test_unlabelled_images_are_taken_from_all_over_their_list(run: Path, tiny_shards: Path) -> None:
+    runtime = Runtime()
+    samples = Samples(restore(run, "last", None, runtime), None, None, runtime)
+    listed = unimatch.open_shards(tiny_shards, str(tiny_shards.parent / "split" / "unlabeled.txt"))
+    given = list(samples.unlabeled(2))
+    assert [one.shape[0] for one in given] == [1, 1]
+    for one, place in zip(given, (0, len(listed) - 1), strict=True):
+        np.testing.assert_array_equal(one[0], listed[place].image)
+
+
 def test_files_instead_of_samples_and_half_precision(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,6 +131,8 @@ def test_files_instead_of_samples_and_half_precision(
     exported(run, tmp_path / "net.pt", *SCRIPT, "--fp16", "--images", str(tmp_path / "photos"))
     said = capsys.readouterr().out
     assert "2 images: " in said and "miou" not in said
+    inside = torch.jit.load(tmp_path / "net.pt")  # type: ignore[no-untyped-call]
+    assert {one.dtype for one in inside.parameters()} == {torch.float16}
 
 
 def test_a_file_that_disagrees_is_not_kept(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import dataclasses
 import importlib
 import re
@@ -151,3 +152,12 @@ def test_the_check_finds_each_kind_of_mistake(tmp_path: Path):
         "no heading #nothing",
         "no page none.md",
     ]
+
+
+def test_every_extra_has_a_line_that_says_what_it_adds() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    extras = set(settings["options.extras_require"]) - {"dev"}
+    page = (ROOT / "docs" / "install.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \|.*\| \d+ \| \d+ \|$", page, re.MULTILINE)
+    assert sorted(listed) == sorted(extras)

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "tasks": {"codecs", "shardset.archive", "views", "data"},
     "engine": {"codecs", "shardset", "views", "packing", "data", "models", "methods", "tasks"},
     "predicting": {"codecs", "annotations", "packing", "tasks", "shardset", "data", "engine"},
+    "curation": {"codecs", "shardset", "inspection", "models", "predicting"},
     "exporting": {"codecs", "packing", "models", "tasks", "shardset", "data", "engine", "predicting"},
     "sharing": {"models.weights", "shardset.remote", "engine"},
     "pages": set(),

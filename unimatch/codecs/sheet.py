@@ -21,10 +21,10 @@ SMALLEST = 64  # but not smaller than this
 MARGIN = 8
 GAP = 3  # between the pictures of a sample
 BREAK = 14  # between samples
-FONT = 13
-LINE = 18  # a line of text
+FONT = 15
+LINE = 20  # a line of text
 TITLE_LINES = 3
-SWATCH = 14
+SWATCH = 16
 LONGEST_NAME = 240  # pixels of a class name in a legend
 LEGEND_WIDTH = 640  # at least, however narrow the pictures
 SEPARATORS = " _-/."
@@ -37,7 +37,7 @@ class Sample:
     """What is shown of one sample, from left to right: uint8 [h, w, 3], or grey [h, w]."""
 
     tiles: list[np.ndarray]
-    caption: str = ""
+    caption: str = ""  # of one line or several
 
 
 def tile_side(columns: int) -> int:
@@ -67,7 +67,7 @@ def sheet(
     steps = np.cumsum(np.concatenate([widths + GAP, np.full((len(widths), 1), BREAK - GAP)], axis=1))
     lefts = MARGIN + np.concatenate([[0], steps[:-1]]).reshape(len(widths), count + 1)[:, :count]
     right = int(lefts[-1, -1] + widths[-1, -1])
-    caption_height = LINE if any(sample.caption for sample in samples) else 0
+    caption_height = LINE * max(len(sample.caption.splitlines()) for sample in samples)
 
     header = [_broken(title, int(widths[:, k].min()), BOLD, TITLE_LINES) for k, title in enumerate(titles)]
     top = MARGIN + LINE * max(map(len, header), default=0)
@@ -87,7 +87,8 @@ def sheet(
     for row, row_top in zip(rows, tops, strict=True):
         for place, sample in enumerate(row):
             room = int(lefts[place, -1] + widths[place, -1] - lefts[place, 0])
-            _write(canvas, _cut(sample.caption, room), int(lefts[place, 0]), row_top, GREY)
+            for number, text in enumerate(sample.caption.splitlines()):
+                _write(canvas, _cut(text, room), int(lefts[place, 0]), row_top + number * LINE, GREY)
             for tile, left in zip(sample.tiles, lefts[place].tolist(), strict=True):
                 area = canvas[row_top + caption_height :, left:][: tile.shape[0], : tile.shape[1]]
                 area[:] = tile if tile.ndim == 3 else tile[..., None]

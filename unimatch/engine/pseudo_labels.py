@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from unimatch.engine.evaluate import eval_batches, over_batches
 from unimatch.engine.run_config import RunConfig
 from unimatch.engine.run_data import RunData
 from unimatch.engine.runtime import Runtime
-from unimatch.engine.selection import Selection, Unlabeled
+from unimatch.engine.selection import Selection, Unlabeled, evenly
 from unimatch.errors import UserError
 from unimatch.metrics import ConfusionMatrix, defined
 from unimatch.tasks.base import Task
@@ -48,8 +47,7 @@ def with_masks(unlabeled: Unlabeled, count: int) -> Selection:
             f"evaluation.pseudo_labels is {count}, but no sample of {one.name!r} has a mask to measure "
             "pseudo-labels by: set it to 0"
         )
-    chosen = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64))
-    return Selection(one.shards, one.name, rows[chosen], "")
+    return Selection(one.shards, one.name, evenly(rows, count), "")
 
 
 @dataclass

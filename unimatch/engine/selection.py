@@ -28,6 +28,12 @@ class Selection:
     def samples(self) -> Samples:
         return Samples(self.shards, self.rows)
 
+    def spread(self, count: int) -> Selection:
+        """At most `count` of the samples, see `evenly`."""
+        if len(self.rows) <= count:
+            return self
+        return Selection(self.shards, self.name, evenly(self.rows, count), "")
+
 
 @dataclass(frozen=True)
 class PseudoLabeled(Selection):
@@ -111,6 +117,12 @@ def select(shards: ShardSet, name: str) -> Selection:
     """The samples of a subset, or of a key-list file."""
     rows = shards.rows(name)
     return Selection(shards, name, rows, list_hash(shards.keys(rows)))
+
+
+def evenly(items: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of some items, spread evenly from the first to the last."""
+    chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(np.int64)
+    return np.asarray(items[np.unique(chosen)])
 
 
 def samples_hash(shards: ShardSet, rows: np.ndarray) -> str:

@@ -15,6 +15,7 @@ from unimatch.engine.checkpoint import check_shards
 from unimatch.engine.restore import Restored, restore
 from unimatch.engine.run_data import open_shards
 from unimatch.engine.runtime import Runtime
+from unimatch.engine.selection import evenly
 
 SIDE, GAP, QUALITY = 240, 4, 80
 
@@ -50,8 +51,7 @@ class Strips:
             data = one.config.data
             shards = open_shards(data.shards, data.cache)
             check_shards(one.state, shards, one.folder)
-            rows = shards.rows(data.val or "")
-            for row in rows[np.linspace(0, len(rows) - 1, min(self._count, len(rows))).astype(int)]:
+            for row in evenly(shards.rows(data.val or ""), self._count):
                 part, label = load_pair(shards, int(row), shards.taxonomy.num_classes, one.task.decode)
                 picture = scaled(one.task.show(part.pixels)[-1], SIDE)
                 self._samples.append((part.pixels, picture, label))

@@ -13,7 +13,7 @@ from unimatch.engine.evaluate import eval_batches
 from unimatch.engine.restore import Restored
 from unimatch.engine.run_data import open_shards, require_dates, training_samples
 from unimatch.engine.runtime import Runtime
-from unimatch.engine.selection import select
+from unimatch.engine.selection import evenly, select
 from unimatch.errors import DataError, UserError
 from unimatch.exporting.compare import Images
 from unimatch.predicting.inputs import find_inputs, suffixes_of
@@ -58,7 +58,7 @@ class Samples:
         """Some of the run's unlabelled images, evenly out of its list."""
         lists = training_samples(self.found.config, self.shards)
         chosen = lists.labeled if lists.unlabeled is None else lists.unlabeled.sets[0]
-        rows = [rows[None] for rows in _evenly(chosen.rows, count)]
+        rows = [rows[None] for rows in evenly(chosen.rows, count)]
         timeout_s = self.found.config.data.timeout_s
         loader = image_loader(
             chosen.shards, rows, workers=0, timeout_s=timeout_s, decode=self.found.task.decode
@@ -84,15 +84,9 @@ class Files:
 
     def unlabeled(self, count: int) -> Iterator[np.ndarray]:
         """Some of them, evenly out of all."""
-        for name in _evenly(np.array(self.inputs.names, dtype=object), count):
+        for name in evenly(np.array(self.inputs.names, dtype=object), count):
             yield self._read(name)
 
     def _read(self, name: Path) -> np.ndarray:
         image = self.run.read(*(folder / name for folder in self.inputs.folders))
         return image if self.volumes and image.ndim == 4 else image[None]
-
-
-def _evenly(items: np.ndarray, count: int) -> np.ndarray:
-    if count >= len(items):
-        return items
-    return items[np.arange(count) * len(items) // count]

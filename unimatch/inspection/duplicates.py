@@ -5,7 +5,7 @@ perceptual hash. An image in training and in validation makes a result look bett
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement
 from pathlib import Path
@@ -45,7 +45,14 @@ def fingerprint(image: np.ndarray) -> tuple[int, int]:
 
 
 def similar_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
-    """int64 [P, 2], each i < j once: the pairs of different uint64 `hashes` in at most `distance` bits.
+    """int64 [P, 2], each i < j once: the pairs of different uint64 `hashes` in at most `distance` bits."""
+    found = [np.stack([low, high], axis=1) for low, high in near_pairs(hashes, distance)]
+    return np.unique(np.concatenate([np.zeros((0, 2), np.int64), *found]), axis=0)
+
+
+def near_pairs(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Places i < j of uint64 `hashes` that differ in at most `distance` bits, some at a time, never more than
+    there are hashes; a pair may come several times.
 
     The bits are cut into distance + 2 bands: a pair agrees in two of them at least, so only those that do
     are compared. With a distance of 2 these are 32 bits, which few other hashes share.
@@ -54,7 +61,6 @@ def similar_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
     masks = [
         ((1 << int(high)) - 1) ^ ((1 << int(low)) - 1) for low, high in zip(edges, edges[1:], strict=False)
     ]
-    found = [np.zeros((0, 2), np.int64)]
     for first, second in combinations(masks, 2):
         codes = hashes & np.uint64(first | second)
         order = np.argsort(codes, kind="stable")
@@ -66,10 +72,14 @@ def similar_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
             places = places[places + step < len(codes)]
             places = places[codes[places] == codes[places + step]]
             one, other = order[places], order[places + step]
-            differ = (hashes[one] ^ hashes[other]).view(np.uint8).reshape(-1, 8)
-            near = np.unpackbits(differ, axis=1).sum(axis=1) <= distance
-            found.append(np.sort(np.stack([one[near], other[near]], axis=1), axis=1))
-    return np.unique(np.concatenate(found), axis=0)
+            near = differing_bits(hashes[one], hashes[other]) <= distance
+            yield np.minimum(one[near], other[near]), np.maximum(one[near], other[near])
+
+
+def differing_bits(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """int64 [N]: in how many bits the numbers of two uint64 [N] differ."""
+    differ = (some ^ others).view(np.uint8).reshape(-1, 8)
+    return np.asarray(np.unpackbits(differ, axis=1).sum(axis=1, dtype=np.int64))
 
 
 @dataclass(frozen=True)

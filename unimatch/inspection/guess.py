@@ -66,6 +66,7 @@ def recipe_text(guess: Guess, folder: Path, path: str) -> str:
         "colors",
         "label_kind",
         "ignore_id",
+        "ignore_color",
         "id_map",
         "segments",
         "scans",

@@ -11,6 +11,7 @@ import numpy as np
 
 from unimatch.codecs.opening import lost_depth, open_picture
 from unimatch.errors import DataError
+from unimatch.inspection.guess_names import listed_classes, named_colors, named_ids, own_colors
 from unimatch.inspection.guess_tools import with_labels
 from unimatch.inspection.inventory import (
     Guess,
@@ -136,25 +137,31 @@ def read_values(guess: Guess, inventory: Inventory, masks: list[str]) -> None:
         colors.clear()
     if colors and greys:
         guess.unsure.append("some masks hold ids and others colours; packing refuses one of them")
+    entries = listed_classes(inventory, guess)
     if colors:
-        by_color(guess, colors)
+        by_color(guess, colors, named_colors(entries, colors))
     else:
-        by_id(guess, greys, palette)
+        by_id(guess, greys, palette, named_ids(entries, greys, palette))
+    if entries and any("nothing names" in text for text in guess.unsure):
+        guess.unsure.append("that file has no name for some of them, so it was not used")
 
 
-def by_color(guess: Guess, colors: Counter[tuple[int, ...]]) -> None:
+def by_color(guess: Guess, colors: Counter[tuple[int, ...]], named: dict[str, Any]) -> None:
     shown = sorted(colors)[:FEW]
     guess.saw.append(
         "colours: " + ", ".join(f"{list(color)} ({colors[color]} pixels)" for color in shown[:20])
     )
     if len(colors) > FEW:
         guess.unsure.append(f"{len(colors)} colours are too many for classes: soft edges, or no masks at all")
+    if named:
+        guess.recipe |= {"label_kind": "colors", **named}
+        return
     names = ["background" if color == (0, 0, 0) else "color_" + bytes(color).hex() for color in shown]
     guess.unsure.append("nothing names the classes: give each colour its name")
     guess.recipe |= {"label_kind": "colors", "classes": names, "colors": [list(color) for color in shown]}
 
 
-def by_id(guess: Guess, greys: Counter[int], palette: dict[int, Any]) -> None:
+def by_id(guess: Guess, greys: Counter[int], palette: dict[int, Any], named: dict[str, Any]) -> None:
     values = sorted(greys)
     guess.saw.append("values: " + ", ".join(f"{value} ({greys[value]} pixels)" for value in values[:20]))
     if palette:
@@ -163,6 +170,11 @@ def by_id(guess: Guess, greys: Counter[int], palette: dict[int, Any]) -> None:
         guess.saw.append(f"palette: {shown}{' (that of PASCAL VOC)' if voc else ''}")
     if len(values) > FEW:
         guess.unsure.append(f"{len(values)} values are too many for classes: soft edges, or no masks at all")
+    if VOID in values and values != [0, VOID]:
+        guess.unsure.append("255 is taken as 'not labelled'")
+    if named:
+        guess.recipe |= named
+        return
     classes = [value for value in values if value != VOID or values == [0, VOID]][:FEW]
     if values in ([0, VOID], [VOID], [0, 1], [0]):
         names = ["background", "object"]
@@ -177,7 +189,7 @@ def by_id(guess: Guess, greys: Counter[int], palette: dict[int, Any]) -> None:
     top = max(classes, default=0)
     names = ["background" if value == 0 else f"class_{value}" for value in range(top + 1)]
     if top < FEW:
-        guess.recipe["classes"] = names
+        guess.recipe |= {"classes": names, **own_colors(range(top + 1), palette)}
     else:
         guess.recipe["classes"] = ["background" if value == 0 else f"class_{value}" for value in classes]
         guess.recipe["id_map"] = {value: place for place, value in enumerate(classes)}
@@ -187,7 +199,6 @@ def by_id(guess: Guess, greys: Counter[int], palette: dict[int, Any]) -> None:
             if "id_map" in guess.recipe
             else {"ignore_id": VOID}
         )
-        guess.unsure.append("255 is taken as 'not labelled'")
     absent = sorted(set(range(top + 1)) - set(classes)) if top < FEW else []
     if absent:
         guess.unsure.append(f"the values {absent} occur in none of the masks that were looked at")

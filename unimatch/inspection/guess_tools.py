@@ -99,6 +99,13 @@ def guess_labelme(inventory: Inventory) -> Guess | None:
             guess.saw.append(
                 f"no picture has the name of a file in {folder or 'the folder'}: those inside are taken"
             )
+            first = f"{next(iter(found))}.json"
+            content = labelme.parsed(inventory.read(join(folder, first)), first)
+            if not content.get("imageData"):
+                guess.unsure.append(
+                    f"no image is inside: {first} names {content.get('imagePath')!r}. Put images and files "
+                    "into one folder, or below one, and look at that"
+                )
             settings = {"images": join(folder, "*.json"), "labels": join(folder, "{stem}.json")}
         entries.append((where, settings))
     if not entries:

@@ -24,6 +24,7 @@ SPLITS = {
     "test": "test",
 }
 EXAMPLES = 3
+IGNORED = ("ignore", "ignored", "void", "unlabeled", "unlabelled", "not labelled", "not labeled")
 
 
 @dataclass
@@ -124,10 +125,15 @@ def named_subsets(entries: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, di
     return found
 
 
+def means_ignored(name: str) -> bool:
+    """Whether a label's name says that its pixels are not labelled."""
+    return name.strip("_ ").lower() in IGNORED
+
+
 def class_settings(labels: Counter[str]) -> dict[str, Any]:
     """Classes of shapes: the labels, the most frequent first, behind a background."""
     background = next((name for name in labels if name.strip("_ ").lower() == "background"), None)
-    ignored = [name for name in labels if name.strip("_ ").lower() in ("ignore", "void", "unlabeled")]
+    ignored = [name for name in labels if means_ignored(name)]
     classes = [name for name, _ in labels.most_common() if name not in (background, *ignored)]
     segments: dict[str, Any] = {"other": background or "background", "unannotated": "other"}
     if ignored:

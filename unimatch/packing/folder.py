@@ -18,6 +18,7 @@ from unimatch.packing.labels import BINARY, LabelRules
 from unimatch.packing.layout import find_layout
 from unimatch.packing.leftovers import leftovers
 from unimatch.packing.pack import Packed, write_set
+from unimatch.packing.pieces import Across
 from unimatch.packing.rasters import set_bands
 from unimatch.packing.recipe import Recipe
 from unimatch.packing.unknown_values import check_tolerance
@@ -31,8 +32,10 @@ def pack(
     workers: int = 1,
     overwrite: bool = False,
     trust_images: bool = False,
+    across: Across | None = None,
 ) -> Packed:
-    """Write the shard set; the same bytes for any number of workers. DataError lists all that is wrong.
+    """Write the shard set; the same bytes for any number of workers and machines (`across`). DataError lists
+    all that is wrong.
 
     `trust_images`: images that keep their bytes are checked by header and end only, not decoded.
     """
@@ -69,6 +72,7 @@ def pack(
         skip_bad=recipe.skip_bad,
         one_palette=recipe.label_kind == "ids" and not recipe.palettes_may_differ,
         bands=bands,
+        across=across,
     )
 
 

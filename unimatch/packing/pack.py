@@ -5,7 +5,6 @@ Recipes make the jobs and convert them; the set appears whole or not at all.
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,10 +21,10 @@ from unimatch.codecs.bands import Bands
 from unimatch.codecs.decode import class_counts
 from unimatch.codecs.encode import LabelFormat, encode_label
 from unimatch.errors import DataError
-from unimatch.packing import resume
+from unimatch.packing import pieces, resume
 from unimatch.packing.coverage import coverage, flat_bands
 from unimatch.packing.findings import Findings, Note, PaletteCheck, Problem, palette_pairs
-from unimatch.packing.pool import ordered
+from unimatch.packing.pieces import Across, Join, Part
 from unimatch.packing.resume import Job
 from unimatch.shardset.index import Shard
 from unimatch.shardset.writer import ShardWriter, finish_set
@@ -109,6 +108,16 @@ class Tally:
     problems: list[Problem]  # without a way to leave an image out
     palettes: PaletteCheck | None  # None: palettes may differ
 
+    @classmethod
+    def of(cls, problems: Sequence[Problem], allowed: int, one_palette: bool) -> Tally:
+        """With what was wrong before any job."""
+        lasting = [problem for problem in problems if problem.image is None]
+        tally = cls(allowed, Findings(), lasting, PaletteCheck() if one_palette else None)
+        for problem in problems:
+            if problem.image is not None:
+                tally.refuse([problem])
+        return tally
+
     def refuse(self, problems: Sequence[Problem]) -> None:
         self.found.skipped.append(list(problems))
 
@@ -147,34 +156,34 @@ def write_set(
     skip_bad: int = 0,
     one_palette: bool = False,
     bands: Bands | None = None,
+    across: Across | None = None,
 ) -> Packed:
     """Convert the jobs of each subset, write their samples in order, then the index; `out` appears whole.
 
-    The bytes do not depend on `workers`, nor on whether the run continues one that was killed: finished
-    shards of it are kept, see `resume`. `convert` is picklable. Up to `skip_bad` images that have something
-    wrong are left out. `told` stands in the index beside what is found. DataError: `out` is in use, or a
-    report of all problems, those found before (`problems`) and those of the jobs; with `one_palette` also
-    palettes of masks that contradict each other; `source_name` says what has them.
+    The bytes do not depend on `workers`, on `across`, nor on whether the run continues one that was killed:
+    finished shards of it are kept, see `resume`. A `Part` writes none, but what its `Join` needs, with which
+    nothing of the other arguments may differ. `convert` is picklable. Up to `skip_bad` images that have
+    something wrong are left out. `told` stands in the index beside what is found. DataError: `out` is in use,
+    or a report of all problems, those found before (`problems`) and those of the jobs; with `one_palette`
+    also palettes of masks that contradict each other; `source_name` says what has them.
     """
-    lasting = [problem for problem in problems if problem.image is None]
-    tally = Tally(skip_bad, Findings(), lasting, PaletteCheck() if one_palette else None)
-    for problem in problems:
-        if problem.image is not None:
-            tally.refuse([problem])
+    tally = Tally.of(problems, skip_bad, one_palette)
     notes, writers = Counter[str](), []
     settings = resume.settings_hash(taxonomy, created, convert, shard_bytes)
-    with resume.growing(out, overwrite) as root:
+    if isinstance(across, Part):
+        with resume.shared(out, overwrite) as root:
+            return Packed({}, {}, 0, (pieces.make_part(root, jobs, convert, settings, across, workers),))
+    with resume.growing(out, overwrite, isinstance(across, Join)) as root:
         kept = resume.keep(root, jobs, settings)
         done = {name: sum(each.made.jobs for each in mine) for name, mine in kept.items()}
         for each in chain.from_iterable(kept.values()):
             tally.merge(each.made.found)
             notes.update(each.made.notes)
         num_kept = _tell_kept(root, kept)
-        todo = [job for name, mine in jobs.items() for job in mine[done[name] :]]
         total = sum(map(len, jobs.values()))
         with (
-            closing(ordered(todo, functools.partial(_convert, convert), workers)) as outcomes,
-            tqdm(total=total, initial=total - len(todo), unit="image", desc="packing", disable=None) as bar,
+            closing(pieces.outcomes(root, jobs, done, convert, settings, workers, across)) as outcomes,
+            tqdm(total=total, initial=sum(done.values()), unit="image", desc="packing", disable=None) as bar,
         ):
             for name, mine in jobs.items():
                 shards = [each.shard for each in kept[name]]
@@ -252,12 +261,6 @@ def _counts(shards: Sequence[Shard]) -> tuple[int, int]:
     """Samples, and those with a mask."""
     samples = [sample for shard in shards for sample in shard.samples]
     return len(samples), sum(sample.label_size > 0 for sample in samples)
-
-
-def _convert(convert: Callable[[JobT], Outcome], job: JobT) -> tuple[Outcome, str]:
-    """The outcome, and what its files were before they were read."""
-    stamp = resume.stamp(job)
-    return convert(job), stamp
 
 
 def report(problems: Sequence[Problem], source_name: str, partial: Path, total: int = 0) -> str:

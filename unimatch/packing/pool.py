@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,10 +19,7 @@ from unimatch.errors import DataError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-CHUNK = 4  # items a message between processes
-TRIED = 16  # items done here first, to see how long one takes
-PAYS_S = 5.0  # processes take seconds to start: not for less work than this
-AHEAD = 3  # chunks in work or waiting for each process: what bounds the memory
+AHEAD = 3  # items in work or waiting for each process: what bounds the room that results take
 
 _work: Callable[[Any], Any]  # of a worker process
 
@@ -31,33 +27,24 @@ _work: Callable[[Any], Any]  # of a worker process
 def ordered(
     items: Sequence[Item], work: Callable[[Item], Result], workers: int
 ) -> Generator[Result, None, None]:
-    """`work` of each item, in order; in other processes where that is sooner done, so `work` is picklable.
+    """`work` of each item, in order, in so many other processes, so `work` is picklable.
 
-    The number of results held is bounded. Raises what `work` raises; DataError: a worker process was killed.
-    Worker processes end with this one, however it ends.
+    Results should be small: they go through a pipe, where a process waits until this one has read them. Their
+    number is bounded. Raises what `work` raises; DataError: a worker process was killed. Worker processes end
+    with this one, however it ends.
     """
-    tried, spent_s = min(TRIED, len(items)), 0.0
-    for item in items[:tried]:
-        began = time.perf_counter()
-        result = work(item)
-        spent_s += time.perf_counter() - began
-        yield result
-    items = items[tried:]
-    if workers == 1 or (tried and spent_s / tried * len(items) < PAYS_S):
-        yield from map(work, items)
-        return
-    waiting: deque[Future[list[Result]]] = deque()
+    waiting: deque[Future[Result]] = deque()
     # Spawned, not forked: OpenCV's and tqdm's threads do not survive a fork.
     pool = ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_start, initargs=(work,)
     )
     try:
-        for start in range(0, len(items), CHUNK):
-            waiting.append(pool.submit(_run, items[start : start + CHUNK]))
+        for item in items:
+            waiting.append(pool.submit(_run, item))
             if len(waiting) >= AHEAD * workers:
-                yield from waiting.popleft().result()
+                yield waiting.popleft().result()
         while waiting:
-            yield from waiting.popleft().result()
+            yield waiting.popleft().result()
     except BrokenProcessPool as error:
         raise DataError("a worker process was killed (out of memory?); try fewer --workers") from error
     finally:
@@ -80,5 +67,5 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _run(items: Sequence[Any]) -> list[Any]:
-    return [_work(item) for item in items]
+def _run(item: Any) -> Any:
+    return _work(item)

@@ -37,6 +37,8 @@ from unimatch.taxonomy import Taxonomy
 
 PACKING = 2  # raise it where the same files and settings give other bytes than before
 LOCK = ".lock"
+PARTS = ".parts"  # the folder of what --part has converted, in the growing one
+SPOOL = ".spool"  # the folder of what worker processes have converted and is written next
 SET_FILES = (".tar", ".json", ".npy")
 STAT_THREADS = 16  # a network file system answers a question slowly, but many at a time
 
@@ -70,13 +72,36 @@ class Kept:
 
 
 @contextmanager
-def growing(out: Path, overwrite: bool) -> Iterator[Path]:
+def growing(out: Path, overwrite: bool, join: bool = False) -> Iterator[Path]:
     """The folder `<out>.partial`, which takes the place of `out` when the block ends well. When it does not,
     finished shards stay for the next run; without any the folder is removed.
 
     An `out` that exists and is not empty is refused; with `overwrite` a shard set there is replaced, but
-    only at the end, and anything that is not a shard set is still refused. One process at a time.
+    only at the end, and anything that is not a shard set is still refused. One process at a time. What parts
+    have converted stays too, and is refused but to `join` them.
     """
+    with _partial(out, overwrite, fcntl.LOCK_EX) as (out, partial):
+        if (partial / PARTS).exists() and not join:
+            raise DataError(f"{partial} holds what --part has converted; --join it, or remove the folder")
+        try:
+            yield partial
+            _finish(partial, out)
+        finally:
+            if partial.exists() and not [*partial.glob("*.tar.json"), *partial.glob(PARTS)]:
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def shared(out: Path, overwrite: bool) -> Iterator[Path]:
+    """The same folder for a part: several at a time, in its folder PARTS, while nobody writes shards."""
+    with _partial(out, overwrite, fcntl.LOCK_SH) as (_, partial):
+        (partial / PARTS).mkdir(exist_ok=True)
+        yield partial
+
+
+@contextmanager
+def _partial(out: Path, overwrite: bool, lock: int) -> Iterator[tuple[Path, Path]]:
+    """`out` and the folder that the set grows in, locked."""
     out = out.resolve()
     _refuse(out, overwrite)
     partial = out.with_name(out.name + ".partial")
@@ -84,14 +109,9 @@ def growing(out: Path, overwrite: bool) -> Iterator[Path]:
         _refuse(partial, True)
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        with _locked(partial):
+        with _locked(partial, lock):
             _refuse(out, overwrite)  # again: the one that held the lock may have finished it
-            try:
-                yield partial
-                _finish(partial, out)
-            finally:
-                if partial.exists() and not list(partial.glob("*.tar.json")):
-                    shutil.rmtree(partial, ignore_errors=True)
+            yield out, partial
     except OSError as error:
         raise DataError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
 
@@ -110,11 +130,11 @@ def _refuse(folder: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def _locked(partial: Path) -> Iterator[None]:
+def _locked(partial: Path, lock: int) -> Iterator[None]:
     """DataError if another process holds the folder. A killed process holds nothing."""
     with open(partial / LOCK, "wb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, lock | fcntl.LOCK_NB)
         except OSError as error:
             raise DataError(f"another program is packing into {partial}; wait for it or stop it") from error
         if os.fstat(file.fileno()).st_nlink == 0:  # it finished between our open and our lock
@@ -131,7 +151,8 @@ def _finish(partial: Path, out: Path) -> None:
     # Only now: were the folder refused its name, the next run would still keep everything.
     for path in [*out.glob("*.tar.json"), out / LOCK]:
         path.unlink()
-    shutil.rmtree(old, ignore_errors=True)
+    for folder in (out / PARTS, old):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def settings_hash(
@@ -188,8 +209,9 @@ def keep(root: Path, jobs: Mapping[str, Sequence[Job]], settings: str) -> dict[s
     """
     kept = {subset: list(_valid(root, subset, mine, settings)) for subset, mine in jobs.items()}
     names = {f"{found.shard.name}{end}" for mine in kept.values() for found in mine for end in ("", ".json")}
+    shutil.rmtree(root / SPOOL, ignore_errors=True)
     for path in root.iterdir():
-        if path.name not in {LOCK, *names}:
+        if path.name not in {LOCK, PARTS, *names}:
             path.unlink()
     return kept
 

@@ -94,9 +94,14 @@ def look(
         differing = ((ids != second) & known).flatten(1).sum(1) / known.flatten(1).sum(1).clamp(min=1)
         counts = torch.stack([(ids == number).flatten(1).sum(1) for number in range(classes)], 1).float()
         shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).cpu().numpy()
-    feature = feature / np.maximum(np.linalg.norm(feature, axis=1, keepdims=True), 1e-12)
+    feature = unit_length(feature)
     told: Iterable[Any] = zip(shares, entropy.tolist(), differing.cpu().tolist(), feature, strict=True)
     return [Look(1, *one) for one in told]
+
+
+def unit_length(features: np.ndarray) -> np.ndarray:
+    """[N, C] scaled to length 1 each; one of zeros stays."""
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
 def joined(parts: Iterable[Look]) -> Look:

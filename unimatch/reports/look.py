@@ -63,9 +63,11 @@ class Look:
 
 def look(runs: Sequence[RunFiles], wanted: Wanted, runtime: Runtime) -> Look:
     """Asks the newest network of each run. What cannot be had is a reason in `missing`, and no error: the
-    rest of the page does not need it.
+    rest of the page does not need it. UserError: samples or shards that were asked for by name.
     """
     found, nets = Look(), {}
+    if wanted.shards is not None:
+        open_shards(wanted.shards, runs[0].config.data.cache)
     if runs[0].state is not None:
         found.taxonomy = Taxonomy.from_json(runs[0].state.taxonomy)
     for run in runs:
@@ -98,6 +100,8 @@ def _measure(
                 net, selection, runtime, wanted.samples, wanted.batch, wanted.workers
             )
     except UserError as error:
+        if wanted.samples and (wanted.data or wanted.shards):
+            raise
         found.missing |= {name: str(error) for name in nets if name not in found.measured}
         return
     found.on = selection.name

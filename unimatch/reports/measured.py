@@ -69,15 +69,6 @@ class Measured:
         }
 
 
-def spread(selection: Selection, count: int) -> Selection:
-    """At most `count` of the samples, spread evenly."""
-    rows = selection.rows
-    if len(rows) <= count:
-        return selection
-    chosen = np.unique(np.linspace(0, len(rows) - 1, count).round().astype(np.int64))
-    return Selection(selection.shards, selection.name, rows[chosen], "")
-
-
 def measure(
     restored: Restored, selection: Selection, runtime: Runtime, count: int, batch: int, workers: int
 ) -> Measured:
@@ -85,7 +76,7 @@ def measure(
     task, device = restored.task, runtime.device
     require_dates(selection, task)
     require_labels(selection)
-    some = spread(selection, count)
+    some = selection.spread(count)
     matrix = ConfusionMatrix(task.taxonomy.num_classes, device)
     calibration = Calibration(device)
     scores: list[Score] = []

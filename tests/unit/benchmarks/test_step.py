@@ -30,6 +30,8 @@ class Counted(TorchDispatchMode):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_updates_are_few_operations_whatever_the_number_of_parameters(tiny_run: Path, optimizer: str):
     settings = (
+        "model.encoder.name=test_efficientnet",
+        "model.head={name: deeplabv3plus}",
         "method={name: mean_teacher}",
         f"optimizer={{name: {optimizer}, lr: 0.001}}",
         "schedule.steps=3",

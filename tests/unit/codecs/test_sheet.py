@@ -110,6 +110,17 @@ def test_several_samples_in_a_row() -> None:
             assert seen == (row < 2 or place < 2)
 
 
+def test_a_caption_of_several_lines_has_room_for_all() -> None:
+    tile = np.full((64, 90, 3), 7, np.uint8)
+    made = sheet([Sample([tile], "one\ntwo\nthree"), Sample([tile], "one")], across=2)
+    assert (made[MARGIN + 3 * LINE :][:64, MARGIN:][:, :90] == 7).all()
+    for line in range(3):
+        rows = made[MARGIN + line * LINE :][:LINE]
+        assert (rows[:, : MARGIN + 90] < 255).any() and (rows[:, MARGIN + 90 + BREAK :] < 255).any() == (
+            line == 0
+        )
+
+
 def test_text_never_reaches_its_neighbour() -> None:
     """Titles and captions of any length leave the space between columns, and pictures, white."""
     tile = np.full((100, 100, 3), 200, np.uint8)
@@ -129,7 +140,7 @@ def test_long_text_keeps_both_ends_and_breaks_between_words() -> None:
     cut = sheets._cut("street/of/a/very/long/name/000123", 120)
     assert cut.startswith("str") and cut.endswith("123") and "..." in cut
     assert sheets._cut("short", 120) == "short" and sheets._cut("short", 1) == ""
-    lines = sheets._broken("supervised baseline_of-three", 90, sheets.BOLD, 3)
+    lines = sheets._broken("supervised baseline_of-three", 104, sheets.BOLD, 3)
     assert lines == ["supervised", "baseline_of-", "three"]
     assert (
         len(sheets._broken("x" * 300, 50, sheets.BOLD, 3)) == 3

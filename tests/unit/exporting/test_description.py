@@ -9,7 +9,8 @@ import pytest
 
 from tests.unit.exporting.test_formats import made
 from unimatch.codecs.prepared import Preparation
-from unimatch.exporting.graph import Sizes, description
+from unimatch.exporting.graph import Sizes, description, sizes_of
+from unimatch.tasks.prediction import EvaluateConfig
 
 
 def described(case: str, fixed: str | None = None) -> dict[str, Any]:
@@ -48,6 +49,18 @@ def test_input_and_classes(case: str, dtype: str, layout: list[str]) -> None:
         assert given["bands"]["order"] == (1, 2, 3, 4) and given["bands"]["ranges"][0] == (0, 9)
     else:
         assert given["bands"] is None
+
+
+@pytest.mark.parametrize(
+    ("patch", "multiple_of", "reason"),
+    [(1, 1, None), (14, 1, "adds a position to each patch of 14 pixels"), (1, 8, "multiples of 8 pixels")],
+)
+def test_a_size_is_fixed_by_patches_or_by_resizing(patch: int, multiple_of: int, reason: str | None) -> None:
+    task = SimpleNamespace(config=SimpleNamespace(evaluate=EvaluateConfig(multiple_of=multiple_of)))
+    config = SimpleNamespace(task=task, model=SimpleNamespace(encoder=SimpleNamespace(name="vit")))
+    found = sizes_of(config, patch, (1, 28, 42, 3))  # type: ignore[arg-type]
+    assert (found.fixed is None) == (reason is None) and (reason or "") in (found.fixed or "")
+    assert found.shape == (2, 28, 42, 3) and found.taken == (None if reason is None else (28, 42))
 
 
 def test_a_fixed_size_is_told_with_its_reason() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -156,6 +157,59 @@ def test_images_with_masks(tmp_path: Path) -> None:
     assert "255 is taken as 'not labelled'" in guess.unsure
 
 
+@pytest.mark.parametrize(
+    ("lines", "settings", "unsure"),
+    [
+        (
+            "0 sky 9 9 9\n1 road 8 0 0\n2 car 0 0 7\n3 Void 0 0 0",
+            {"classes": ("sky", "road", "car"), "colors": ((9, 9, 9), (8, 0, 0), (0, 0, 7)), "ignore_id": 3},
+            0,
+        ),
+        ("1 road\n3 void\n0 sky\n2 car", {"id_map": {1: 0, 0: 1, 2: 2, 3: 255}}, 0),
+        ("sky\nroad\ncar\nunlabelled\n", {"classes": ("sky", "road", "car"), "ignore_id": 3}, 1),
+        (
+            "sky\nroad\ncar",
+            {"classes": ("background", "class_1", "class_2", "class_3"), "ignore_id": None},
+            3,
+        ),
+        ("0001.png\n0002.png", {"classes": ("background", "class_1", "class_2", "class_3")}, 1),
+    ],
+)
+def test_names_of_classes_in_a_text_file_beside_the_masks(
+    tmp_path: Path, lines: str, settings: dict[str, Any], unsure: int
+) -> None:
+    root = tmp_path / "source"
+    image(root, "images/a.jpg")
+    label = square(2, (4, 4, 6, 6), square(1))
+    label[0] = 3
+    save(root / "masks/a.png", label)
+    write(root / "classes.txt", lines)
+    guess = guess_recipe(root)
+    recipe = config.from_text(recipe_text(guess, root, "r"), Recipe)
+    assert {name: getattr(recipe, name) for name in settings} == settings and len(guess.unsure) == unsure
+    known = packed(recipe, root)[0]["images/a"]
+    meant = np.array([255 if k == recipe.ignore_id else recipe.id_map.get(k, k) for k in range(4)])
+    assert np.array_equal(known, meant[label])
+
+
+def test_colours_of_classes_beside_the_masks(tmp_path: Path) -> None:
+    root = tmp_path / "source"
+    image(root, "images/a.jpg")
+    drawn = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    drawn[2:8, 2:10] = (128, 64, 128)
+    save(root / "masks/a.png", drawn)
+    write(root / "classes.txt", "5 void 0 0 0\n7 road 128 64 128")
+    recipe = config.from_text(recipe_text(guess_recipe(root), root, "r"), Recipe)
+    assert recipe.classes == ("road",) and recipe.ignore_color == (0, 0, 0)
+    (root / "classes.txt").unlink()
+    mask = Image.fromarray(square(2, (4, 4, 6, 6), square(1)), "P")
+    mask.putpalette([9, 9, 9, 200, 10, 20, 0, 90, 0])
+    mask.save(root / "masks/a.png")
+    recipe = config.from_text(recipe_text(guess_recipe(root), root, "r"), Recipe)
+    assert recipe.classes == ("background", "class_1", "class_2")
+    assert recipe.colors == ((9, 9, 9), (200, 10, 20), (0, 90, 0))
+
+
 def test_the_upper_byte_of_deep_masks_is_not_what_they_hold(tmp_path: Path) -> None:
     save(tmp_path / "images/a.jpg", jpeg_bytes(picture()))
     deep = np.full((12, 16, 3), 2, np.uint16)
@@ -258,6 +312,13 @@ def test_what_is_unsure_is_said(tmp_path: Path) -> None:
         "1 annotations have no shape: are these images all background, or not done?",
     ]
     assert recipe_text(guess, tmp_path, "r").count("\n# unsure: ") == 2
+
+
+def test_labelme_without_its_images_is_told(tmp_path: Path) -> None:
+    labelme(tmp_path)
+    (tmp_path / "x/a.jpg").unlink()
+    (told,) = guess_recipe(tmp_path).unsure
+    assert told.startswith("no image is inside: a.json names 'a.jpg'")
 
 
 def test_nothing_that_fits_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:

@@ -10,106 +10,25 @@ import shutil
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.support.packing import FileJob, Packing, convert, every_file
 from tests.support.power_cut import cuts
-from tests.support.tiny_set import HEIGHT, TAXONOMY, WIDTH, image_bytes, label_array
+from tests.support.tiny_set import HEIGHT, TAXONOMY, WIDTH, image_bytes
 from unimatch.errors import DataError
 from unimatch.inspection.check import check_set
-from unimatch.packing import pool, resume, synthetic
-from unimatch.packing.pack import NewSample, Outcome, Packed, Problem, labeled_sample, write_set
+from unimatch.packing import pieces, resume, synthetic
+from unimatch.packing.pack import NewSample, Outcome, Packed, Problem, write_set
 from unimatch.packing.pool import ordered
 from unimatch.shardset.archive import ShardSet
 from unimatch.taxonomy import Taxonomy
-
-SHARD_BYTES = 10_000  # 3 samples of a file job
-
-
-@dataclass(frozen=True)
-class FileJob:
-    path: Path
-
-    @property
-    def key(self) -> str:
-        return self.path.stem
-
-    def files(self) -> list[Path]:
-        return [self.path]
-
-
-def convert(job: FileJob, log: Path) -> Outcome:
-    """The file as a sample with a label; a file that holds `bad` is a problem. Logs what it was asked for,
-    and stops at the key in the file `stop`, as a killed process would.
-    """
-    with open(log, "a") as file:
-        file.write(f"{job.key}\n")
-    stop = log.with_name("stop")
-    if stop.exists() and job.key == stop.read_text():
-        raise RuntimeError("stopped")
-    data = job.path.read_bytes()
-    if data == b"bad":
-        return Outcome(None, (Problem("bad file", f"{job.key}: is bad"),))
-    label = label_array(len(data))
-    return Outcome(labeled_sample(job.key, data, "png", label, TAXONOMY.num_classes), note="why not")
-
-
-class Packing:
-    """A folder of images, and the ways to pack it."""
-
-    def __init__(self, folder: Path, count: int = 20) -> None:
-        self.out, self.log, self.folder = folder / "out", folder / "log", folder
-        self.partial = folder / "out.partial"
-        self.jobs = [FileJob(folder / f"k{seed:02d}.png") for seed in range(count)]
-        for seed, job in enumerate(self.jobs):
-            job.path.write_bytes(image_bytes(seed))
-
-    def pack(
-        self,
-        jobs: Sequence[FileJob] | None = None,
-        *,
-        created: dict | None = None,
-        taxonomy: Taxonomy = TAXONOMY,
-        overwrite: bool = False,
-        problems: Sequence[Problem] = (),
-    ) -> Packed:
-        """Packs the jobs, the last 4 as the subset val."""
-        mine = self.jobs if jobs is None else list(jobs)
-        self.log.write_text("")
-        return write_set(
-            self.out,
-            taxonomy,
-            {"train": mine[:-4], "val": mine[-4:]},
-            functools.partial(convert, log=self.log),
-            created or {},
-            shard_bytes=SHARD_BYTES,
-            workers=1,
-            overwrite=overwrite,
-            source_name="here",
-            problems=problems,
-        )
-
-    def stopped_at(self, key: str) -> None:
-        stop = self.folder / "stop"
-        stop.write_text(key)
-        with pytest.raises(RuntimeError, match="stopped"):
-            self.pack(overwrite=True)
-        stop.unlink()
-
-    @property
-    def converted(self) -> list[str]:
-        return self.log.read_text().split()
 
 
 @pytest.fixture
 def packing(tmp_path: Path) -> Packing:
     return Packing(tmp_path)
-
-
-def every_file(root: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in root.iterdir()}
 
 
 def undisturbed(packing: Packing, jobs: Sequence[FileJob] | None = None, **changes: dict) -> dict[str, bytes]:
@@ -316,13 +235,13 @@ def pack_scenes(out: Path, workers: int, count: int = 60) -> None:
 def in_own_group(out: Path, workers: int) -> None:
     os.setpgrp()
     if workers > 1:
-        pool.TRIED, pool.PAYS_S = 2, 0.0
+        pieces.TRIED, pieces.PAYS_S, pieces.MOST_JOBS = 2, 0.0, 4
     pack_scenes(out, workers)
 
 
 def test_killed_ten_times_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL to the whole process group, at a random moment after a random number of finished shards."""
-    monkeypatch.setattr(pool, "PAYS_S", 0.0)
+    monkeypatch.setattr(pieces, "PAYS_S", 0.0)
     pack_scenes(tmp_path / "undisturbed", workers=2)
     expected = every_file(tmp_path / "undisturbed")
     assert sum(name.endswith(".tar") for name in expected) >= 20
@@ -414,7 +333,6 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
 
 
 def tell_and_wait(folder: Path) -> None:
-    pool.TRIED = 0
     for _ in ordered([folder] * 32, write_pid, 2):
         pass
 
@@ -429,28 +347,13 @@ def die(item: int) -> int:
     return item
 
 
-def test_a_killed_worker_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "TRIED", 0)
+def test_a_killed_worker_is_an_error() -> None:
     with pytest.raises(DataError, match="a worker process was killed.*fewer --workers"):
         list(ordered(range(32), die, 2))
 
 
-def test_results_come_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert list(ordered(range(99), abs, 1)) == list(range(99)) == list(ordered(range(99), abs, 2))
-    monkeypatch.setattr(pool, "PAYS_S", 0.0)
+def test_results_come_in_order() -> None:
     assert list(ordered(range(99), abs, 2)) == list(range(99))
-    assert list(ordered(range(3), abs, 2)) == list(range(3))
-
-
-def test_processes_are_started_for_long_work_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(ordered([0] * 40, own_pid, 2)) == {os.getpid()}
-    monkeypatch.setattr(pool, "PAYS_S", 1e-9)
-    pids = list(ordered([0] * 40, own_pid, 2))
-    assert set(pids[: pool.TRIED]) == {os.getpid()} and os.getpid() not in pids[pool.TRIED :]
-
-
-def own_pid(item: int) -> int:
-    return os.getpid()
 
 
 def test_any_changed_byte_is_found(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tests.unit.tasks.test_natural import make_task
 from unimatch.predicting.looks import Watched, look
+from unimatch.tasks import prediction
 
 
 class Net(nn.Module):
@@ -21,7 +22,7 @@ class Net(nn.Module):
         self.weight = nn.Parameter(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)))
 
     def forward(self, image: Tensor, perturb=None) -> dict[str, Tensor]:
-        features = [image, image * 2]
+        features = [image, image * 2 + 1]
         if perturb is not None:
             features = perturb(features)
         mixed = features[0] + features[0].roll(1, dims=-1)
@@ -47,7 +48,7 @@ def test_a_look_is_entropy_shares_features_and_the_mirrored_image():
         assert one.shares == pytest.approx(np.bincount(ids[number].flatten(), minlength=3) / 48)
         assert one.disagreement == pytest.approx(float((ids != mirrored)[number].float().mean()))
         assert one.disagreement > 0
-        feature = (2 * values[number]).mean((1, 2)).numpy()
+        feature = (2 * values[number] + 1).mean((1, 2)).numpy()
         assert one.feature == pytest.approx(feature / np.linalg.norm(feature), rel=1e-4, abs=1e-6)
 
 
@@ -59,6 +60,21 @@ def test_windows_of_a_batch_belong_to_their_images():
         assert one.entropy == pytest.approx(same.entropy, rel=1e-5)
         assert one.feature == pytest.approx(same.feature, rel=1e-4)
     assert together[0].entropy != pytest.approx(together[1].entropy, rel=1e-3)
+
+
+def test_all_windows_count(monkeypatch: pytest.MonkeyPatch):
+    class Noting(Net):
+        def forward(self, image: Tensor, perturb=None) -> dict[str, Tensor]:
+            out = super().forward(image, perturb)
+            logp = out["logits"].log_softmax(1)
+            entropies.extend((-(logp.exp() * logp).sum(1) / math.log(3)).flatten().tolist())
+            return out
+
+    monkeypatch.setattr(prediction, "WINDOWS_PER_PASS", 1)
+    entropies: list[float] = []
+    task = make_task(mode="sliding", window=4, stride=3)
+    (found,) = look(task, Watched(Noting()), images(1), feature_only=True)
+    assert len(entropies) > 2 * 16 and found.entropy == pytest.approx(np.mean(entropies), rel=1e-5)
 
 
 def test_another_network_takes_the_place_of_the_mirrored_image():
@@ -74,3 +90,7 @@ def test_what_lies_around_the_middle_counts_for_nothing():
     (found,) = look(task, Watched(Net()), images(1), Net())
     assert found.shares.sum() == pytest.approx(1)
     assert found.disagreement == 0
+    opposite = Net()
+    opposite.weight.data.neg_()
+    (found,) = look(task, Watched(Net()), images(1), opposite)
+    assert found.disagreement == 1

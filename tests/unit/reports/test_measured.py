@@ -17,7 +17,7 @@ from unimatch.engine.log import evaluations
 from unimatch.engine.restore import restore
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.selection import select
-from unimatch.reports.measured import Score, extremes, image_score, measure, predictions, spread
+from unimatch.reports.measured import Score, extremes, image_score, measure, predictions
 from unimatch.reports.samples import Seen, class_png, layers
 from unimatch.shardset.archive import ShardSet
 from unimatch.taxonomy import IGNORE_INDEX
@@ -60,12 +60,6 @@ def _decoded(shards: ShardSet, row: int) -> tuple[np.ndarray, np.ndarray]:
 
     part, label = load_pair(shards, row, shards.taxonomy.num_classes)
     return part.pixels, label
-
-
-def test_samples_are_spread_over_all(tiny_shards: Path) -> None:
-    val = select(ShardSet.open(tiny_shards), "val")
-    assert spread(val, 10) is val
-    assert (spread(val, 3).rows == val.rows[[0, 4, 9]]).all()
 
 
 @pytest.mark.parametrize(

@@ -109,11 +109,31 @@ def test_what_is_not_there_is_said(done: Path, tmp_path: Path) -> None:
     assert "There is no checkpoint yet" in told["missing"]["begun"] and told["samples"] == []
     assert "There is no checkpoint yet" in told["fed"]["views"]["missing"]
     assert told["names"], "the shards know the classes"
-    report.main([str(done), "--out", str(file), "--shards", str(tmp_path / "gone")])
+    moved = copied(done, tmp_path / "moved")
+    config = (moved / "config.yaml").read_text()
+    (moved / "config.yaml").write_text(re.sub(r"shards: .*", f"shards: {tmp_path / 'gone'}", config, count=1))
+    report.main([str(moved), "--out", str(file)])
     told = figures(file)
-    assert "gone" in told["missing"]["done"] and "gone" in told["fed"]["missing"] and told["names"]
+    assert "gone" in told["missing"]["moved"] and "gone" in told["fed"]["missing"] and told["names"]
     report.main([str(done), "--out", str(file), "--samples", "0"])
     assert "--samples 0" in figures(file)["missing"]["done"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        (("--data", "tset"), r"tset: neither a subset of .* \(.*val.*\) nor a key-list file"),
+        (("--shards", "gone"), "gone: no such folder"),
+        (("--shards", "gone", "--samples", "0"), "gone: no such folder"),
+        (("--data", "val", "--samples", "0"), "leave it out beside --samples 0"),
+    ],
+)
+def test_what_was_asked_for_by_name_is_there_or_an_error(
+    done: Path, tmp_path: Path, asked: tuple[str, ...], reason: str
+) -> None:
+    with pytest.raises(UserError, match=reason):
+        report.main([str(done), "--out", str(tmp_path / "report.html"), *asked])
+    assert not list(tmp_path.iterdir())
 
 
 def test_runs_that_saw_other_samples_are_refused(done: Path, tmp_path: Path) -> None:
