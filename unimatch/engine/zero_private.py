@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unimatch.engine.parts import Piece
 
-TRIED = ("0.18.9", "0.19.8")
+TRIED = ("0.19.8",)
 
 
 def without_shared_memory_messages() -> None:
