@@ -3,13 +3,14 @@
 # Usage: [NAME=VALUE ...] bash "$(unimatch where launch/torchrun)" PROCESSES --config RUN.yaml [--resume] ...
 #   PROCESSES  on this host: one a GPU, or any number on CPUs
 #   ZERO       1, 2, 3 or 3_offload: DeepSpeed with launch/deepspeed/zero$ZERO.json (default: DDP, quicker for all it can hold)
+#   FSDP       1: FSDP2 over all processes; any other number: so many replicas, each in parts over as many processes
 #   RESTARTS   how often all processes start again after one has failed; give --resume too (default: 0)
 #   NODES NODE_RANK MASTER PORT   how many hosts, this one's number, the first one's address, its free port
 #   RUN_ID     a name that is the same on all hosts and no other run's there (default: unimatch)
 #   ADDRESS    this host's own address, where its name does not resolve to one that the others reach
 #   INTERFACE  network interface of that address, where the hosts have several
 set -euo pipefail
-if [ $# -eq 0 ] || [ "$1" = -h ] || [ "$1" = --help ]; then sed -n '2,10s/^# //p' "$0"; exit 0; fi
+if [ $# -eq 0 ] || [ "$1" = -h ] || [ "$1" = --help ]; then sed -n '2,11s/^# //p' "$0"; exit 0; fi
 processes=$1
 shift
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -20,6 +21,13 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 if [ -n "${ZERO:-}" ]; then
   export ACCELERATE_USE_DEEPSPEED=true ACCELERATE_DEEPSPEED_CONFIG_FILE="$root/launch/deepspeed/zero$ZERO.json"
+fi
+if [ -n "${FSDP:-}" ]; then
+  export ACCELERATE_USE_FSDP=true FSDP_VERSION=2
+  if [ "$FSDP" -ne 1 ]; then
+    export ACCELERATE_USE_PARALLELISM_CONFIG=true PARALLELISM_CONFIG_DP_REPLICATE_SIZE="$FSDP"
+    export PARALLELISM_CONFIG_DP_SHARD_SIZE=$((nodes * processes / FSDP))
+  fi
 fi
 if [ -n "${INTERFACE:-}" ]; then
   export GLOO_SOCKET_IFNAME="$INTERFACE" NCCL_SOCKET_IFNAME="$INTERFACE"

@@ -25,9 +25,11 @@ ASSUMED = (
     "Assumed: parameters, gradients, messages in fp32 (DeepSpeed may send bf16 under bf16). DeepSpeed's",
     f"buffers of {cost.REDUCE_BUCKET / 1e6:.0f} M elements, two with overlap_comm (ZeRO-2 in launch/).",
     "No offload, no compilation; rings. ZeRO-3 may gather for each pass; what it keeps is not sent.",
+    "FSDP: two blocks gathered at a time, the rest all along; fp32, though bf16 halves blocks on GPUs.",
     "Activations are counted tensor by tensor, without the workspaces inside kernels.",
 )
-NAMES = ("DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3")
+NAMES = ("DDP", "ZeRO-1", "ZeRO-2", "ZeRO-3", "FSDP")  # by number of cost
+FILES = ("gpu8", "zero1", "zero2", "zero3", "gpu8_fsdp")
 
 
 def main(args: list[str]) -> None:
@@ -159,20 +161,19 @@ def _traffic_table(modes: list[Mode], devices: int, per_node: int, rate: float |
 def recommended(modes: list[Mode]) -> str:
     """The mode to take: the first one under which a pass that cuts the global batch fits on a device.
 
-    modes: DDP, then ZeRO 1 to 3. Each sends no less than the one before it and waits more often, so one that
-    parts more than it must only costs time.
+    modes: in the order of cost.IN_ORDER: one that parts more than it must only costs time.
     """
-    for mode in modes:
+    for place, mode in enumerate(modes):
         if mode.accumulation and mode.stage == 0:
             return (
                 f"take DDP: weights, gradients, optimizer state fit ({human(mode.memory.state)}) and leave "
-                f"room for {mode.most} samples a pass; ZeRO would cost time and gain nothing that is needed"
+                f"room for {mode.most} samples a pass; parts would cost time and gain nothing that is needed"
             )
         if mode.accumulation:
-            smaller = " and ".join(NAMES[other.stage] for other in modes[: mode.stage])
+            others = " and ".join(NAMES[other.stage] for other in modes[:place])
             return (
-                f"take {NAMES[mode.stage]} (launch/accelerate/zero{mode.stage}.yaml): {smaller} cannot hold "
-                "a pass that cuts the batch evenly"
+                f"take {NAMES[mode.stage]} (launch/accelerate/{FILES[mode.stage]}.yaml): {others} cannot "
+                "hold a pass that cuts the batch evenly"
             )
     return (
         "no mode holds a pass that cuts the batch evenly: take more memory or devices, a smaller crop, "
@@ -206,8 +207,7 @@ def advice(found: Forecast) -> list[str]:
         if gain < 0:
             text = (
                 f"costs {human(-gain)} more memory than DDP: its parts save {human(saved)}, its buffers take "
-                f"{human(parts.exchange)} (reduce_bucket_size in the DeepSpeed settings makes them "
-                f"smaller, down to {network.largest})"
+                f"{human(parts.exchange)}{_smaller(mode, network.largest)}"
             )
         else:
             text = f"saves {human(gain)} of memory, {gain / room:.1%} of it, or "
@@ -216,6 +216,13 @@ def advice(found: Forecast) -> list[str]:
             text += f"; sends {mode.traffic.total / plain.traffic.total:.3g} times DDP's bytes"
         lines.append(f"{NAMES[mode.stage]} {text}")
     return lines
+
+
+def _smaller(mode: Mode, largest: int) -> str:
+    """How a mode's buffers are made smaller, where a launch file can."""
+    if mode.stage == cost.FSDP:
+        return ""
+    return f" (reduce_bucket_size in the DeepSpeed settings makes them smaller, down to {largest})"
 
 
 if __name__ == "__main__":

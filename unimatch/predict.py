@@ -123,6 +123,13 @@ def add_pace(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--flip", action="store_true", help="average with the mirrored image too")
     parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="pixels whose class is less probable get none, 255 in ids (default: 0)",
+    )
+    parser.add_argument(
         "--batch",
         type=int,
         help=f"images of one size together (default: {FILES_TOGETHER} file, {SAMPLES_TOGETHER} samples)",
@@ -151,6 +158,8 @@ def check(parser: Parser, options: argparse.Namespace) -> None:
         parser.error(f"--alpha must be from 0 to 1, found {options.alpha:g}")
     if options.batch is None:
         options.batch = FILES_TOGETHER if options.images is not None else SAMPLES_TOGETHER
+    if not 0 <= options.threshold < 1:
+        parser.error(f"--threshold must be from 0 to below 1, found {options.threshold:g}")
     for name, least in (("batch", 1), ("workers", 0)):
         if getattr(options, name) < least:
             parser.error(f"--{name} must be at least {least}, found {getattr(options, name)}")
@@ -163,7 +172,8 @@ def main(args: list[str]) -> None:
     if launched("unimatch.predict", options, args):
         return
     runtime = Runtime()
-    reading = Reading(options.batch, options.workers, scales=options.scales, flip=options.flip)
+    names = ("batch", "workers", "scales", "flip", "threshold")
+    reading = Reading(**{name: getattr(options, name) for name in names})
     with runtime.together():
         if options.images is not None and not options.images.exists():
             raise UserError(f"--images {options.images}: no such file or folder")
@@ -203,6 +213,8 @@ def opened(options: argparse.Namespace, predictor: Predictor) -> tuple[Source, l
     what = "scenes" if task.bands is not None else "volumes" if any(map(is_volume, inputs.names)) else ""
     if what:
         refuse_kinds(options.write, what)
+        if options.threshold:
+            raise UserError(f"--threshold: of {what} all pixels get a class; leave it out")
     told = [*how_read(first.folder, first.prepared, prepared, inputs), *inputs.told]
     return Files(Reader(task, prepared), inputs), told
 

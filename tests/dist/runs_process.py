@@ -1,8 +1,8 @@
 """Trains run configurations in this process's group, one after the other, each in the layout named with it.
 
-Arguments: LAYOUT CONFIG LAYOUT CONFIG ...; a layout is 0 (DDP) or a stage of ZeRO. `labels CONFIG:OUT` labels
-the unlabelled samples of a run that has been trained. One start of the group serves all: it takes longer than
-the steps. A UNet is built narrow.
+Arguments: LAYOUT CONFIG LAYOUT CONFIG ...; a layout is 0 (DDP), a stage of ZeRO, or fsdp. `labels
+CONFIG:OUT` labels the unlabelled samples of a run that has been trained. One start of the group serves all:
+it takes longer than the steps. A UNet is built narrow.
 """
 
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.dist.test_zero import zero
 from tests.support.label_sets import label_and_compare
+from tests.support.launches import fsdp
 from tests.support.narrow import NARROW_UNET
 from unimatch import config as config_io
 from unimatch.engine.build import build_trainer
@@ -20,6 +21,20 @@ from unimatch.engine.run_data import open_data
 from unimatch.engine.run_folder import start_run_folder
 from unimatch.engine.runtime import Runtime
 from unimatch.models import unet
+
+LAYOUTS = {
+    "0": {},
+    **{str(stage): zero(stage) for stage in (1, 2, 3)},
+    "fsdp": fsdp(),
+}
+
+
+def launch_as(layout: str) -> None:
+    """Sets what a launch of this layout would have set, and nothing of another one."""
+    for name in {name for told in LAYOUTS.values() for name in told}:
+        os.environ.pop(name, None)
+    os.environ.update(LAYOUTS[layout])
+
 
 if __name__ == "__main__":
     layout, runtime = "", None
@@ -31,8 +46,7 @@ if __name__ == "__main__":
             continue
         if runtime is None or asked != layout:
             layout = asked
-            os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
-            os.environ.update(zero(int(layout)) if layout != "0" else {})
+            launch_as(layout)
             runtime = Runtime()
         config = config_io.load(path, RunConfig)
         trainer, _ = build_trainer(config, open_data(config), runtime, resume=False)

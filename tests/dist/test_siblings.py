@@ -21,10 +21,12 @@ from unimatch.methods import METHODS
 from unimatch.shardset.label_set import LabelSet
 
 PROGRAM = Path(__file__).with_name("runs_process.py")
-# Stages of ZeRO, each with other parts: a second network, a head and its teacher, a head.
+# Stages of ZeRO, each with other parts: a second network, a head and its teacher, a head. FSDP: a second
+# network, two teachers that it runs in pieces, a head with a teacher and a memory, whole copies.
 SHARDED = [("cps", "3"), ("u2pl", "2"), ("corrmatch", "1")]
+SHARDED += [(case, "fsdp") for case in ("cps", "ps_mt", "u2pl", "prevmatch")]
 LABELLER = "cps"  # whose run is labelled with
-EVERY = [(case, stage) for case in SIBLINGS for stage in "123"]
+EVERY = [(case, stage) for case in SIBLINGS for stage in ("1", "2", "3", "fsdp")]
 # Two epochs of two steps, for what begins or changes with an epoch. Small steps amplify no rounding.
 SMALL = (
     *BARE,
@@ -67,7 +69,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def double(folder: Path, pytestconfig: pytest.Config) -> None:
     """All cases have been trained by two processes, in layout "0", DDP, and some in others."""
     arguments = []
-    for case, layout in [*((case, "0") for case in SIBLINGS), *sharded(pytestconfig)]:
+    # FSDP before ZeRO, of which accelerate keeps in mind for the whole process that it was there.
+    parted = sorted(sharded(pytestconfig), key=lambda one: one[1] != "fsdp")
+    for case, layout in [*((case, "0") for case in SIBLINGS), *parted]:
         path = path_of(folder, case, layout)
         path.write_text(dump(config_of(folder, case, layout)))
         arguments += [layout, str(path)]

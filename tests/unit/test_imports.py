@@ -55,7 +55,7 @@ OWNERS = {
         "engine.batchnorm",
     },
     "accelerate": {"engine.runtime", "engine.replicas", "engine.zero", "engine.launcher", "engine.trackers"},
-    "deepspeed": {"engine.zero"},
+    "deepspeed": {"engine.zero", "engine.zero_private"},
 }
 # No other part knows of processes and devices.
 NO_RANKS = {"torch.distributed"}

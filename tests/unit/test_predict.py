@@ -29,6 +29,7 @@ from unimatch.predicting.inputs import Inputs
         ("--images a --out b --batch 0", "--batch must be at least 1, found 0"),
         ("--images a --out b --workers -1", "--workers must be at least 0, found -1"),
         ("--images a --out b --scales 1 0", "--scales must be above 0, found 0"),
+        ("--images a --out b --threshold 1", "--threshold must be from 0 to below 1, found 1"),
         ("--images a --out b --alpha 2", "--alpha must be from 0 to 1, found 2"),
         ("--images a --out b --write masks", "invalid choice: 'masks'"),
     ],

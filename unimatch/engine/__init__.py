@@ -6,7 +6,7 @@
 - build: all objects wired together; resume: as the last checkpoint left them; restore: a trained network
 - trainer: the loop; schedule, optim: rates and updates; copies, signals, timing: batches to the device, the
   wish to stop, clocks
-- runtime: processes and devices; replicas, zero: who holds what; batchnorm: statistics over all of them
+- runtime: processes and devices; modes, replicas, zero, fsdp: who holds what; batchnorm: statistics over all
 - preflight, watchdog: processes that differ, and one that hangs
 - evaluate, checkpoint; start_banner, log, step_log: figures, weights, and what a run tells
 - entry: how every command ends

@@ -33,9 +33,7 @@ OVERRULED: Mapping[str, tuple[tuple[str, ...], str]] = {
 }
 # Other ways to lay a network over processes: what `accelerate launch` says when it is asked for one.
 REFUSED = {
-    "ACCELERATE_USE_FSDP": "FSDP launches are not supported: accelerate ignores them on CPUs",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM launches are not supported",
-    "ACCELERATE_USE_PARALLELISM_CONFIG": "accelerate's parallelism_config is not supported",
 }
 
 
@@ -47,8 +45,8 @@ def overrule(precision: str) -> list[str]:
     for name, text in REFUSED.items():
         if os.environ.get(name, "").lower() in ("true", "1"):
             raise UserError(
-                f"{text} ({name} is set). Use DDP or ZeRO-3 (unimatch where launch/zero3), which also parts "
-                "the parameters"
+                f"{text} ({name} is set). Use DDP, or FSDP, which parts the parameters (unimatch where "
+                "launch/gpu8_fsdp)"
             )
     told = []
     own = {"ACCELERATE_MIXED_PRECISION": ((PRECISIONS[precision],), f"{PRECISION}: {precision}")}

@@ -94,6 +94,12 @@ def load_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
+def load_groups(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """The settings of the saved groups; their parameters' state stays."""
+    for group, values in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+        group.update({name: value for name, value in values.items() if name != "params"})
+
+
 def _parts(net: Segmentor, config: OptimizerConfig) -> list[tuple[str, list[nn.Parameter], float]]:
     """Name, parameters and rate of a network's parts."""
     parts = [("encoder", list(net.encoder.parameters()), config.lr)]

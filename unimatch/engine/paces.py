@@ -33,7 +33,7 @@ class Paces:
         self._hosts = runtime.gather(platform.node())
         self._on_gpu = runtime.device.type == "cuda"
         # Forward passes in which processes wait for each other out of the host's sight tell nothing of one.
-        shared = runtime.zero_stage == 3 or (self._on_gpu and synced_norms)
+        shared = runtime.gathers or (self._on_gpu and synced_norms)
         self._told = [
             name for name in PARTS if runtime.world > 1 and not (shared and name == "own_forward_s")
         ]

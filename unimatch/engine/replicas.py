@@ -26,6 +26,12 @@ class Buffers:
     def __init__(self, buffers: list[Tensor]) -> None:
         self._buffers = buffers
 
+    @classmethod
+    def of(cls, module: nn.Module) -> Buffers | None:
+        """Those of floating point; None if there are none."""
+        floats = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+        return cls(floats) if floats else None
+
     def send(self) -> None:
         self._flat = torch.cat([buffer.flatten() for buffer in self._buffers])
         self._work = dist.broadcast(self._flat, src=0, async_op=True)
@@ -42,7 +48,7 @@ class Replicas:
     """Forward, backward and update of a step, and the complete state of network and optimiser.
 
     What needs all processes at the same time says so: they call it together, whatever the layout. The other
-    layout is `engine.zero.Sharded`, with the same methods.
+    layouts are `engine.zero.Sharded` and `engine.fsdp.FullySharded`, with the same methods.
     """
 
     def __init__(
@@ -63,8 +69,7 @@ class Replicas:
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             self._module, _ = accelerator.prepare(module, optimizer)
         world = accelerator.num_processes
-        floats = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
-        self._buffers = Buffers(floats) if same_buffers and world > 1 and floats else None
+        self._buffers = Buffers.of(module) if same_buffers and world > 1 else None
         self._last = True
         if world > 1 and not isinstance(self._module, nn.parallel.DistributedDataParallel):
             raise UserError(
@@ -130,6 +135,8 @@ class Replicas:
         yield net
 
     @contextlib.contextmanager
-    def readable(self, net: nn.Module) -> Iterator[None]:
-        """Inside, the parameters of `net` hold all their values. All processes enter."""
+    def readable(self, net: nn.Module, parts: bool) -> Iterator[None]:
+        """Inside, the parameters of `net` hold all their values; with `parts` they may be this process's part
+        of them, as those of all that follows the network then are. All processes enter.
+        """
         yield

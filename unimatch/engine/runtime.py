@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -22,42 +22,22 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
-from unimatch.engine import roll_call
+from unimatch.engine import modes, roll_call
 from unimatch.engine.environment import overrule
 from unimatch.engine.launched import launch_file, misfit
+from unimatch.engine.modes import Precision
 from unimatch.engine.replicas import Replicas
 from unimatch.engine.watchdog import Watchdog
 from unimatch.errors import UserError, of_system
 
 if TYPE_CHECKING:
+    from unimatch.engine.fsdp import FullySharded
+    from unimatch.engine.trainer import StepModule
     from unimatch.engine.zero import Sharded
 
-Precision = Literal["fp32", "bf16", "fp16"]
-Layout: TypeAlias = "Replicas | Sharded"
+Layout: TypeAlias = "Replicas | Sharded | FullySharded"
 ALL_REDUCES = 9  # timed ones
-# NCCL's last messages, written by each process when one times out. The second is the first's older name.
-FLIGHT_RECORDER = {
-    "TORCH_FR_BUFFER_SIZE": "2000",
-    "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
-    "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
-}
 WATCHDOG_GRACE_S = 10.0  # those who wait for a stalled process say so first
-
-
-def _prepare_launch(precision: Precision, has_gpu: bool, uses_zero: bool) -> None:
-    """Makes accelerate start what the launch file asked for; UserError for what cannot be had."""
-    if has_gpu:
-        for name, value in FLIGHT_RECORDER.items():
-            os.environ.setdefault(name, value)
-    else:
-        if uses_zero:
-            os.environ.pop("ACCELERATE_USE_CPU", None)  # with it, accelerate makes plain DDP of ZeRO
-        else:
-            os.environ["ACCELERATE_USE_CPU"] = "true"  # without it, accelerate starts no process group
-        if precision == "fp16":
-            raise UserError("precision: fp16 needs a GPU; use fp32 (or bf16, which is slow on most CPUs)")
-    if uses_zero and precision == "fp16":
-        raise UserError("precision: fp16 is not supported with DeepSpeed; use bf16, or launch without it")
 
 
 class Runtime:
@@ -73,33 +53,34 @@ class Runtime:
         """Joins the other processes. `timeout_s` bounds every wait for them."""
         self.overruled = overrule(precision)
         has_gpu = torch.cuda.is_available()
-        uses_zero = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
-        _prepare_launch(precision, has_gpu, uses_zero)
         launched = int(os.environ.get("WORLD_SIZE", "1"))
+        mode = modes.asked(launched)
+        modes.make_ready(mode, precision, has_gpu)
         timeout = timedelta(seconds=timeout_s)
         # find_unused_parameters stays off: a step reaches every parameter, and DDP says so if it does not.
         handlers: list[Any] = [
             # Buffers: see Replicas, which sends them while it computes.
             DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
         ]
-        if launched > 1 or uses_zero:
+        if launched > 1 or mode.zero:
             handlers.append(InitProcessGroupKwargs(backend="nccl" if has_gpu else "gloo", timeout=timeout))
         self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         plugin = None
         self.zero_stage = 0  # 0: no ZeRO
-        if uses_zero:
+        if mode.zero:
             from unimatch.engine import zero  # seconds of import that other launches do without
 
             plugin = zero.plugin(self.dtype)
             self.zero_stage = plugin.deepspeed_config["zero_optimization"]["stage"]
         # What an earlier Runtime of this process left: accelerate refuses another precision beside it.
         AcceleratorState._reset_state()
-        self.accelerator = Accelerator(
-            mixed_precision="no" if precision == "fp32" or uses_zero else precision,
-            deepspeed_plugin=plugin,
-            kwargs_handlers=handlers,
-            step_scheduler_with_optimizer=False,
-        )
+        with modes.unseen():
+            self.accelerator = Accelerator(
+                mixed_precision="no" if precision == "fp32" or mode.zero else precision,
+                deepspeed_plugin=plugin,
+                kwargs_handlers=handlers,
+                step_scheduler_with_optimizer=False,
+            )
         self.rank: int = self.accelerator.process_index
         self.world: int = self.accelerator.num_processes
         self.device: torch.device = self.accelerator.device
@@ -120,6 +101,13 @@ class Runtime:
             self._host_group = group
             self._beside: Any = dist.new_group(backend="gloo", timeout=timeout)
             roll_call.prepare()
+        self._fsdp = mode.fsdp
+        # Forward passes gather parameters, and wait for each other.
+        self.gathers = self.zero_stage == 3 or mode.fsdp is not None
+        if mode.fsdp:
+            from unimatch.engine import fsdp  # a tenth of a second that other launches do without
+
+            self._mesh = fsdp.mesh_of(mode.fsdp, self.device, timeout)
 
     @property
     def is_main(self) -> bool:
@@ -127,7 +115,7 @@ class Runtime:
 
     def prepare(
         self,
-        module: nn.Module,
+        module: StepModule,
         optimizer: torch.optim.Optimizer,
         clip_norm: float | None,
         same_buffers: bool = False,
@@ -140,6 +128,12 @@ class Runtime:
             from unimatch.engine.zero import Sharded
 
             return Sharded(self.accelerator, module, optimizer, clip_norm)
+        if self._fsdp:
+            from unimatch.engine.fsdp import FullySharded
+
+            return FullySharded(
+                module, optimizer, clip_norm, self._mesh, self._fsdp, self.dtype, self.autocast, same_buffers
+            )
         return Replicas(self.accelerator, module, optimizer, clip_norm, same_buffers)
 
     def seed(self, number: int) -> None:

@@ -45,6 +45,11 @@ class StepModule(nn.Module):
         self.parts = method.parts
         self.method = method
 
+    def followers(self) -> list[nn.Module]:
+        """The networks beside it that no gradient trains: teachers."""
+        nets = checkpoint.modules(self.net, self.method).values()
+        return [each for each in nets if each not in set(self.modules())]
+
     def forward(self, batch: Batch, progress: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         return self.method.step(self.net, batch, progress)
 
@@ -85,8 +90,7 @@ class Trainer:
         if self.optimizer_state is not None:
             self._layout.load_optimizer_state(self.optimizer_state)
             self.optimizer_state = None
-        # Under ZeRO-3 the parameters are gathered for it: not in every step for nothing.
-        self._follows = type(self.method).after_update is not Method.after_update
+        self._follows = type(self.method).after_update is not Method.after_update  # a gather
         self._copies = Copies(self.runtime.device)
         self._signals = Remembered()
         over_all = self.config.loss_normalization == "global"
@@ -197,7 +201,7 @@ class Trainer:
             for logs in told:
                 logs["grad_norm"] = norm
         if self._follows:
-            with self._layout.readable(self._module):
+            with self._layout.readable(self._module, parts=self.method.elementwise):
                 self.method.after_update(self.net, progress)
         return told, batch
 

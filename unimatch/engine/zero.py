@@ -15,11 +15,11 @@ import deepspeed
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin
 from deepspeed.utils import safe_set_full_optimizer_state
-from deepspeed.utils.mixed_precision_linkage import lazy_init_hp_params_optimizer_state
 from torch import Tensor, nn
 
 from unimatch import shipped
-from unimatch.engine.optim import continued
+from unimatch.engine import zero_private
+from unimatch.engine.optim import continued, load_groups
 from unimatch.engine.parts import Part, Piece, Pieces, settled, whole
 from unimatch.errors import UserError
 
@@ -41,16 +41,6 @@ OURS = (
 def _beside(flat: Tensor, value: Any) -> Any:
     """A copy of what an optimiser keeps of a parameter; a fused one has its count of steps on the device."""
     return value.detach().to(flat.device, copy=True) if torch.is_tensor(value) else copy.deepcopy(value)
-
-
-def _own(param: Any, flat: Tensor) -> Piece | None:
-    """A stage-3 parameter's values on this process, or those of the optimiser's state beside them.
-
-    Parts are of equal size, so the last one may reach beyond the values.
-    """
-    start = torch.distributed.get_rank() * param.ds_tensor.ds_numel
-    count = min(param.ds_tensor.ds_numel, param.ds_numel - start)
-    return Piece(flat.detach().view(-1)[:count], start, tuple(param.ds_shape)) if count > 0 else None
 
 
 class _Plugin(DeepSpeedPlugin):
@@ -76,8 +66,7 @@ def plugin(dtype: torch.dtype | None) -> DeepSpeedPlugin:
     settings["zero_force_ds_cpu_optimizer"] = False
     settings["zero_allow_untested_optimizer"] = True
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # A minute's compilation for the same results.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    zero_private.without_shared_memory_messages()
     return _Plugin(hf_ds_config=settings, zero3_init_flag=False)
 
 
@@ -152,19 +141,12 @@ class Sharded:
 
     def _flat(self) -> list[Tensor]:
         """This process's parts of the parameters as the optimiser sees them."""
-        zero = self._engine.optimizer
-        return list(
-            zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
-        )
+        return zero_private.flat_parts(self._engine.optimizer, self.stage)
 
     def _link(self) -> None:
-        """Let stages 1 and 2 find a parameter's part of the optimiser's state.
-
-        DeepSpeed does so after the first group's first step, when the other groups have no state yet.
-        """
+        """Lets stages 1 and 2 find a parameter's part of the optimiser's state."""
         if self.stage < 3:
-            for group, flat in zip(self._engine.optimizer.bit16_groups, self._flat(), strict=True):
-                lazy_init_hp_params_optimizer_state(group, flat, self._optimizer.state)
+            zero_private.link(self._engine.optimizer, self._optimizer.state)
 
     def optimizer_part(self) -> tuple[dict[str, Any], Part]:
         state: dict[int, dict[str, Any]] = {}
@@ -190,18 +172,15 @@ class Sharded:
     def _piece(self, param: nn.Parameter, name: str) -> Piece | None:
         """What this process has of a parameter's optimiser state."""
         if self.stage < 3:
-            fragment = param._hp_mapping  # type: ignore[attr-defined] # None: others have all of it
-            if fragment is None:
-                return None
-            values = fragment.get_optim_state_fragment(name)
-            return Piece(values, fragment.lp_fragment_address.start, tuple(param.shape))
+            return zero_private.fragment(param, name)
         values = deepspeed.utils.safe_get_local_optimizer_state(param, name)
-        return _own(param, values.to(self._flat()[0].device))  # offloaded state comes on the device
+        return zero_private.own_values(
+            param, values.to(self._flat()[0].device)
+        )  # offloaded state comes on the device
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
         saved = continued(state["optimizer"], self._optimizer)
-        for group, values in zip(self._optimizer.param_groups, saved["param_groups"], strict=True):
-            group.update({k: v for k, v in values.items() if k != "params"})
+        load_groups(self._optimizer, saved)
         if not saved["state"]:
             return
         first = saved["state"][0]
@@ -219,19 +198,15 @@ class Sharded:
         if self.stage < 3:
             safe_set_full_optimizer_state(param, value, name)
             return
-        # Parts are of equal size, so the last one may reach beyond the values.
-        size = param.ds_tensor.ds_numel  # type: ignore[attr-defined]
-        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        padded = torch.zeros(size * world, dtype=value.dtype, device=value.device)
-        padded[: value.numel()] = value.flatten()
-        deepspeed.utils.safe_set_local_optimizer_state(param, padded[rank * size : (rank + 1) * size], name)
+        own = zero_private.own_part(param, value)
+        deepspeed.utils.safe_set_local_optimizer_state(param, own, name)
 
     def network_part(self, net: nn.Module) -> Part:
         state: dict[str, Any] = settled(net)
-        parted = {name: value for name, value in state.items() if hasattr(value, "ds_id")}
+        parted = {name: value for name, value in state.items() if zero_private.is_parted(value)}
         if not parted:
             return Part(whole(state), shared=True)
-        own = {name: _own(value, value.ds_tensor) for name, value in parted.items()}
+        own = {name: zero_private.own_values(value) for name, value in parted.items()}
         pieces = {name: piece for name, piece in own.items() if piece is not None}
         if torch.distributed.get_rank() == 0:  # buffers: all have them
             pieces |= whole({name: value for name, value in state.items() if name not in parted})
@@ -257,7 +232,8 @@ class Sharded:
             self._copy.cpu()
 
     @contextlib.contextmanager
-    def readable(self, net: nn.Module) -> Iterator[None]:
-        parts = list(net.parameters()) if self.stage == 3 else []
-        with deepspeed.zero.GatheredParameters(parts):
+    def readable(self, net: nn.Module, parts: bool) -> Iterator[None]:
+        # Also with `parts`: what follows the network is whole on every process.
+        gathered = list(net.parameters()) if self.stage == 3 else []
+        with deepspeed.zero.GatheredParameters(gathered):
             yield

@@ -123,9 +123,12 @@ class Method:
     Each mean over pixels is multiplied by its `share`, hence the mean of `loss` and of every logged scalar
     over the micro-batches of all processes is the value of the global batch. `divided` says why a method's
     loss depends on how a global batch is cut into micro-batches all the same; empty: it does not.
+    `elementwise`: what `after_update` does to an element of a network depends on the elements in its place
+    alone, so that a process can do it to its parts of networks that are parted over all.
     """
 
     divided: ClassVar[str] = ""
+    elementwise: ClassVar[bool] = True
     stages: ClassVar[tuple[Stage, ...]] = ()
 
     def __init__(
@@ -182,8 +185,9 @@ class Method:
 
     def idle(self) -> Tensor | float:
         """0, with a graph to every parameter of the parts: for a step that does not use them."""
-        # Under ZeRO-3 they are elsewhere now, and not missed.
-        return sum((0.0 * p.sum() for p in self.parts.parameters() if p.numel()), 0.0)
+        # Under ZeRO-3 they are elsewhere now, under FSDP some are parts of another type; neither misses them.
+        here = (p for p in self.parts.parameters() if type(p) is nn.Parameter and p.numel())
+        return sum((0.0 * p.sum() for p in here), 0.0)
 
     def after_update(self, net: nn.Module, progress: Progress) -> None:
         """Called once after each optimiser step."""

@@ -51,6 +51,8 @@ class PrevMatch(UniMatch):
     states, lambda rises from 0 to 1 until half of the run, and falls to 0 at its end.
     """
 
+    elementwise = False  # its copies are whole
+
     def begin(self, net: nn.Module) -> None:
         self.blank = Teacher(net).net  # what copies are made of
         self.copies: list[nn.Module] = []

@@ -39,9 +39,10 @@ class Teacher:
     buffers: whether its batch-norm statistics follow the student's; else they are its own, of the passes that
     it makes in train mode.
 
-    It lies outside whatever wraps the student, whole on every process. `update` needs the student's whole
-    parameters, which a method's `after_update` has under every layout; the processes' teachers then stay
-    equal, but for batch-norm statistics where those are not synchronised.
+    No gradient reaches it, so whatever wraps the student to train it leaves it alone. `update` and `copy`
+    belong into a method's `after_update`, where student and teacher are whole on every process or, both
+    alike, this process's parts; the processes' teachers then stay equal, but for batch-norm statistics where
+    those are not synchronised.
     """
 
     def __init__(self, student: nn.Module, buffers: bool = True) -> None:
@@ -57,9 +58,12 @@ class Teacher:
         logits: Tensor = self.net.train(train)(image)["logits"]
         return logits
 
+    @torch.no_grad()
     def copy(self, student: nn.Module) -> None:
         """Everything becomes the student's."""
-        self.net.load_state_dict(student.state_dict())
+        theirs = student.state_dict(keep_vars=True)
+        for name, own in self.net.state_dict(keep_vars=True).items():
+            own.copy_(theirs[name])
 
     @torch.no_grad()
     def update(self, student: nn.Module, decay: float) -> None:

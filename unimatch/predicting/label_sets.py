@@ -51,7 +51,7 @@ def write_label_set(
         left = rows[runtime.gather(done)[0] :]
 
         def label(images: Tensor, keys: list[str]) -> list[tuple[Any, ...]]:
-            ids = task.predict(predictor.net, images).to("cpu", torch.uint8).numpy()
+            ids = predictor.classes(images)[0].to("cpu", torch.uint8).numpy()
             found = []
             for key, one in zip(keys, ids, strict=True):
                 data, ext = encode_label(one, "zst")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unimatch import config as config_io
 from unimatch.engine.checkpoint import weights_hash
@@ -18,12 +18,13 @@ from unimatch.engine.restore import Restored, restore
 from unimatch.engine.runtime import Runtime
 from unimatch.predicting.ensembles import one_network
 from unimatch.predicting.passes import passes
+from unimatch.taxonomy import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
 class Reading:
     """How images are read and predicted: at most `batch` neighbours of one size together; `workers` decode
-    ahead.
+    ahead. threshold: pixels whose class is less probable get none.
     """
 
     batch: int = 4
@@ -31,6 +32,7 @@ class Reading:
     timeout_s: float = 300.0
     scales: Sequence[float] = (1.0,)
     flip: bool = False
+    threshold: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,16 @@ class Predictor:
             "evaluate": config_io.plain(self.first.config.task.config.evaluate),
             "scales": list(self.reading.scales),
             "flip": self.reading.flip,
+            **({"threshold": self.reading.threshold} if self.reading.threshold else {}),
         }
+
+    def classes(self, images: Tensor, sure: bool = False) -> tuple[Tensor, Tensor | None]:
+        """As task.predicted, of images on the device; IGNORE_INDEX where it is less sure than asked for."""
+        threshold = self.reading.threshold
+        ids, conf = self.task.predicted(self.net, images, sure or threshold > 0)
+        if conf is not None and threshold > 0:
+            ids = ids.masked_fill(conf < threshold, IGNORE_INDEX)
+        return ids, conf
 
     def see(self, images: np.ndarray, sure: bool = False, all_classes: bool = False) -> Seen:
         """Images [B, ..., H, W, C] as the task decodes them. DataError: too large for the memory in one pass.
@@ -100,8 +111,9 @@ class Predictor:
                     labels, all_of_them = self.task.spread(self.net, part)
                     probabilities.append(all_of_them.cpu().numpy())
                     best = all_of_them.amax(dim=1)
+                    labels = labels.masked_fill(best < self.reading.threshold, IGNORE_INDEX)
                 else:
-                    labels, best = self.task.predicted(self.net, part, sure)  # type: ignore[assignment]
+                    labels, best = self.classes(part, sure)  # type: ignore[assignment]
                 ids.append(labels.to("cpu", torch.uint8).numpy())
                 if best is not None:
                     conf.append(best.cpu().numpy())

@@ -3,7 +3,7 @@
 N is the number of devices, P the bytes of all parameters in fp32 (their type in every precision: bf16 and
 fp16 are autocast's), T those of the trained ones, all but a frozen encoder's. A stage is ZeRO's: 0 is
 DistributedDataParallel, 1 parts the optimiser's state over the devices, 2 the gradients too, 3 the parameters
-too. The equations are in docs/scaling.md.
+too. FSDP, which parts all of it and teachers too, counts as one more. The equations are in docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from dataclasses import dataclass
 from unimatch.errors import UserError
 
 STAGES = (0, 1, 2, 3)
+FSDP = 4
+# As they are to be preferred: each sends no less than DDP and the two before it and waits more often. FSDP
+# comes before stage 3, which on networks of up to REUSE elements keeps every parameter that it has gathered.
+IN_ORDER = (0, 1, 2, FSDP, 3)
 FP32 = 4  # bytes
 # DeepSpeed's defaults, which the files in launch/deepspeed leave as they are.
 REDUCE_BUCKET = 50_000_000  # elements of the buffer in which gradients are collected, as in launch/deepspeed
@@ -71,6 +75,8 @@ class Network:
     moments: int  # values that the optimiser keeps a parameter: SGD 0, with momentum 1, AdamW 2
     copies: int = 0  # further whole networks, such as an EMA teacher
     frozen: int = 0  # of the elements those that are not trained
+    block: int = 0  # elements of the largest block of an encoder, which FSDP gathers by itself
+    rest: int = 0  # elements outside of blocks, which FSDP gathers for a whole step
 
     @property
     def bytes(self) -> int:
@@ -133,7 +139,7 @@ class Memory:
 def memory(
     network: Network, stage: int, devices: int, bucket: int = REDUCE_BUCKET, overlap: bool | None = None
 ) -> Memory:
-    """Bytes of a device under a ZeRO stage.
+    """Bytes of a device under a ZeRO stage, or FSDP.
 
     overlap: two buffers of `bucket` elements in stages 1 and 2 instead of one, as the setting overlap_comm of
     the launch file; None: as launch/deepspeed has it, on from stage 2.
@@ -141,6 +147,8 @@ def memory(
     whole, trained = float(network.bytes), float(network.trained_bytes)
     others = network.buffer_bytes + network.copies * (network.bytes + network.buffer_bytes)
     moments = float(network.moments)
+    if stage == FSDP:
+        return _fsdp_memory(network, devices)
     if stage == 0:
         return Memory(whole + others, trained, moments * trained, 0.0)
     # DeepSpeed updates a copy of its part of the parameters and writes the result back, also in fp32.
@@ -152,6 +160,18 @@ def memory(
     # Parts, and what is gathered while it is in use: all of a network that is smaller than REUSE.
     gathered = FP32 * min(network.parameters, max(REUSE, network.persistent, network.largest))
     return Memory(whole / devices + gathered + others, trained / devices, optimizer, exchange)
+
+
+def _fsdp_memory(network: Network, devices: int) -> Memory:
+    """Parts of all networks and, during a step, whole: what lies outside of blocks, and two blocks, the one
+    that computes and the next. Their gradients too, of one block. Messages are copied together first.
+    """
+    networks = 1 + network.copies
+    gathered = FP32 * (networks * network.rest + 2 * network.block)
+    parts = networks * (network.bytes / devices + network.buffer_bytes)
+    gradients = network.trained_bytes / devices + FP32 * (network.rest + network.block)
+    optimizer = network.moments * network.trained_bytes / devices
+    return Memory(parts + gathered, gradients, optimizer, FP32 * 2.0 * max(network.block, network.rest))
 
 
 @dataclass(frozen=True)
@@ -173,7 +193,8 @@ def traffic(network: Network, stage: int, devices: int, accumulation: int, passe
     stages 2 and 3 in each micro-batch. Stages 1 and 2 gather the new parameters once, (N-1)/N T. Stage 3
     gathers all of them in each micro-batch: for one forward and one backward pass twice, 3 (N-1)/N P with the
     gradients, and for `passes` at most once each. DeepSpeed keeps what it needs again within REUSE elements,
-    so a smaller network is gathered once a micro-batch at best; the larger figure is given.
+    so a smaller network is gathered once a micro-batch at best; the larger figure is given. FSDP gathers as
+    often, and scatters the gradients of each trained pass by themselves.
     """
     others = (devices - 1) / devices
     trained, whole = others * network.trained_bytes, others * network.bytes
@@ -181,7 +202,8 @@ def traffic(network: Network, stage: int, devices: int, accumulation: int, passe
         return Traffic(2 * trained, 0.0)
     if stage < 3:
         return Traffic(trained * (accumulation if stage == 2 else 1), trained)
-    return Traffic(trained * accumulation, whole * accumulation * (passes.forward + passes.trained))
+    scattered = accumulation * (passes.trained if stage == FSDP else 1)
+    return Traffic(trained * scattered, whole * accumulation * (passes.forward + passes.trained))
 
 
 def norm_messages(norms: int, passes: Passes, accumulation: int) -> int:

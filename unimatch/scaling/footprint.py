@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from unimatch.data.training import RawMicro
 from unimatch.engine.trainer import StepModule
 from unimatch.methods.base import Method, Progress
+from unimatch.models.base import Encoder
 from unimatch.models.recompute import recompute_activations
 from unimatch.models.segmentor import ModelConfig, Segmentor, build_segmentor
 from unimatch.scaling.cost import PERSISTENT, Network, Passes
@@ -89,6 +90,12 @@ def flop_counter() -> FlopCounterMode:
 def network_of(net: nn.Module, moments: int, copies: int) -> Network:
     """The sizes of a network, on any device."""
     sizes = [p.numel() for p in net.parameters()]
+    blocks = [
+        sum(p.numel() for p in block.parameters())
+        for encoder in net.modules()
+        if isinstance(encoder, Encoder)
+        for block in encoder.recomputed_parts()
+    ]
     return Network(
         parameters=sum(sizes),
         persistent=sum(size for size in sizes if size <= PERSISTENT),
@@ -97,6 +104,8 @@ def network_of(net: nn.Module, moments: int, copies: int) -> Network:
         moments=moments,
         copies=copies,
         frozen=sum(p.numel() for p in net.parameters() if not p.requires_grad),
+        block=max(blocks, default=0),
+        rest=sum(sizes) - sum(blocks),
     )
 
 

@@ -19,7 +19,7 @@ from unimatch.errors import UserError
 from unimatch.methods.base import Method
 from unimatch.models.segmentor import Segmentor
 from unimatch.scaling import cost
-from unimatch.scaling.cost import STAGES, Activations, Memory, Network, Passes, Traffic
+from unimatch.scaling.cost import Activations, Memory, Network, Passes, Traffic
 from unimatch.scaling.footprint import blank_micro, network_of, shape_only, step_bytes
 from unimatch.scaling.pace import Pace, pace_of, smallest_mixture
 from unimatch.tasks.base import Task
@@ -43,7 +43,7 @@ class Mode:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will take of `devices` devices; one mode for each of ZeRO's stages."""
+    """What a run will take of `devices` devices; a mode for each of ZeRO's stages, and FSDP."""
 
     devices: int
     room: float  # bytes of a device that are planned with
@@ -106,7 +106,7 @@ def forecast(config: RunConfig, devices: int, device_bytes: float, operations_s:
         pace_of(config, shards.taxonomy, bands, operations_s),
         [
             mode_of(config.batch, paired, views.partner, network, activations, passes, room, devices, stage)
-            for stage in STAGES
+            for stage in cost.IN_ORDER
         ],
         too_short(labeled, sizes[0], steps, task) if paired else None,
     )
@@ -128,7 +128,7 @@ def mode_of(
     devices: int,
     stage: int,
 ) -> Mode:
-    """The run under one of ZeRO's stages (0: DDP); `room`: bytes of a device."""
+    """The run under one of ZeRO's stages (0: DDP) or FSDP; `room`: bytes of a device."""
     parts = cost.memory(network, stage, devices)
     left = room - parts.state
     most = activations.most(left) if left > 0 else 0

@@ -253,17 +253,17 @@ def test_a_checkpoint_in_the_background_holds_what_the_step_left(tiny_run, tmp_p
 
 
 def test_a_full_disk_ends_the_run_at_the_next_step(tiny_run, monkeypatch):
-    trainer = built(bare(tiny_run, SUPERVISED, "schedule.steps=50", "checkpoint.every_steps=2"))
+    trainer = built(bare(tiny_run, SUPERVISED, "schedule.steps=30", "checkpoint.every_steps=6"))
     plain = parts.write
 
     def write(folder, file, pieces):
-        return full() if "step_00000004" in str(folder) else plain(folder, file, pieces)
+        return full() if "step_00000012" in str(folder) else plain(folder, file, pieces)
 
     monkeypatch.setattr(parts, "write", write)
-    with pytest.raises(UserError, match="step_00000004: no space left on the device. Earlier"):
+    with pytest.raises(UserError, match="step_00000012: no space left on the device. Earlier"):
         trained(trainer)
-    assert 4 <= trainer.state.step < 50
-    assert checkpoint.load_state(checkpoint.last_checkpoint(trainer.config.out)).step == 2
+    assert 12 <= trainer.state.step < 18  # not when the next one is begun
+    assert checkpoint.load_state(checkpoint.last_checkpoint(trainer.config.out)).step == 6
 
 
 def slowly(monkeypatch):

@@ -164,6 +164,21 @@ def test_probabilities_are_of_the_classes_that_are_written(photos: Path, tmp_pat
         assert (values.argmax(0) == ids).mean() > 0.99
 
 
+@pytest.mark.parametrize("kinds", [("ids",), ("ids", "probabilities")])
+def test_pixels_that_are_less_sure_than_asked_have_no_class(
+    photos: Path, tmp_path: Path, kinds: tuple[str, ...]
+) -> None:
+    plain, strict = (predictor(restored(tmp_path), threshold=threshold) for threshold in (0.0, 0.9))
+    assert "threshold" not in plain.made_by() and strict.made_by()["threshold"] == 0.9
+    image = opened(photos, plain).reader.open_file(photos / "0.png")[0][None]
+    seen = plain.see(image, sure=True)
+    assert seen.conf is not None
+    wanted = np.where(seen.conf[0] < 0.9, IGNORE_INDEX, seen.ids[0])
+    predicted(strict, opened(photos, strict), tmp_path / "strict", kinds=kinds)
+    ids = cv2.imread(str(tmp_path / "strict" / "ids" / "0.png.png"), cv2.IMREAD_UNCHANGED)
+    assert 0 < (ids == IGNORE_INDEX).sum() < ids.size and np.array_equal(ids, wanted)
+
+
 def test_samples_have_the_pictures_of_their_keys(tmp_path: Path) -> None:
     shards = ShardSet.open(write_tiny(tmp_path / "shards"))
     found = predictor(restored(tmp_path))

@@ -74,6 +74,24 @@ def test_memory_of_four_devices_by_hand(stage, parameters, gradients, optimizer,
     assert found.state == parameters + gradients + optimizer + exchange
 
 
+def test_memory_under_fsdp_by_hand():
+    """Of 1000 elements 200 lie outside of blocks, and the largest block has 100; 4 bytes each."""
+    network = replace(SGD, rest=200, block=100, buffer_bytes=16)
+    found = cost.memory(network, cost.FSDP, devices=4)
+    assert found.parameters == 1000 + 16 + 4 * (200 + 2 * 100)
+    assert (found.gradients, found.optimizer) == (1000 + 4 * (200 + 100), 1000)
+    assert found.exchange == 4 * 2 * 200
+    teacher = cost.memory(replace(network, copies=1), cost.FSDP, devices=4)
+    assert teacher.parameters - found.parameters == 1000 + 16 + 4 * 200, "in parts, unlike in the other modes"
+
+
+def test_fsdp_sends_each_passs_gradients_by_themselves():
+    passes = Passes(forward=3, trained=2)
+    found = cost.traffic(SGD, cost.FSDP, 4, 5, passes)
+    assert found == cost.Traffic(0.75 * 4000 * 5 * 2, 0.75 * 4000 * 5 * (3 + 2))
+    assert found.parameters == cost.traffic(SGD, 3, 4, 5, passes).parameters
+
+
 def test_adamw_a_teacher_and_buffers_take_their_memory():
     network = replace(SGD, moments=2, copies=1, buffer_bytes=16)
     found = cost.memory(network, 0, devices=4)
@@ -239,6 +257,8 @@ def test_the_network_is_counted_without_memory(tiny_config):
     assert found.buffer_bytes == sum(b.nbytes for b in real.buffers())
     assert network_of(nn.Linear(1000, 101), 1, 0).persistent == 101
     assert found.frozen == 0
+    blocks = [sum(p.numel() for p in block.parameters()) for block in real.encoder.recomputed_parts()]
+    assert found.block == max(blocks) > 0 and found.rest == found.parameters - sum(blocks) > 0
     tiny_config.model.encoder.freeze = True
     frozen = network_of(shape_only(tiny_config.model, 8), moments=1, copies=0)
     assert frozen.trained_bytes == sum(p.nbytes for p in real.head.parameters())
@@ -286,6 +306,26 @@ def test_the_mode_to_take(billions: int, gigabytes: float, taken: str):
         for stage in cost.STAGES
     ]
     assert plan.recommended(modes).startswith(taken)
+
+
+def test_fsdp_is_taken_where_zero_keeps_too_much():
+    """Four billion parameters in blocks of 10 million: 4 + 4 + 8 GB of parts, 0.2 GB of blocks, messages."""
+    network = Network(
+        parameters=4 * 10**9, persistent=0, largest=10**7, buffer_bytes=0, moments=2, block=10**7
+    )
+    activations, batch = Activations(per_sample=1e8, fixed=0), BatchConfig(16, 16)
+
+    def taken(gigabytes: float) -> str:
+        modes = [
+            mode_of(batch, True, None, network, activations, ONCE, gigabytes * 1e9, 4, stage)
+            for stage in cost.IN_ORDER
+        ]
+        return plan.recommended(modes)
+
+    assert taken(16.45).startswith(
+        "take FSDP (launch/accelerate/gpu8_fsdp.yaml): DDP and ZeRO-1 and ZeRO-2 cannot hold"
+    )
+    assert taken(16.35).startswith("no mode holds") and taken(33).startswith("take ZeRO-2 ")
 
 
 @pytest.mark.parametrize(

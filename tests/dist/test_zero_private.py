@@ -1,0 +1,46 @@
+"""What zero_private.py takes from inside DeepSpeed is what it says, in each release that is named there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from tests.support.processes import succeed
+from unimatch.engine.zero_private import TRIED
+
+PROGRAM = Path(__file__).with_name("zero_private_process.py")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
+    path = tmp_path_factory.mktemp("zero") / "found.pt"
+    succeed(2, str(PROGRAM), str(path), PYTHONPATH=str(ROOT), ACCELERATE_USE_DEEPSPEED="true")
+    results: dict[Any, Any] = torch.load(path, weights_only=False)
+    return results
+
+
+def told(found: dict[Any, Any]) -> str:
+    """What a failure means."""
+    return f"DeepSpeed {found['version']} differs inside from {' and '.join(TRIED)}, which were tried"
+
+
+def test_the_state_of_every_group_is_found(found: dict[Any, Any]):
+    assert found[2]["linked"] == found[3]["linked"] == [True] * 4, told(found)
+
+
+def test_parameters_in_parts_are_told_from_whole_ones(found: dict[Any, Any]):
+    assert (found[2]["is parted"], found[3]["is parted"]) == ([False] * 4, [True] * 4), told(found)
+
+
+def test_a_processs_own_part_is_the_one_that_deepspeed_keeps(found: dict[Any, Any]):
+    for own, local in zip(found[3]["own"], found[3]["local"], strict=True):
+        torch.testing.assert_close(own[: local.numel()], local.flatten(), msg=told(found))
+        assert not own[local.numel() :].any(), told(found)
+
+
+def test_no_messages_of_its_own_are_compiled(found: dict[Any, Any]):
+    assert found[2]["builder"] is found[3]["builder"] is False, told(found)
