@@ -74,9 +74,9 @@ class MedicalTask(PixelTask):
         """The weak and strong views that a method needs; workers make both."""
         return MedicalViews(self.config.views, needs.num_strong, needs.partner, extra=extra(needs))
 
-    def _scale(self, values: Tensor) -> Tensor:
+    def _scale(self, values: Tensor, by_lines: bool = False) -> Tensor:
         """Of 16 bits, whose largest value 65535 is white."""
-        return super()._scale(values.div_(257.0))
+        return super()._scale(values.div_(257.0), by_lines)
 
     def supervised_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean of cross-entropy and Dice loss."""

@@ -85,18 +85,24 @@ class PixelTask(Task):
         first = images[0]
         values = torch.empty(sum(counts), *first.shape[1:], dtype=torch.float32, device=first.device)
         torch._foreach_copy_(list(values.split(counts)), list(images))
-        scaled = self._scale(values.flatten(0, -4).permute(0, 3, 1, 2))
+        scaled = self._scale(values.flatten(0, -4).permute(0, 3, 1, 2), by_lines=True)
         return scaled.unflatten(0, values.shape[:-3]).split(counts)
 
-    def _scale(self, values: Tensor) -> Tensor:
-        """[..., C, H, W] minus the mean, over the deviation, in place."""
-        pixels, together = values.movedim(-3, -1), 1
-        if pixels.is_contiguous():
-            # Whole lines: with an inner loop over the channels alone a CPU takes three times as long.
-            pixels, together = pixels.flatten(-2), values.shape[-1]
-        mean, std = self._constants(values.device, together)
-        pixels.sub_(mean).div_(std)
-        return values
+    def _scale(self, values: Tensor, by_lines: bool = False) -> Tensor:
+        """[..., C, H, W] minus the mean, over the deviation, in place.
+
+        by_lines: with constants for a whole line of pixels, if these lie one behind the other. With an inner
+        loop over the channels alone a CPU takes three times as long; a traced graph would be for one width.
+        """
+        pixels = values.movedim(-3, -1)
+        if by_lines and pixels.is_contiguous():
+            mean, std = self._constants(values.device, values.shape[-1])
+            pixels.flatten(-2).sub_(mean).div_(std)
+            return values
+        mean, std = self.mean, self.std
+        if values.device.type != "cpu":
+            mean, std = (one.view(-1, 1, 1) for one in self._constants(values.device, 1))
+        return values.sub_(mean).div_(std)
 
     def _constants(self, device: torch.device, pixels: int) -> tuple[Tensor, Tensor]:
         """Mean and deviation of so many pixels in a row, float32 [pixels * C] on the device."""
