@@ -31,6 +31,10 @@ sys.exit(run_entry(train.main))
 """
 
 
+# A kill at a step that is logged finds the checkpoints before it complete.
+AT_ONCE = "checkpoint.background=false"
+
+
 class Run:
     """A configuration and its run folder."""
 
@@ -175,7 +179,7 @@ def test_strong_views_made_by_the_device(config: Path):
 
 def test_killed_and_resumed_equals_never_stopped_to_the_last_bit(config: Path, double: Run):
     """kill -9 of both processes and their workers after step 6; checkpoints are at 4 and 8."""
-    killed = Run(config, "killed")
+    killed = Run(config, "killed", AT_ONCE)
     killed.stop(2, 6, signal.SIGKILL)
     assert killed.saved_step == 4
     killed.train(2, "--resume")

@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import ROOT, tiny_run_text
 from tests.dist.hosts import ADDRESSES, INTERFACE, Hosts, why_not
-from tests.dist.test_training import Run
+from tests.dist.test_training import AT_ONCE, Run
 from tests.support.processes import forking
 from tests.support.warm_python import FIXED
 from unimatch.engine.entry import LAUNCHER_S
@@ -137,7 +137,7 @@ def test_a_cut_link_ends_both_hosts_and_the_run_continues_to_the_same_result(con
     accelerate started; continued by torchrun.
     """
     local = Run(config, "local").train(2)
-    cut = Run(config, "cut")
+    cut = Run(config, "cut", AT_ONCE)
     delay_s = DELAY_S if os.access("/dev/net/tun", os.R_OK | os.W_OK) else None
     with Hosts(delay_s) as hosts:
         with accelerated(hosts, cut, "--timeout", f"{TIMEOUT_S}") as pair:

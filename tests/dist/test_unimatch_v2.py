@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import tiny_run_text
-from tests.dist.test_training import Run
+from tests.dist.test_training import AT_ONCE, Run
 from tests.dist.test_zero import assert_same_weights, beginning, end, zero
 from unimatch.packing.synthetic import write_synthetic
 
@@ -71,7 +71,7 @@ def test_two_processes_draw_the_curve_of_one_and_micro_batches_that_of_two(confi
 
 
 def test_killed_and_resumed_equals_never_stopped_to_the_last_bit(config: Path, double: Run):
-    run = Run(config, "killed")
+    run = Run(config, "killed", AT_ONCE)
     run.stop(2, 5, signal.SIGKILL)
     assert run.saved_step == 3
     run.train(2, "--resume")

@@ -57,6 +57,19 @@ def test_a_picture_without_a_sure_pixel_has_no_shape(tool: str):
     assert (found.pieces, found.faults) == ([], [])
 
 
+def test_a_shape_over_another_one_stays_over_it_in_cvat():
+    below, above = (np.zeros((6, 8), bool) for _ in range(2))
+    below[:, :6], above[2:5, 3:] = True, True
+    drawing = made(np.full((6, 8), IGNORE_INDEX, np.uint8))
+    for name, mask in (("road", below), ("car", above)):
+        (piece,) = made(np.where(mask, CLASSES.index(name), IGNORE_INDEX).astype(np.uint8)).pieces
+        drawing.pieces.append(piece)
+    found = through("cvat", drawing)
+    assert [piece.label for piece in found.pieces] == ["road", "car"]
+    ids = draw_shapes(found.shapes(LabelClasses.of(Segments(), CLASSES)), 6, 8, IGNORE_INDEX)[0]
+    assert (ids[above] == CLASSES.index("car")).all() and (ids[below & ~above] == 0).all()
+
+
 def test_the_brush_is_written_as_it_is_read():
     for mask in (blobs(20, 31) == 0, np.ones((300, 400), bool), np.zeros((3, 3), bool)):
         assert np.array_equal(brush.decode(brush.encode(mask), *mask.shape), mask)
