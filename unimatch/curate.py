@@ -104,9 +104,10 @@ def main(args: list[str]) -> None:
         raise UserError(f"nothing of {shards.root} is left to look through: name samples with --pool")
     embedding = None if options.encoder is None else _embedding(options)
     options.out.mkdir(parents=True, exist_ok=True)
-    known = fingerprints(reference, options.out)
-    known = np.concatenate([known[held], known[labeled]])
-    prints = np.concatenate([known, fingerprints(shards, options.out)[pool]])
+    own = fingerprints(shards, options.out)
+    theirs = own if reference is shards else fingerprints(reference, options.out)
+    known = np.concatenate([theirs[held], theirs[labeled]])
+    prints = np.concatenate([known, own[pool]])
     found = doubles(prints, len(known), options.distance)
     kinds = np.repeat(["held out", "labelled", "pool"], [len(held), len(labeled), len(pool)])
     unreadable = prints[:, 0] == UNREADABLE

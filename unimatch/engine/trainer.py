@@ -90,7 +90,7 @@ class Trainer:
         if self.optimizer_state is not None:
             self._layout.load_optimizer_state(self.optimizer_state)
             self.optimizer_state = None
-        self._follows = type(self.method).after_update is not Method.after_update  # a gather
+        self._follows = type(self.method).after_update is not Method.after_update  # else: no gather
         self._copies = Copies(self.runtime.device)
         self._signals = Remembered()
         over_all = self.config.loss_normalization == "global"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
@@ -11,37 +10,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from unimatch.scaling.predicted import Simulation
-from unimatch.scaling.step_time import MODES, Mode, Work, step_time
-
-
-@dataclass(frozen=True)
-class Rate:
-    """How fast so many devices train a network in one mode."""
-
-    mode: Mode
-    devices: int
-    samples: float  # a device's
-    step_s: float
-    images_s: float
-    efficiency: float  # images a second, of as many single devices
-
-
-def rates(work: Work, settings: Simulation, kind: str) -> Iterator[Rate]:
-    """kind: weak, the same samples a device; strong, the same ones in all."""
-    for devices in settings.devices:
-        samples = settings.samples_per_device if kind == "weak" else settings.global_batch / devices
-        if samples < 1:
-            continue
-        # One device with this batch. Of a strong one it would take more passes than a device has room for.
-        alone = (
-            settings.samples_per_device
-            / step_time(work, settings.cluster, 1, settings.samples_per_device).step
-        )
-        for mode in MODES:
-            step = step_time(work, settings.cluster, devices, samples, mode).step
-            rate = devices * samples / step
-            yield Rate(mode, devices, samples, step, rate, rate / devices / alone)
+from unimatch.scaling.predicted import Rate, Simulation, rates
+from unimatch.scaling.step_time import MODES, Work
 
 
 def fastest(found: list[Rate]) -> list[Rate]:

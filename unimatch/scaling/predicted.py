@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -12,7 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from unimatch.scaling.calibrate import Calibration, Measured
-from unimatch.scaling.step_time import MODES, Cluster, Work, step_time
+from unimatch.scaling.step_time import MODES, Cluster, Mode, StepTime, Work, step_time
 
 
 @dataclass
@@ -30,6 +31,32 @@ class Simulation:
             raise ValueError("devices must be numbers of at least 1")
         if self.samples_per_device <= 0 or self.global_batch <= 0:
             raise ValueError("samples_per_device and global_batch must be above 0")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast so many devices train a network in one mode."""
+
+    mode: Mode
+    devices: int
+    samples: float  # a device's
+    time: StepTime
+    images_s: float
+    efficiency: float  # of images a second, those of as many single devices with the weak or the whole batch
+
+
+def rates(work: Work, settings: Simulation, kind: str) -> Iterator[Rate]:
+    """kind: weak, the same samples a device; strong, the same ones in all."""
+    total = settings.samples_per_device if kind == "weak" else settings.global_batch
+    alone = total / step_time(work, settings.cluster, 1, total).step
+    for devices in settings.devices:
+        samples = total if kind == "weak" else total / devices
+        if samples < 1:
+            continue
+        for mode in MODES:
+            found = step_time(work, settings.cluster, devices, samples, mode)
+            rate = devices * samples / found.step
+            yield Rate(mode, devices, samples, found, rate, rate / devices / alone)
 
 
 def check(calibration: Calibration, rows: list[Measured], path: Path) -> str:
@@ -83,25 +110,21 @@ def predictions(settings: Simulation, path: Path) -> str:
     ]
     one = {"weak": settings.samples_per_device, "strong": settings.global_batch}
     for (kind, total), plot in zip(one.items(), axes, strict=False):
-        base = total / step_time(work, cluster, 1, total).step
+        found = list(rates(work, settings, kind))
         for mode in MODES:
-            curve = []
-            for devices in settings.devices:
-                samples = total if kind == "weak" else total / devices
-                if samples < 1:
-                    continue
-                found = step_time(work, cluster, devices, samples, mode)
-                rate = devices * samples / found.step
-                curve.append((devices, rate / devices / base))
+            mine = [rate for rate in found if rate.mode == mode]
+            for rate in mine:
+                time = rate.time
                 parts = " | ".join(
-                    f"{1e3 * part:.1f}" for part in (found.step, found.compute, found.messages, found.data)
+                    f"{1e3 * part:.1f}" for part in (time.step, time.compute, time.messages, time.data)
                 )
                 lines.append(
-                    f"| {kind} | {mode} | {devices} | {samples:g} | {parts} | {rate:.1f} "
-                    f"| {curve[-1][1]:.0%} |"
+                    f"| {kind} | {mode} | {rate.devices} | {rate.samples:g} | {parts} | {rate.images_s:.1f} "
+                    f"| {rate.efficiency:.0%} |"
                 )
-            if curve:
-                plot.plot(*zip(*curve, strict=True), marker=".", label=mode)
+            if mine:
+                counts, efficiencies = zip(*((rate.devices, rate.efficiency) for rate in mine), strict=True)
+                plot.plot(counts, efficiencies, marker=".", label=mode)
         fixed = f"{total:g} samples a device" if kind == "weak" else f"{total:g} samples in all"
         plot.set(title=f"{kind} scaling, {fixed}", xlabel="devices", ylabel="efficiency", ylim=(0, 1.1))
         plot.set_xscale("log", base=2)

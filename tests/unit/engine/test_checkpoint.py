@@ -26,6 +26,17 @@ def test_what_was_saved_is_loaded(tmp_path):
     assert (tmp_path / "last").resolve() == folder.resolve()
 
 
+def test_a_checkpoint_of_before_has_the_optimiser_in_one_file(tmp_path):
+    """As it was written until checkpoints were made of parts: optimizer.pt has all tensors, and no list."""
+    folder = save(tmp_path, 12, value=2.5)
+    engine = checkpoint.load_engine(folder)
+    torch.save(engine, folder / "optimizer.pt")
+    shutil.rmtree(folder / parts.OPTIMIZER)
+    assert "momentum" in torch.load(folder / "optimizer.pt", weights_only=True)["optimizer"]["state"][0]
+    assert values(folder) == {2.5}
+    assert checkpoint.load_engine(folder).keys() == {"optimizer", "scaler", "method"}
+
+
 def test_the_newest_are_kept_and_found(tmp_path):
     for step in (2, 4, 100):
         save(tmp_path, step)

@@ -213,7 +213,7 @@ def test_a_part_has_workers_too(packing: Packing, engine: list[int]) -> None:
 
 
 def test_ray_makes_the_set_of_one_process(packing: Packing, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="the extra ray: pip install unimatch[ray]")
     # What Ray's processes import lies where these tests do.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setattr(pieces, "MOST_JOBS", 4)

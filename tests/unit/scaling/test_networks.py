@@ -11,8 +11,8 @@ from PIL import Image
 
 from tests.conftest import tiny_run_text
 from unimatch import scale
-from unimatch.scaling.networks import compared, fastest, rates
-from unimatch.scaling.predicted import Simulation
+from unimatch.scaling.networks import compared, fastest
+from unimatch.scaling.predicted import Simulation, rates
 from unimatch.scaling.step_time import MODES, Cluster, Work, step_time
 
 WORK = Work(image_s=0.02, fixed_s=0.0, parameter_mb=400.0)
@@ -31,18 +31,21 @@ across: network
 
 
 def test_rates_are_those_of_the_model() -> None:
-    alone = 4.0 / step_time(WORK, SETTINGS.cluster, 1, 4.0).step
     for kind, samples in (("weak", {8: 4.0, 64: 4.0, 4096: 4.0}), ("strong", {8: 32.0, 64: 4.0})):
         found = list(rates(WORK, SETTINGS, kind))
+        whole = 4.0 if kind == "weak" else 256.0
+        alone = whole / step_time(WORK, SETTINGS.cluster, 1, whole).step
         assert [(one.devices, one.mode) for one in found] == [(n, mode) for n in samples for mode in MODES]
         for one in found:
             step = step_time(WORK, SETTINGS.cluster, one.devices, samples[one.devices], one.mode).step
-            assert (one.step_s, one.samples) == (step, samples[one.devices])
+            assert (one.time.step, one.samples) == (step, samples[one.devices])
             assert one.images_s == pytest.approx(one.devices * one.samples / step)
             assert one.efficiency == pytest.approx(one.images_s / (one.devices * alone))
         best = fastest(found)
         assert [one.devices for one in best] == list(samples)
-        assert all(one.step_s == min(o.step_s for o in found if o.devices == one.devices) for one in best)
+        assert all(
+            one.time.step == min(o.time.step for o in found if o.devices == one.devices) for one in best
+        )
 
 
 def test_the_table_has_a_row_for_each_number_of_devices(tmp_path: Path) -> None:
