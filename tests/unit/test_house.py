@@ -5,6 +5,7 @@ with the reason: for a file above its first statement, for a function inside it.
 """
 
 import ast
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -76,3 +77,13 @@ FUNCTION = "def work():\n{}" + 60 * "    value = 1\n"
 )
 def test_what_is_too_long_is_named(text, found):
     assert too_long("a.py", text) == found
+
+
+def test_no_link_is_part_of_the_project():
+    """A link into somebody's folders, such as `runs`, would make every clone write there."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-s"], cwd=PACKAGE.parent, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("the tree is no git checkout")
+    assert [line for line in listed.stdout.splitlines() if line.startswith("120000")] == []
