@@ -162,7 +162,8 @@ def _preload(names: Sequence[str]) -> bytes:
         os.dup2(told.fileno(), 2)
         gc.disable()
         for name in names:
-            importlib.import_module(name)
+            with suppress(ModuleNotFoundError):  # of another release; a process that needs it says so itself
+                importlib.import_module(name)
         _register_encoder()
         # The compiler, the first look at a network and at the packages have half a second of their own.
         sys.modules["unimatch.views.resize"].prepare()

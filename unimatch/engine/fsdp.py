@@ -58,8 +58,8 @@ def mesh_of(asked: Fsdp, device: torch.device, timeout: timedelta) -> DeviceMesh
 
 
 def check_mean(mesh: DeviceMesh) -> None:
-    """UserError on all processes if gradients are summed over them and not averaged, or not at all: over gloo
-    some releases of torch do so, without a word.
+    """UserError on all processes if gradients are summed over them and not averaged, or not at all: on CPUs
+    some releases of torch do so, without a word, and older ones ask for streams that only GPUs have.
     """
     probe = nn.Linear(1, mesh.size(), bias=False, device=mesh.device_type)
     fully_shard(probe, mesh=mesh)
@@ -67,7 +67,7 @@ def check_mean(mesh: DeviceMesh) -> None:
     try:
         probe(torch.ones(1, 1, device=mesh.device_type)).sum().backward()
         found = probe.weight.grad.full_tensor().flatten().tolist()  # type: ignore[union-attr]
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError) as error:
         reason = str(error).splitlines()[0]
     if found is None or any(value != 1.0 for value in found):
         raise UserError(

@@ -192,10 +192,10 @@ class Trainer:
             with self._layout.micro_batch(last=index == len(raw) - 1):
                 with self._paces.forward():
                     loss, logs = self._layout(batch, progress)
-                self._saver.copied()  # under ZeRO the backward pass makes the update
                 self._layout.backward(loss / len(raw))
             self._losses += loss.detach()
             told.append(logs)
+        self._saver.copied()
         norm = self._layout.update()
         if norm is not None:
             for logs in told:

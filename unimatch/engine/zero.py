@@ -112,7 +112,6 @@ class Sharded:
         # different numbers of images, and pictures, which one process draws, run on a whole copy.
         self._copy = copy.deepcopy(self._net).cpu() if self.stage == 3 else None
         self._engine, _ = accelerator.prepare(module, optimizer)
-        self._wrapper = accelerator.deepspeed_engine_wrapped
         self._last = True
         if not isinstance(self._engine, deepspeed.DeepSpeedEngine):
             raise UserError(
@@ -129,11 +128,14 @@ class Sharded:
         yield
 
     def backward(self, loss: Tensor) -> None:
-        """Backward pass; the last micro-batch's also updates the parameters."""
-        self._wrapper.backward(loss, sync_gradients=self._last)
+        self._engine.set_gradient_accumulation_boundary(self._last)
+        self._engine.backward(loss)
 
     def update(self) -> Tensor | None:
-        """The gradients' norm before clipping, if they are clipped. Backward has made the update."""
+        """One optimiser step; the gradients' norm before clipping, if they are clipped."""
+        # Of DeepSpeed 0.18 the messages write over gloo into views, which autograd would refuse.
+        with torch.no_grad():
+            self._engine.step()
         if self._clip_norm is None:
             return None
         norm = self._engine.get_global_grad_norm()
