@@ -153,31 +153,23 @@ def calibrate(
     single ones too, where each had a core or a GPU. `work`: parameters and norms as the run has them.
     """
     singles = [row for row in rows if row.processes == 1 and row.mode == "ddp"]
-    precision = singles[0].precision
-    singles = [row for row in singles if row.precision == precision]
-    alone = {(row.samples / row.processes, row.alone.busy) for row in rows if row.processes <= slots}
-    alone = sorted(alone | {(row.samples, row.parts.busy) for row in singles})
-    per_image, fixed = fit_line([(samples, 1.0, busy) for samples, busy in alone])
-    if len({samples for samples, _ in alone}) == 1:
-        per_image, fixed = fmean(busy / samples for samples, busy in alone), 0.0
+    rows = [row for row in rows if row.precision == singles[0].precision]
+    singles = [row for row in singles if row in rows]
+    per_image, fixed, count = _compute(rows, slots)
     forward, backward = (
         fmean(getattr(row.parts, name) for row in singles) for name in ("forward", "backward")
     )
     share = backward / (forward + backward) if forward + backward > 0 else 0.6
     work = replace(work, image_s=per_image, fixed_s=fixed, backward_share=share)
-    several = [one for one in exchanges if one.processes > 1]
-    kinds: dict[Kind, list[Exchange]] = {"all_reduce": [], "gather": [], "scatter": []}
-    for one in several:
-        kinds[one.kind].append(one)
-    links = kinds["all_reduce"]
+    links = [one for one in exchanges if one.kind == "all_reduce"]
     link = fit_link(links) if links else Link(gbyte_s=1.0, latency_us=100.0)
     cluster = Cluster(
         devices_per_node=max([row.processes for row in rows]),
         inside=link,
         between=link,
         algorithm="ring",
-        gather=fit_one_way(kinds["gather"], link),
-        scatter=fit_one_way(kinds["scatter"], link),
+        gather=fit_one_way([one for one in exchanges if one.kind == "gather"], link),
+        scatter=fit_one_way([one for one in exchanges if one.kind == "scatter"], link),
         overlap=0.7 if on_gpus else 0.0,
         straggler_sigma=median(row.spread for row in singles),
         data_gbyte_s_per_node=1e6,
@@ -185,8 +177,8 @@ def calibrate(
         overhead=Overhead(**dict.fromkeys(vars(Overhead()), 0.0)),
     )
     notes = [
-        f"compute: {1e3 * per_image:.3g} ms a sample + {1e3 * fixed:.3g} ms, from {len(alone)} runs of "
-        f"single processes, alone or side by side ({precision})",
+        f"compute: {1e3 * per_image:.3g} ms a sample + {1e3 * fixed:.3g} ms, from {count} runs of single "
+        f"processes, alone or side by side ({singles[0].precision})",
         f"link: {link.gbyte_s:.3g} GB/s, {link.latency_us:.3g} us, from {len(links)} timed all-reduces",
         *(
             f"{name}s take {way.latency:.2g} of their ring's latency, {way.transfer:.2g} of its bytes' time"
@@ -201,22 +193,35 @@ def calibrate(
     ]
     result = Calibration(work, cluster, slots, notes)
     for mode in MODES[1:]:
-        same = [row for row in rows if row.mode == mode and row.precision == precision]
-        if same:
-            first = min(same, key=lambda row: row.processes)
-            crowd = max(1.0, first.processes / slots)
-            each = first.samples / first.processes
-            found = max(0.0, first.parts.busy - result.predict(first)) / crowd
-            if mode == "fsdp":  # copies of parameters do not grow with samples
-                work.parts_s, told = found, f"{1e3 * found:.3g} ms"
-            else:
-                share = found / (each * per_image + fixed)
-                setattr(cluster.overhead, mode, share)
-                told = f"{share:.0%} of compute"
-            result.fitted.append(first)
-            notes.append(f"{mode} adds {told}, from its run of {first.processes}")
+        _fit_mode(result, [row for row in rows if row.mode == mode])
     result.fitted += singles
     return result
+
+
+def _compute(rows: Sequence[Measured], slots: int) -> tuple[float, float, int]:
+    """Seconds a sample, those of each pass, and from how many runs of single processes."""
+    runs = {(row.samples / row.processes, row.alone.busy) for row in rows if row.processes <= slots}
+    if len({samples for samples, _ in runs}) == 1:
+        return fmean(busy / samples for samples, busy in runs), 0.0, len(runs)
+    return *fit_line([(samples, 1.0, busy) for samples, busy in sorted(runs)]), len(runs)
+
+
+def _fit_mode(model: Calibration, rows: Sequence[Measured]) -> None:
+    """What a mode adds, from its run of fewest processes."""
+    if not rows:
+        return
+    first = min(rows, key=lambda row: row.processes)
+    crowd = max(1.0, first.processes / model.slots)
+    found = max(0.0, first.parts.busy - model.predict(first)) / crowd
+    if first.mode == "fsdp":  # copies of parameters do not grow with samples
+        model.work.parts_s, told = found, f"{1e3 * found:.3g} ms"
+    else:
+        samples = first.samples / first.processes
+        share = found / (samples * model.work.image_s + model.work.fixed_s)
+        setattr(model.cluster.overhead, first.mode, share)
+        told = f"{share:.0%} of compute"
+    model.fitted.append(first)
+    model.notes.append(f"{first.mode} adds {told}, from its run of {first.processes}")
 
 
 def log_spread(seconds: Sequence[float]) -> float:

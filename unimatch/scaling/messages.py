@@ -42,7 +42,7 @@ def timed(runtime: Runtime, size_bytes: int) -> dict[str, float]:
 def _seconds(runtime: Runtime, result: Tensor, send: Callable[[], Any]) -> float:
     """Median of a computation and what is sent behind it."""
     left, right = torch.ones(2, SIDE, SIDE, device=runtime.device)
-    times = []
+    times: list[float] = []
     for _ in range(TIMES + 1):
         if not times:
             runtime.barrier()

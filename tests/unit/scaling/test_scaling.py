@@ -330,6 +330,7 @@ def test_a_machine_that_obeys_the_model_is_predicted_exactly():
     parts = 5 * (16 * 1e-4 + 0.025) + 0.03
     fsdp, fsdp_weak = row("fsdp", 2, 16, 0.10 + parts, 0.10), row("fsdp", 2, 32, 0.18 + parts, 0.18)
     rows = [*one, two, four, zero, zero4, fsdp, fsdp_weak]
+    rows += [row("ddp", 1, 8, 0.3, 0.3, precision="bf16"), row("zero1", 2, 16, 0.3, 0.3, precision="bf16")]
     found = calibrate(rows, exchanges, Work(parameter_mb=100.0), 2, on_gpus=False)
     link = found.cluster.inside
     assert link.gbyte_s == pytest.approx(2.0) and link.latency_us == pytest.approx(100.0)
@@ -445,7 +446,7 @@ def test_a_real_measurement_and_the_check_of_the_model_on_it(
 
     assert tool("simulate", "--measured", out / "scaling.json", "--out", out) == 0, capsys.readouterr().err
     text = (out / "simulation.md").read_text()
-    assert "Error on the 1 runs that were not fitted" in text and "from 1 runs of one process (fp32)" in text
+    assert "Error on the 1 runs that were not fitted" in text and "runs of single processes" in text
     for name in ("scaling", "check", "simulation"):
         assert (out / f"{name}.png").stat().st_size > 5000
 
