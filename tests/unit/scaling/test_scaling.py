@@ -320,14 +320,16 @@ def test_gathers_and_scatters_are_found_again():
 
 def test_a_machine_that_obeys_the_model_is_predicted_exactly():
     exchanges = [Exchange(2, size, 2 * (1e-4 + size / 2 / 2e9)) for size in (1000, 10**7)]
+    for times, kind in ((2, "gather"), (3, "scatter")):  # so many times their bytes
+        exchanges += [Exchange(2, size, 1e-4 + times * size / 2 / 2e9, kind) for size in (1000, 10**7)]
     # 10 ms a sample + 20 ms; 100 MB; two slots, so that four processes take twice as long.
     one = [row("ddp", 1, n, 0.02 + 0.01 * n, 0.02 + 0.01 * n) for n in (8, 16)]
     two = row("ddp", 2, 16, 0.10 + 2 * (1e-4 + 0.025), 0.10)
     four = row("ddp", 4, 32, 0.20 + 6 * (1e-4 + 0.0125), 0.20)
-    zero = row("zero1", 2, 16, 0.11 + 2 * (1e-4 + 0.025), 0.10)
-    zero4 = row("zero1", 4, 32, 0.22 + 6 * (1e-4 + 0.0125), 0.20)
+    zero = row("zero1", 2, 16, 0.11 + 2 * 1e-4 + 5 * 0.025, 0.10)
+    zero4 = row("zero1", 4, 32, 0.22 + 3 * (2 * 1e-4 + 5 * 0.0125), 0.20)
     # Sixteen blocks, scattered once and gathered for two passes each way; 30 ms whatever the samples.
-    parts = 5 * (16 * 1e-4 + 0.025) + 0.03
+    parts = 5 * 16 * 1e-4 + (4 * 2 + 3) * 0.025 + 0.03
     fsdp, fsdp_weak = row("fsdp", 2, 16, 0.10 + parts, 0.10), row("fsdp", 2, 32, 0.18 + parts, 0.18)
     rows = [*one, two, four, zero, zero4, fsdp, fsdp_weak]
     rows += [row("ddp", 1, 8, 0.3, 0.3, precision="bf16"), row("zero1", 2, 16, 0.3, 0.3, precision="bf16")]
