@@ -14,6 +14,9 @@ mypy unimatch tools >"$types" 2>&1 &
 checking=$!
 trap 'kill "$checking" 2>/dev/null || true; rm -f "$types"' EXIT
 
+# Kept bytecode: without it every process that a test starts compiles the package again, and every pytest all tests.
+unset PYTHONDONTWRITEBYTECODE
+
 # One thread a process: tests start several processes, and on few cores their thread pools would fight.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 # One more than cores: tests of whole runs wait for each other's processes. The more, the more collect the tests.

@@ -138,6 +138,8 @@ def _cases(options: argparse.Namespace, batch: BatchConfig) -> dict[Case, set[st
     found: dict[Case, set[str]] = {}
     grid = product(options.precisions, options.batch_factors, options.processes, options.modes, options.kinds)
     for precision, factor, count, mode, kind in grid:
+        if mode == "fsdp" and count == 1:  # nothing lies in parts
+            continue
         times = factor * (count if kind == "weak" else 1)
         case = (precision, count, mode, batch.labeled * times, (batch.unlabeled or 0) * times)
         found.setdefault(case, set()).add(kind)
@@ -166,7 +168,7 @@ def _measure(bench: ShortRuns, cases: Mapping[Case, Iterable[str]]) -> tuple[lis
 def _simulate(options: argparse.Namespace) -> None:
     defaults, sections = Simulation(), []
     if options.measured is not None:
-        calibration, rows = _read(options.measured)
+        calibration, rows = read_measured(options.measured)
         # What a step computes is measured; the machines of the prediction are those of the settings.
         defaults = replace(defaults, work=calibration.work)
         sections.append(check(calibration, rows, options.out / "check.png"))
@@ -213,7 +215,7 @@ def _works(name: str, operations_s: float) -> dict[str, Work]:
     return {value: paces.of(runs[value].config).work for value in reversed(runs)}
 
 
-def _read(path: Path) -> tuple[Calibration, list[Measured]]:
+def read_measured(path: Path) -> tuple[Calibration, list[Measured]]:
     """What `run` wrote, and the model fitted to the part of it that is not used to check."""
     try:
         stored = json.loads(path.read_text())

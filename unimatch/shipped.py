@@ -15,7 +15,7 @@ _PACKAGE = Path(__file__).parent
 FOLDERS = ("configs", "launch", "shards/recipes", "shards/splits")
 # setup.cfg puts them into the installed package; in a clone they lie beside it.
 ROOT = _PACKAGE / "files" if (_PACKAGE / "files").is_dir() else _PACKAGE.parent
-SUFFIXES = (".yaml", ".json", ".sh", ".sbatch", ".txt")
+SUFFIXES = (".yaml", ".json", ".sh", ".sbatch", ".py", ".txt")
 SHORT = {"shards/recipes/": "recipes/", "shards/splits/": "splits/", "launch/accelerate/": "launch/"}
 
 

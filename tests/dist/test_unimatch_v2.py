@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import tiny_run_text
 from tests.dist.test_training import AT_ONCE, Run
 from tests.dist.test_zero import assert_same_weights, beginning, end, zero
+from tests.support.launches import fsdp
 from unimatch.packing.synthetic import write_synthetic
 
 MORE = "{{samples: train, shards: {}/more, weight: 0.9}}"
@@ -82,10 +83,11 @@ def test_killed_and_resumed_equals_never_stopped_to_the_last_bit(config: Path, d
 
 
 def test_every_layout_trains_the_same_student_and_teacher(config: Path, double: Run):
-    """ZeRO-3 to a kill, then ZeRO-2, then ZeRO-1."""
-    run = Run(config, "layouts", "checkpoint.every_steps=2")
-    run.fall(2, 2, **zero(3))
-    run.fall(2, 4, "--resume", **zero(2))
+    """ZeRO-3 to a kill, then FSDP, then ZeRO-2, then ZeRO-1."""
+    run = Run(config, "layouts", "checkpoint.every_steps=1")
+    run.fall(2, 1, **zero(3))
+    run.fall(2, 4, "--resume", **fsdp())
+    run.fall(2, 5, "--resume", **zero(2))
     run.train(2, "--resume", **zero(1))
     assert_same_run(run, double, config)
 

@@ -32,6 +32,13 @@ def test_the_state_of_every_group_is_found(found: dict[Any, Any]):
     assert found[2]["linked"] == found[3]["linked"] == [True] * 4, told(found)
 
 
+@pytest.mark.parametrize("stage", [2, 3])
+def test_the_flat_parts_of_all_processes_are_each_groups_parameters(found: dict[Any, Any], stage: int):
+    """By their sum and their squares' sum."""
+    for parts, group in zip(found[stage]["parts"], found[stage]["groups"], strict=True):
+        torch.testing.assert_close(torch.stack(parts), torch.stack(group), msg=told(found))
+
+
 def test_parameters_in_parts_are_told_from_whole_ones(found: dict[Any, Any]):
     assert (found[2]["is parted"], found[3]["is parted"]) == ([False] * 4, [True] * 4), told(found)
 

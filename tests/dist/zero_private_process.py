@@ -37,6 +37,15 @@ def everywhere(values: Tensor) -> Tensor:
     return values
 
 
+def without_padding(flat: Tensor, group: list[nn.Parameter], stage: int) -> Tensor:
+    """The values of a group's flat part; under stage 3 what fills the last process's is anything."""
+    if stage < 3:
+        return flat
+    each = flat.split([p.ds_tensor.ds_numel for p in group])  # type: ignore[attr-defined]
+    own = [zero_private.own_values(p, piece) for p, piece in zip(group, each, strict=True)]
+    return torch.cat([piece.values for piece in own if piece is not None])
+
+
 def found_under(stage: int) -> dict[str, Any]:
     os.environ.update(zero(stage))
     runtime = Runtime()
@@ -48,7 +57,11 @@ def found_under(stage: int) -> dict[str, Any]:
         layout.backward(layout(torch.ones(2, 3)))
     layout.update()
     whole = [safe_get_full_fp32_param(p) for p in parameters]
-    parts = zero_private.flat_parts(layout._engine.optimizer, stage)
+    flat = zero_private.flat_parts(layout._engine.optimizer, stage)
+    parts = [
+        without_padding(part, list(layer.parameters()), stage)
+        for part, layer in zip(flat, module.net, strict=True)
+    ]
     layout._link()
     found = {
         "parts": [(everywhere(part.sum()), everywhere(part.square().sum())) for part in parts],

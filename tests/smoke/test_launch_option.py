@@ -66,7 +66,7 @@ def test_a_signal_to_the_launching_process_of_one_saves(tiny_run: Path):
 
 
 def test_two_processes_train_until_a_signal_and_evaluate(tiny_run: Path, tmp_path: Path):
-    assert "2 on cpu, 1 CPU thread(s)" in stopped(tiny_run, "cpu2")
+    assert "2 on cpu, 1 CPU thread(s) each, DDP, fp32" in stopped(tiny_run, "cpu2")
     steps = [line["step"] for line in read_metrics(tiny_run.parent / "run", "train")]
     assert steps == list(range(1, len(steps) + 1))
     figures = str(tmp_path / "figures.json")

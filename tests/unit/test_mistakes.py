@@ -16,7 +16,7 @@ MISTAKE = Mistake("room", "adds", "code.py", "a - b", "a + b", ("test_code.py",)
 # What a room's file of mistakes may be named.
 ROOMS = {"annotations", "codecs", "config", "data", "engine", "leaves", "methods", "models", "packing"}
 ROOMS |= {"scaling", "shardset", "tasks", "views", "experiments", "import_export", "reports"}
-ROOMS |= {"exporting", "predicting", "sharing"}
+ROOMS |= {"exporting", "predicting", "sharing", "curation"}
 
 
 def test_every_mistake_applies_once_and_names_tests_that_exist():

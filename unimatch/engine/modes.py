@@ -99,6 +99,15 @@ def _replicas(world: int) -> int:
     return replicas
 
 
+def described(zero_stage: int, fsdp: Fsdp | None, world: int) -> str:
+    """How a network lies over the processes, for people: empty for a single one; zero_stage: 0 for none."""
+    if zero_stage:
+        return f"ZeRO-{zero_stage}"
+    if fsdp:
+        return "FSDP" + (f" in {fsdp.replicas} replicas" if fsdp.replicas > 1 else "")
+    return "DDP" if world > 1 else ""
+
+
 def make_ready(mode: Mode, precision: Precision, has_gpu: bool) -> None:
     """Makes accelerate start what the launch file asked for; UserError for what cannot be had."""
     if has_gpu:

@@ -46,6 +46,7 @@ class Runtime:
     Attributes:
         rank, world: this process's number and how many there are.
         device: where the network runs.
+        mode: how the network lies over the processes, for people.
         overruled: a line for each variable of the environment that the run's configuration overrules.
     """
 
@@ -102,6 +103,7 @@ class Runtime:
             self._beside: Any = dist.new_group(backend="gloo", timeout=timeout)
             roll_call.prepare()
         self._fsdp = mode.fsdp
+        self.mode = modes.described(self.zero_stage, mode.fsdp, self.world)
         # Forward passes gather parameters, and wait for each other.
         self.gathers = self.zero_stage == 3 or mode.fsdp is not None
         if mode.fsdp:

@@ -41,10 +41,11 @@ def start_banner(
 
     encoder, net = config.model.encoder, trainer.net
     assert isinstance(net, Segmentor)
+    mode = f"{trainer.runtime.mode}, " if trainer.runtime.mode else ""
     rows = {
         "method": config.method.name,
         "processes": f"{world} on {trainer.runtime.device.type}, {torch.get_num_threads()} CPU thread(s) "
-        f"each, {config.precision}, batch norm {config.sync_batchnorm}",
+        f"each, {mode}{config.precision}, batch norm {config.sync_batchnorm}",
         "global batch": " + ".join(f"{size} {name}" for name, size in sizes.items()),
         "micro-batch": f"{joined(size // world // accumulation for size in sizes.values())} per process, "
         f"accumulated {accumulation}x",

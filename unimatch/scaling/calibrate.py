@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, median, stdev
+from typing import Literal
 
-from unimatch.scaling.step_time import Cluster, Link, Mode, Overhead, Work, step_time
+from unimatch.scaling.step_time import Cluster, Link, Mode, OneWay, Overhead, Work, step_time
 
-MODES: tuple[Mode, ...] = ("ddp", "zero1", "zero2", "zero3")  # that `run` can start
+Kind = Literal["all_reduce", "gather", "scatter"]
+MODES: tuple[Mode, ...] = ("ddp", "zero1", "zero2", "zero3", "fsdp")  # that `run` can start
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One timed all-reduce."""
+    """One timed message between all processes, which has so many bytes when it is whole."""
 
     processes: int
     size_bytes: int
     seconds: float
+    kind: Kind = "all_reduce"
 
 
 def efficiency(row: Measured, rows: Sequence[Measured], kind: str) -> float | None:
@@ -111,6 +114,18 @@ def fit_link(exchanges: Sequence[Exchange]) -> Link:
     return Link(gbyte_s=1e-9 / max(per_byte, 1e-15), latency_us=1e6 * latency)
 
 
+def fit_one_way(exchanges: Sequence[Exchange], link: Link) -> OneWay:
+    """What timed gathers, or scatters, take of the link's latency and bytes; without any as its ring."""
+    if not exchanges:
+        return OneWay()
+    points = []
+    for one in exchanges:
+        hops = one.processes - 1
+        sent = hops * one.size_bytes / one.processes / link.bytes_s
+        points.append((hops * link.latency_s, sent, one.seconds))
+    return OneWay(*fit_line(points))
+
+
 @dataclass
 class Calibration:
     """A machine and a workload as measured. What was fitted to is not evidence for the model."""
@@ -124,7 +139,8 @@ class Calibration:
     def predict(self, row: Measured) -> float:
         """Seconds of a step without its wait for data."""
         crowd = max(1.0, row.processes / self.slots)
-        work = replace(self.work, image_s=crowd * self.work.image_s, fixed_s=crowd * self.work.fixed_s)
+        own = {name: crowd * getattr(self.work, name) for name in ("image_s", "fixed_s", "parts_s")}
+        work = replace(self.work, **own)
         found = step_time(work, self.cluster, row.processes, row.samples / row.processes, row.mode)
         return found.compute + found.messages
 
@@ -132,27 +148,28 @@ class Calibration:
 def calibrate(
     rows: Sequence[Measured], exchanges: Sequence[Exchange], work: Work, slots: int, on_gpus: bool
 ) -> Calibration:
-    """The model's constants: compute from single processes, links from timed all-reduces, nothing from DDP
-    runs of several processes, which are left to check it. `work`: parameters and norms as the run has them.
+    """The model's constants: compute from single processes, links from timed messages, nothing from DDP runs
+    of several processes, which are left to check it. Processes that ran side by side without a message are
+    single ones too, where each had a core or a GPU. `work`: parameters and norms as the run has them.
     """
     singles = [row for row in rows if row.processes == 1 and row.mode == "ddp"]
-    precision = singles[0].precision
-    singles = [row for row in singles if row.precision == precision]
-    per_image, fixed = fit_line([(row.samples, 1.0, row.parts.busy) for row in singles])
-    if len({row.samples for row in singles}) == 1:
-        per_image, fixed = fmean(row.parts.busy / row.samples for row in singles), 0.0
+    rows = [row for row in rows if row.precision == singles[0].precision]
+    singles = [row for row in singles if row in rows]
+    per_image, fixed, count = _compute(rows, slots)
     forward, backward = (
         fmean(getattr(row.parts, name) for row in singles) for name in ("forward", "backward")
     )
     share = backward / (forward + backward) if forward + backward > 0 else 0.6
     work = replace(work, image_s=per_image, fixed_s=fixed, backward_share=share)
-    links = [one for one in exchanges if one.processes > 1]
+    links = [one for one in exchanges if one.kind == "all_reduce"]
     link = fit_link(links) if links else Link(gbyte_s=1.0, latency_us=100.0)
     cluster = Cluster(
         devices_per_node=max([row.processes for row in rows]),
         inside=link,
         between=link,
         algorithm="ring",
+        gather=fit_one_way([one for one in exchanges if one.kind == "gather"], link),
+        scatter=fit_one_way([one for one in exchanges if one.kind == "scatter"], link),
         overlap=0.7 if on_gpus else 0.0,
         straggler_sigma=median(row.spread for row in singles),
         data_gbyte_s_per_node=1e6,
@@ -160,9 +177,13 @@ def calibrate(
         overhead=Overhead(**dict.fromkeys(vars(Overhead()), 0.0)),
     )
     notes = [
-        f"compute: {1e3 * per_image:.3g} ms a sample + {1e3 * fixed:.3g} ms, from {len(singles)} runs of one "
-        f"process ({precision})",
+        f"compute: {1e3 * per_image:.3g} ms a sample + {1e3 * fixed:.3g} ms, from {count} runs of single "
+        f"processes, alone or side by side ({singles[0].precision})",
         f"link: {link.gbyte_s:.3g} GB/s, {link.latency_us:.3g} us, from {len(links)} timed all-reduces",
+        *(
+            f"{name}s take {way.latency:.2g} of their ring's latency, {way.transfer:.2g} of its bytes' time"
+            for name, way in (("gather", cluster.gather), ("scatter", cluster.scatter))
+        ),
         f"spread of a process's step: sigma {cluster.straggler_sigma:.3g}",
         f"more than {slots} processes share the machine: compute grows with their number",
         "gradients hide behind 70 % of the backward pass (assumed)"
@@ -172,18 +193,35 @@ def calibrate(
     ]
     result = Calibration(work, cluster, slots, notes)
     for mode in MODES[1:]:
-        same = [row for row in rows if row.mode == mode and row.precision == precision]
-        if same:
-            first = min(same, key=lambda row: row.processes)
-            crowd = max(1.0, first.processes / slots)
-            each = first.samples / first.processes
-            alone = crowd * (each * per_image + fixed)
-            found = max(0.0, (first.parts.busy - result.predict(first)) / alone)
-            setattr(cluster.overhead, mode, found)
-            result.fitted.append(first)
-            notes.append(f"{mode} adds {found:.0%} of compute, from its run of {first.processes}")
+        _fit_mode(result, [row for row in rows if row.mode == mode])
     result.fitted += singles
     return result
+
+
+def _compute(rows: Sequence[Measured], slots: int) -> tuple[float, float, int]:
+    """Seconds a sample, those of each pass, and from how many runs of single processes."""
+    runs = {(row.samples / row.processes, row.alone.busy) for row in rows if row.processes <= slots}
+    if len({samples for samples, _ in runs}) == 1:
+        return fmean(busy / samples for samples, busy in runs), 0.0, len(runs)
+    return *fit_line([(samples, 1.0, busy) for samples, busy in sorted(runs)]), len(runs)
+
+
+def _fit_mode(model: Calibration, rows: Sequence[Measured]) -> None:
+    """What a mode adds, from its run of fewest processes."""
+    if not rows:
+        return
+    first = min(rows, key=lambda row: row.processes)
+    crowd = max(1.0, first.processes / model.slots)
+    found = max(0.0, first.parts.busy - model.predict(first)) / crowd
+    if first.mode == "fsdp":  # copies of parameters do not grow with samples
+        model.work.parts_s, told = found, f"{1e3 * found:.3g} ms"
+    else:
+        samples = first.samples / first.processes
+        share = found / (samples * model.work.image_s + model.work.fixed_s)
+        setattr(model.cluster.overhead, first.mode, share)
+        told = f"{share:.0%} of compute"
+    model.fitted.append(first)
+    model.notes.append(f"{first.mode} adds {told}, from its run of {first.processes}")
 
 
 def log_spread(seconds: Sequence[float]) -> float:

@@ -95,6 +95,7 @@ class Passes:
 
     forward: int  # all of them
     trained: int  # those with a graph, which also go backward
+    followers: int = 0  # through teachers beside it, which FSDP parts too
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,8 @@ def _take_steps(
     watch: from the parameters, their gradients and the buffers.
     """
     # The task's constants are real tensors.
-    with _passes(net) as count, FakeTensorMode(allow_non_fake_inputs=True) as fake:
+    followers = StepModule(net, method).followers()
+    with _passes(net, followers) as count, FakeTensorMode(allow_non_fake_inputs=True) as fake:
         known: list[Tensor] = []
         modules = (net, *method.eval_nets(net).values(), *method.companions().values())
         for one in dict.fromkeys(modules):  # a teacher and the method's parts too, once each
@@ -206,23 +207,28 @@ def _take_steps(
     for parameter in trained:
         parameter.grad = None
     total = count()
-    return Passes(total.forward // len(batches), total.trained // len(batches))
+    return Passes(*(each // len(batches) for each in (total.forward, total.trained, total.followers)))
 
 
 @contextlib.contextmanager
-def _passes(net: nn.Module) -> Iterator[Callable[[], Passes]]:
-    """Counts the passes through a network."""
-    counts = {"forward": 0, "trained": 0}
+def _passes(net: nn.Module, followers: Sequence[nn.Module]) -> Iterator[Callable[[], Passes]]:
+    """Counts the passes through a network, and those through others."""
+    counts = {"forward": 0, "trained": 0, "followers": 0}
 
     def count(*_: Any) -> None:
         counts["forward"] += 1
         counts["trained"] += torch.is_grad_enabled()
 
-    hook = net.register_forward_pre_hook(count)
+    def follow(*_: Any) -> None:
+        counts["followers"] += 1
+
+    hooks = [net.register_forward_pre_hook(count)]
+    hooks += [one.register_forward_pre_hook(follow) for one in followers]
     try:
         yield lambda: Passes(**counts)
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def on_cpu(net: nn.Module) -> list[Tensor]:

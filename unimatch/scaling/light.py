@@ -59,12 +59,16 @@ class LightEncoder(Encoder):
 
 @dataclass(frozen=True)
 class LightNetwork:
-    """The network for crops of one size; parameters and norms are those of the whole one."""
+    """The network for crops of one size; all else is of the whole one. blocks: of the encoder, which FSDP
+    gathers one by one. rest: parameters that lie in none.
+    """
 
     net: Segmentor
     tally: Tally
     parameters: int
     norms: int
+    blocks: int
+    rest: int
 
 
 class LightNetworks:
@@ -81,9 +85,11 @@ class LightNetworks:
             net = shape_only(config.model, num_classes, recompute, dates)
             parameters = sum(p.numel() for p in net.parameters())
             norms = sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+            blocks = net.encoder.recomputed_parts()
+            rest = parameters - sum(p.numel() for block in blocks for p in block.parameters())
             shape = (config.model.encoder.in_channels, crop, crop)
             net.encoder = encoder = LightEncoder(net.encoder, cost_of(net.encoder, shape))
-            self._known[key] = LightNetwork(net, encoder.tally, parameters, norms)
+            self._known[key] = LightNetwork(net, encoder.tally, parameters, norms, max(1, len(blocks)), rest)
         return self._known[key]
 
 

@@ -94,8 +94,11 @@ def pace_of(
         fixed_s=0.0,
         parameter_mb=1e-6 * FP32 * light.parameters,
         norms=light.norms if config.sync_batchnorm == "global" else 0,
+        blocks=light.blocks,
+        rest_mb=1e-6 * FP32 * light.rest,
         passes_forward=passes.forward,
         passes_trained=passes.trained,
+        passes_followers=passes.followers,
         shard_kb_per_sample=0.0,
     )
     return Pace(work, config.batch, paired)

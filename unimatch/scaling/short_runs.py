@@ -6,17 +6,18 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
+from unimatch.engine import modes
 from unimatch.engine.log import read_metrics
 from unimatch.errors import UserError
 from unimatch.scaling import spawn
-from unimatch.scaling.calibrate import Exchange, Measured, Parts, log_spread
+from unimatch.scaling.calibrate import Exchange, Kind, Measured, Parts, log_spread
 from unimatch.scaling.step_time import Mode
 
-MESSAGES = (1024, 65536, 1048576, 16777216)  # bytes of the timed all-reduces
+MESSAGES = (1024, 65536, 1048576, 16777216)  # bytes of the timed messages
 
 
 class ShortRuns:
@@ -60,14 +61,18 @@ class ShortRuns:
         alone = self._alone[key][0]
         parts, spread, memory = self._alone[key]
         if (mode, count) != ("ddp", 1):
-            env = {}
-            if mode != "ddp":
-                file = self.settings / f"{mode}.json"
-                env = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)}
             out = self.folder / "together"
-            self._train([count], [out], precision, labeled, unlabeled, env)
+            self._train([count], [out], precision, labeled, unlabeled, self._launch(mode))
             parts, spread, memory = self._figures(out)
         return Measured(mode, precision, count, labeled, unlabeled, parts, alone, spread, memory, kinds)
+
+    def _launch(self, mode: Mode) -> dict[str, str]:
+        """The variables by which a launch asks for a mode."""
+        if mode == "ddp":
+            return {}
+        if mode == "fsdp":
+            return {modes.FSDP: "true", "FSDP_VERSION": "2"}
+        return {modes.ZERO: "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(self.settings / f"{mode}.json")}
 
     def _train(
         self,
@@ -118,8 +123,11 @@ class ShortRuns:
 
 
 def time_messages(count: int, timeout_s: float) -> list[Exchange]:
-    """All-reduces of processes that do nothing else."""
+    """Messages of processes that do nothing else."""
     args = ["-m", "unimatch.scaling.messages", *map(str, MESSAGES)]
     (text,) = spawn.run_all([spawn.Job(count, args, {})], timeout_s)
-    pairs = [line.split() for line in text.splitlines() if line.startswith("all_reduce ")]
-    return [Exchange(count, int(size), float(seconds)) for _, size, seconds in pairs]
+    found = []
+    for kind in get_args(Kind):
+        lines = [line.split() for line in text.splitlines() if line.startswith(f"{kind} ")]
+        found += [Exchange(count, int(size), float(seconds), kind) for _, size, seconds in lines]
+    return found

@@ -43,6 +43,18 @@ class Link:
 
 
 @dataclass
+class OneWay:
+    """A gather or a scatter beside its ring: so many times its latency, and the time of its bytes."""
+
+    latency: float = 1.0
+    transfer: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.latency, self.transfer) < 0:
+            raise ValueError("latency and transfer must be at least 0")
+
+
+@dataclass
 class Overhead:
     """A mode's own work on a step, as a part of its compute."""
 
@@ -68,6 +80,8 @@ class Cluster:
     )  # between a node's devices
     between: Link = field(default_factory=lambda: Link(gbyte_s=40.0, latency_us=15.0))  # of a node to another
     algorithm: Algorithm = "auto"  # auto: the faster one for the message, as NCCL chooses
+    gather: OneWay = field(default_factory=OneWay)
+    scatter: OneWay = field(default_factory=OneWay)  # and sum
     overlap: float = 0.7  # part of the backward pass during which gradients can travel
     bucket_mb: float = 25.0  # DDP's; the last bucket has nothing left to hide behind
     straggler_sigma: float = 0.02  # of the logarithm of a device's compute time, from step to step
@@ -101,15 +115,26 @@ class Work:
     norms: int = 0  # synchronised batch norms; 0: sync_batchnorm off
     passes_forward: int = 2
     passes_trained: int = 2
-    gathered: float = 1.0  # bytes of a parameter that FSDP gathers, of fp32's; 0.5: in bf16
+    passes_followers: int = 0  # through teachers, whose blocks FSDP gathers too
+    blocks: int = 16  # of the encoder: FSDP gathers and scatters each by itself, in every pass
+    parts_s: float = 0.0  # what FSDP itself does in a micro-batch, whatever its samples
+    rest_mb: float = 0.0  # of parameter_mb what lies in none; FSDP gathers it for a whole micro-batch
+    gathered: float = 1.0  # bytes of a block's parameter that FSDP gathers, of fp32's; 0.5: in bf16
 
     def __post_init__(self) -> None:
         if not 0 <= self.backward_share <= 1:
             raise ValueError(f"backward_share must lie in [0, 1], found {self.backward_share:g}")
         if not 0 < self.gathered <= 1:
             raise ValueError(f"gathered must lie in (0, 1], found {self.gathered:g}")
-        if min(self.image_s, self.parameter_mb) <= 0 or min(self.fixed_s, self.shard_kb_per_sample) < 0:
-            raise ValueError("image_s and parameter_mb must be above 0, fixed_s and shard_kb_per_sample >= 0")
+        if self.blocks < 1 or not 0 <= self.rest_mb <= self.parameter_mb:
+            raise ValueError("blocks must be at least 1, rest_mb between 0 and parameter_mb")
+        if (
+            min(self.image_s, self.parameter_mb) <= 0
+            or min(self.fixed_s, self.parts_s, self.shard_kb_per_sample) < 0
+        ):
+            raise ValueError(
+                "image_s and parameter_mb must be above 0, fixed_s, parts_s and shard_kb_per_sample >= 0"
+            )
 
     @property
     def passes(self) -> Passes:
@@ -142,9 +167,13 @@ def all_reduce_s(size: float, devices: int, cluster: Cluster) -> float:
     return {"ring": ring, "tree": tree, "auto": min(ring, tree)}[cluster.algorithm]
 
 
-def one_way_s(size: float, devices: int, cluster: Cluster) -> float:
-    """Seconds of a reduce-scatter, or of an all-gather, of `size` bytes: N-1 hops of a ring."""
-    return 0.0 if devices == 1 else ring_s(size, devices - 1, slowest(cluster, devices), devices)
+def one_way_s(size: float, devices: int, cluster: Cluster, way: OneWay, messages: int = 1) -> float:
+    """Seconds of a reduce-scatter, or of an all-gather, of `size` bytes in so many messages: N-1 hops of a
+    ring for each.
+    """
+    link = slowest(cluster, devices)
+    latency = messages * way.latency * link.latency_s
+    return (devices - 1) * (latency + way.transfer * size / devices / link.bytes_s)
 
 
 def between_nodes_s(size: float, nodes: int, cluster: Cluster) -> float:
@@ -192,6 +221,8 @@ def step_time(
     alone = accumulation * work.fixed_s + samples * work.image_s
     compute = alone * (1 + getattr(cluster.overhead, mode))
     compute *= expected_maximum(cluster.straggler_sigma, devices, cluster.slow_device)
+    if mode in ("fsdp", "hsdp"):
+        compute += accumulation * work.parts_s
     hidden = cluster.overlap * work.backward_share * alone  # time behind which messages can go on
     messages = _messages(work, cluster, devices, mode, accumulation, hidden)
     if devices > 1:
@@ -213,20 +244,33 @@ def _messages(
         tail = sent * min(1.0, 1e6 * cluster.bucket_mb / size)
         # Only the last micro-batch's backward pass sends.
         return max(tail, sent - hidden / accumulation)
+    if mode in ("fsdp", "hsdp"):
+        return _messages_of_parts(work, cluster, devices, mode, accumulation, hidden)
+    gather, scatter = (one_way_s(size, devices, cluster, way) for way in (cluster.gather, cluster.scatter))
     if mode == "zero1":  # sends when backward has ended
-        return 2 * one_way_s(size, devices, cluster)
+        return scatter + gather
     if mode == "zero2":
-        once = one_way_s(size, devices, cluster)
-        return max(0.0, accumulation * once - hidden) + once
+        return max(0.0, accumulation * scatter - hidden) + gather
     # Gathered for each pass, again for a trained pass's way back; scattered in each micro-batch.
     gathers = accumulation * (work.passes_forward + work.passes_trained)
-    if mode == "zero3":
-        return max(0.0, (accumulation + gathers) * one_way_s(size, devices, cluster) - hidden)
+    return max(0.0, accumulation * scatter + gathers * gather - hidden)
+
+
+def _messages_of_parts(
+    work: Work, cluster: Cluster, devices: int, mode: Mode, accumulation: int, hidden: float
+) -> float:
+    """The same of FSDP: blocks are gathered for each pass, again for a trained pass's way back. They and what
+    lies in none are scattered once a micro-batch, and the latter gathered once.
+    """
     group = min(devices, cluster.devices_per_node) if mode == "hsdp" else devices
-    sent = accumulation * one_way_s(size, group, cluster)
-    sent += gathers * one_way_s(work.gathered * size, group, cluster)
+    rest = 1e6 * work.rest_mb
+    inside = 1e6 * work.parameter_mb - rest
+    gather = one_way_s(work.gathered * inside, group, cluster, cluster.gather, work.blocks)
+    scatter = one_way_s(inside, group, cluster, cluster.scatter, work.blocks)
+    ends = sum(one_way_s(rest, group, cluster, way) for way in (cluster.gather, cluster.scatter) if rest)
+    gathers = work.passes_forward + work.passes_trained + work.passes_followers
+    sent = accumulation * (gathers * gather + scatter + ends)
     if mode == "hsdp":  # the devices of a node send their parts side by side, over the node's one link
-        sent += between_nodes_s(size, math.ceil(devices / cluster.devices_per_node), cluster)
-    # The first block is waited for, and the last one's gradients.
-    tail = min(1.0, 1e6 * cluster.bucket_mb / size) * sent / (accumulation + gathers)
-    return max(2 * tail, sent - hidden)
+        sent += between_nodes_s(inside + rest, math.ceil(devices / cluster.devices_per_node), cluster)
+    # What is outside is waited for, and so are the first block's parameters and the last one's gradients.
+    return max(ends + (gather + scatter) / work.blocks, sent - hidden)

@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.support.tiny_set import TAXONOMY
 from unimatch import curate
 from unimatch.codecs.encode import png
-from unimatch.curation import prints, unlike
+from unimatch.curation import appended, prints, unlike
 from unimatch.curation.prints import fingerprints
 from unimatch.errors import UserError
 from unimatch.models.base import Encoder
@@ -38,7 +38,9 @@ def write(root: Path, subsets: dict[str, dict[str, np.ndarray | bytes]]) -> Path
             for key, image in images.items():
                 data = image if isinstance(image, bytes) else png(image)
                 height, width = (40, 56) if isinstance(image, bytes) else image.shape[:2]
-                writer.add(key, data, "png", None, width, height, None)
+                writer.add(
+                    key, data, "png", None, width, height, None, second=data if name == "two_dates" else None
+                )
         writers.append(writer)
     finish_set(root, TAXONOMY, {"recipe": "tiny"}, writers)
     return root
@@ -63,8 +65,9 @@ def web(tmp_path: Path) -> Path:
         "black": np.zeros((40, 56, 3), np.uint8),
         "black2": np.zeros((40, 56, 3), np.uint8),
         "broken": png(scene(12))[:100],
+        "broken2": png(scene(13))[:100],
     }
-    return write(tmp_path / "web", {"train": images})
+    return write(tmp_path / "web", {"train": images, "val": {"own": scene(14)}})
 
 
 def dropped(out: Path) -> dict[str, list[str]]:
@@ -81,16 +84,16 @@ def test_doubles_and_leaks_are_left_out_and_told(
     curate.main([str(web), *labeled, "--out", str(out)])
     assert read_keys(out / "keep.txt") == ["black", "black2", "new1", "new2"]
     told = dropped(out)
-    assert set(told) == {"again", "brighter", "of_a", "of_v", "broken", "leaked"}
+    assert set(told) == {"again", "brighter", "of_a", "of_v", "broken", "broken2", "leaked"}
     assert told["again"] == ["pool", "equal", "0", "new1", "pool"]
     assert told["brighter"][1] == "alike" and told["brighter"][3:] == ["new2", "pool"]
     assert told["of_a"][3:] == ["a", "labelled"] and told["of_v"][3:] == ["v", "held out"]
     assert told["leaked"][0] == "labelled" and told["leaked"][3:] == ["w", "held out"]
-    assert told["broken"] == ["pool", "unreadable", "", "", ""]
+    assert told["broken"] == told["broken2"] == ["pool", "unreadable", "", "", ""]
     said = capsys.readouterr().out
     assert "1 images (pool) equal one that is held out: left out" in said
     assert "1 images (labelled) resemble one that is held out: kept, and to be looked at" in said
-    assert "1 images cannot be read" in said
+    assert "2 images cannot be read" in said
     curate.main([str(web), *labeled, "--out", str(tmp_path / "equal"), "--distance", "0", "--pool", "train"])
     assert len(read_keys(tmp_path / "equal" / "keep.txt")) >= 4
 
@@ -128,9 +131,10 @@ def test_fingerprints_go_on_where_they_were(
     file.write_bytes(data[: 16 * 4 + 7])  # a power cut in the fifth
     looked_at: list[int] = []
     of_row = prints._of_row
+    monkeypatch.setattr(appended, "BLOCK", 2)
     monkeypatch.setattr(prints, "_of_row", lambda shards, row: looked_at.append(row) or of_row(shards, row))
     assert np.array_equal(fingerprints(shards, tmp_path), whole) and file.read_bytes() == data
-    assert sorted(looked_at) == [4, 5, 6, 7, 8]
+    assert sorted(looked_at) == [4, 5, 6, 7, 8, 9, 10]
 
 
 class Means(Encoder):
@@ -139,7 +143,21 @@ class Means(Encoder):
     mean, std, loaded, patch = (0.5,) * 3, (0.5,) * 3, "by hand", 4
 
     def forward(self, image: Tensor) -> list[Tensor]:
+        assert not self.training
         return [image[:, :1], image]
+
+
+class OtherMeans(Means):
+    loaded = "other weights"
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        return [super().forward(image)[1].square()]
+
+
+def listed(out: Path) -> list[list[str]]:
+    """Keys and distances of unlike.csv."""
+    with open(out / "unlike.csv", newline="") as file:
+        return list(csv.reader(file))[1:]
 
 
 def test_images_unlike_the_labelled_ones_come_first(
@@ -149,8 +167,7 @@ def test_images_unlike_the_labelled_ones_come_first(
     out = tmp_path / "out"
     asked = ["--reference", str(mine), "--labeled", "train", "--encoder", "resnet18", "--side", "16"]
     curate.main([str(web), *asked, "--count", "2", "--out", str(out)])
-    with open(out / "unlike.csv", newline="") as file:
-        rows = list(csv.reader(file))[1:]
+    rows = listed(out)
 
     def feature(image: np.ndarray) -> np.ndarray:
         small = cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA)
@@ -166,7 +183,31 @@ def test_images_unlike_the_labelled_ones_come_first(
     values = [float(value) for _, value in rows]
     assert len(rows) == 4 and values == sorted(values, reverse=True) and values[0] > values[-1]
     assert read_keys(out / "unlike.txt") == sorted(key for key, _ in rows[:2])
+    few = tmp_path / "few.txt"
+    write_keys(few, ["a", "b"])
+    curate.main([str(web), *asked, "--labeled", str(few), "--out", str(out)])
+    fewer = dict(listed(out))
+    assert fewer.keys() == dict(rows).keys() and fewer != dict(rows)
     monkeypatch.setattr(unlike, "distances", None)  # nothing is asked for a second time
     curate.main([str(web), *asked, "--out", str(out)])
+    assert listed(out) == rows
+    monkeypatch.undo()
+    monkeypatch.setattr(curate, "build_encoder", lambda config: OtherMeans())
+    curate.main([str(web), *asked, "--out", str(out)])
+    assert listed(out) != rows
     with pytest.raises(UserError, match="--side must be a multiple of 4"):
         curate.main([str(web), *asked, "--side", "15", "--out", str(out)])
+
+
+def test_images_that_it_cannot_look_at_are_refused(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = write(tmp_path / "pairs", {"two_dates": {"p": scene(1)}})
+    with pytest.raises(UserError, match="has pairs of images"):
+        curate.main([str(pairs), "--out", str(tmp_path / "out")])
+    monkeypatch.setattr(curate, "build_encoder", lambda config: Means())
+    deep = cv2.imencode(".png", scene(1)[..., 0].astype(np.uint16) * 257)[1].tobytes()
+    bands = write(tmp_path / "bands", {"train": {"d": deep}})
+    asked = ["--reference", str(mine), "--labeled", "train", "--encoder", "resnet18", "--side", "16"]
+    with pytest.raises(UserError, match="for colour images of 8 bits"):
+        curate.main([str(bands), *asked, "--out", str(tmp_path / "out")])

@@ -44,7 +44,7 @@ def drawn(count: int, seed: int) -> np.ndarray:
         other = random.integers(place)
         content[place], looks[place] = content[other], looks[other]
     looks[random.choice(count, 3)] = 0
-    flat, broken = random.choice(count, 2, replace=False)
+    flat, broken = random.choice(count, (2, 2), replace=False)
     content[flat] = looks[flat] = 0
     content[broken] = looks[broken] = UNREADABLE
     return np.stack([content, looks], axis=1)

@@ -10,7 +10,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_multi_gpu_env
 
 from tests.support.launches import fsdp
-from unimatch.engine.modes import FSDP, HYBRID, ZERO, Fsdp, Mode, asked, unseen
+from unimatch.engine.modes import FSDP, HYBRID, ZERO, Fsdp, Mode, asked, described, unseen
 from unimatch.errors import UserError
 
 FILES = Path(__file__).resolve().parents[3] / "launch" / "accelerate"
@@ -43,6 +43,12 @@ def test_a_launch_file_chooses(
     for name, value in told_by(file, *options).items():
         monkeypatch.setenv(name, value)
     assert asked(16) == mode
+
+
+def test_a_run_tells_its_mode():
+    told = [described(*one) for one in ((0, None, 1), (0, None, 2), (3, None, 1), (0, Fsdp(), 2))]
+    assert told == ["", "DDP", "ZeRO-3", "FSDP"]
+    assert described(0, Fsdp(replicas=2), 8) == "FSDP in 2 replicas"
 
 
 def test_what_torchrun_is_told_by_hand(monkeypatch: pytest.MonkeyPatch):

@@ -198,7 +198,7 @@ def test_a_teachers_passes_are_counted_as_memory_and_not_as_the_networks(tiny_co
     method = build_method(tiny_config, task, net)
     raw = blank_micro(task, method, 64, 48, 2, 2)
     (found,), passes = step_bytes(net, method, task, [raw], None)
-    assert found > 0 and passes == Passes(forward=2, trained=2)
+    assert found > 0 and passes == Passes(forward=2, trained=2, followers=2)
 
 
 def test_micro_batches_are_counted_one_by_one(tiny_config):

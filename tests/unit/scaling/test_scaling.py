@@ -33,6 +33,7 @@ from unimatch.scaling.calibrate import (
     efficiency,
     fit_line,
     fit_link,
+    fit_one_way,
     log_spread,
 )
 from unimatch.scaling.short_runs import ShortRuns
@@ -40,6 +41,7 @@ from unimatch.scaling.step_time import (
     Cluster,
     Link,
     Mode,
+    OneWay,
     Overhead,
     Work,
     all_reduce_s,
@@ -91,7 +93,9 @@ def test_a_ring_inside_a_node_is_what_passing_pieces_around_takes(devices: int, 
     assert all_reduce_s(size, devices, QUIET) == pytest.approx(
         pass_around(size, devices, 4, 2 * (devices - 1))
     )
-    assert one_way_s(size, devices, QUIET) == pytest.approx(pass_around(size, devices, 4, devices - 1))
+    assert one_way_s(size, devices, QUIET, OneWay()) == pytest.approx(
+        pass_around(size, devices, 4, devices - 1)
+    )
 
 
 def test_a_ring_over_nodes_is_paced_by_its_slowest_link():
@@ -168,9 +172,10 @@ WORK = Work(image_s=0.04, fixed_s=0.0, backward_share=0.75, parameter_mb=400.0, 
         # The scatter hides in 0.3 s, of which 0.269994 are left for four gathers of 30.006 ms each.
         ("zero3", 1.0, 0.0),
         ("zero3", 0.1, 4 * 0.030006 + 0.000006),
-        ("fsdp", 0.1, 4 * 0.030006 + 0.000006),
-        ("fsdp", 1.0, 2 * 0.030006 * 25 / 400),  # the first block's parameters, the last one's gradients
-        ("hsdp", 0.1, 4 * 0.030006 + 0.000006),  # in one node the same
+        # In 16 messages of 3 hops each: 30.096 ms.
+        ("fsdp", 0.1, 4 * 0.030096 + 0.000096),
+        ("fsdp", 1.0, 2 * 0.030096 / 16),  # the first block's parameters, the last one's gradients
+        ("hsdp", 0.1, 4 * 0.030096 + 0.000096),  # in one node the same
     ],
 )
 def test_what_backward_hides_by_hand(mode: Mode, overlap: float, messages: float):
@@ -210,11 +215,27 @@ def test_copies_of_nodes_send_less_between_them_than_parts_over_all_by_hand():
     cluster = replace(QUIET, overlap=0.0, overhead=NOTHING, data_images_s_per_device=1e9)
     hsdp, fsdp = (step_time(WORK, cluster, 8, 10, mode).messages for mode in ("hsdp", "fsdp"))
     # Gathered four times and scattered once inside; then summed over two nodes: two hops of 200 MB.
-    assert hsdp == pytest.approx(5 * 0.030006 + 2 * (50e-6 + 0.2))
-    assert fsdp == pytest.approx(5 * 7 * (50e-6 + 0.05))
+    assert hsdp == pytest.approx(5 * 0.030096 + 2 * (50e-6 + 0.2))
+    assert fsdp == pytest.approx(5 * 7 * (16 * 50e-6 + 0.05))
     half = replace(WORK, gathered=0.5)
     saved = hsdp - step_time(half, cluster, 8, 10, "hsdp").messages
     assert saved == pytest.approx(4 * 3 * 0.005), "gathered in bf16, still summed in fp32"
+
+
+def test_what_fsdp_gathers_by_hand():
+    """300 MB in four blocks, 7.5 ms a hop, and 100 MB in none, 2.5 ms; gathers of twice the ring's latency,
+    scatters of three times its bytes' time; a teacher's pass beside two of the network and two ways back.
+    """
+    ways = {"gather": OneWay(latency=2.0), "scatter": OneWay(transfer=3.0)}
+    cluster = replace(QUIET, overlap=0.0, overhead=NOTHING, data_images_s_per_device=1e9, **ways)
+    work = replace(WORK, blocks=4, rest_mb=100.0, passes_followers=1, parts_s=0.05)
+    found = step_time(work, cluster, 4, 10, "fsdp", accumulation=2)
+    gather, scatter = 3 * (4 * 2 * 2e-6 + 0.0075), 3 * (4 * 2e-6 + 3 * 0.0075)
+    rest = 3 * (2 * 2e-6 + 0.0025) + 3 * (2e-6 + 3 * 0.0025)
+    assert found.messages == pytest.approx(2 * (5 * gather + scatter + rest))
+    assert found.compute == pytest.approx(0.4 + 2 * 0.05)
+    hidden = step_time(work, replace(cluster, overlap=1.0), 4, 1000, "fsdp").messages
+    assert hidden == pytest.approx(rest + (gather + scatter) / 4)
 
 
 def test_compute_grows_with_passes_stages_and_the_slowest_of_the_devices():
@@ -284,22 +305,44 @@ def test_links_are_found_again_from_what_they_would_take():
     assert found.gbyte_s == pytest.approx(3.0) and found.latency_us == pytest.approx(80.0)
 
 
+def test_gathers_and_scatters_are_found_again():
+    cluster = Cluster(inside=Link(gbyte_s=3.0, latency_us=80.0))
+    way = OneWay(latency=1.5, transfer=2.5)
+    for kind in ("gather", "scatter"):
+        timed = [
+            Exchange(n, size, one_way_s(size, n, cluster, way), kind)
+            for n in (2, 4)
+            for size in (1024, 10**6, 10**8)
+        ]
+        assert vars(fit_one_way(timed, cluster.inside)) == pytest.approx(vars(way))
+    assert fit_one_way([], cluster.inside) == OneWay()
+
+
 def test_a_machine_that_obeys_the_model_is_predicted_exactly():
     exchanges = [Exchange(2, size, 2 * (1e-4 + size / 2 / 2e9)) for size in (1000, 10**7)]
+    for times, kind in ((2, "gather"), (3, "scatter")):  # so many times their bytes
+        exchanges += [Exchange(2, size, 1e-4 + times * size / 2 / 2e9, kind) for size in (1000, 10**7)]
     # 10 ms a sample + 20 ms; 100 MB; two slots, so that four processes take twice as long.
     one = [row("ddp", 1, n, 0.02 + 0.01 * n, 0.02 + 0.01 * n) for n in (8, 16)]
     two = row("ddp", 2, 16, 0.10 + 2 * (1e-4 + 0.025), 0.10)
     four = row("ddp", 4, 32, 0.20 + 6 * (1e-4 + 0.0125), 0.20)
-    zero = row("zero1", 2, 16, 0.11 + 2 * (1e-4 + 0.025), 0.10)
-    zero4 = row("zero1", 4, 32, 0.22 + 6 * (1e-4 + 0.0125), 0.20)
-    found = calibrate([*one, two, four, zero, zero4], exchanges, Work(parameter_mb=100.0), 2, on_gpus=False)
+    zero = row("zero1", 2, 16, 0.11 + 2 * 1e-4 + 5 * 0.025, 0.10)
+    zero4 = row("zero1", 4, 32, 0.22 + 3 * (2 * 1e-4 + 5 * 0.0125), 0.20)
+    # Sixteen blocks, scattered once and gathered for two passes each way; 30 ms whatever the samples.
+    parts = 5 * 16 * 1e-4 + (4 * 2 + 3) * 0.025 + 0.03
+    fsdp, fsdp_weak = row("fsdp", 2, 16, 0.10 + parts, 0.10), row("fsdp", 2, 32, 0.18 + parts, 0.18)
+    rows = [*one, two, four, zero, zero4, fsdp, fsdp_weak]
+    rows += [row("ddp", 1, 8, 0.3, 0.3, precision="bf16"), row("zero1", 2, 16, 0.3, 0.3, precision="bf16")]
+    found = calibrate(rows, exchanges, Work(parameter_mb=100.0), 2, on_gpus=False)
     link = found.cluster.inside
     assert link.gbyte_s == pytest.approx(2.0) and link.latency_us == pytest.approx(100.0)
     assert vars(found.cluster.overhead) == pytest.approx({**vars(NOTHING), "zero1": 0.1})
-    for held_out in (two, four, zero4):
+    for held_out in (two, four, zero4, fsdp_weak):
         assert held_out not in found.fitted
         assert found.predict(held_out) == pytest.approx(held_out.parts.step)
-    assert zero in found.fitted and one[0] in found.fitted
+    assert zero in found.fitted and one[0] in found.fitted and fsdp in found.fitted
+    few = calibrate([one[1], two], exchanges, Work(parameter_mb=100.0), 2, on_gpus=False)
+    assert few.predict(two) == pytest.approx(two.parts.step), "what ran side by side tells the rest"
 
 
 def test_spread_is_that_of_the_logarithm():
@@ -405,7 +448,7 @@ def test_a_real_measurement_and_the_check_of_the_model_on_it(
 
     assert tool("simulate", "--measured", out / "scaling.json", "--out", out) == 0, capsys.readouterr().err
     text = (out / "simulation.md").read_text()
-    assert "Error on the 1 runs that were not fitted" in text and "from 1 runs of one process (fp32)" in text
+    assert "Error on the 1 runs that were not fitted" in text and "runs of single processes" in text
     for name in ("scaling", "check", "simulation"):
         assert (out / f"{name}.png").stat().st_size > 5000
 
