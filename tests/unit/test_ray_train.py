@@ -16,7 +16,6 @@ import pytest
 import torch.distributed as dist
 
 from tests.conftest import ROOT
-from tests.support.training import BARE
 from unimatch import shipped
 from unimatch.engine.log import read_metrics
 
@@ -119,7 +118,8 @@ def test_a_local_ray_trains_in_two_workers_and_resumes(tiny_run: Path, tmp_path:
         assert shipped_value in text
         text = text.replace(shipped_value, own)
     script.write_text(text)
-    sets = [*BARE, "sync_batchnorm=off", "schedule.steps=4"]
+    sets = ["data.workers=0", "data.val=null", "sync_batchnorm=off", "schedule.steps=4"]
+    sets += ["log={every_steps: 1, pictures_every_steps: 0}"]
     command = [sys.executable, str(script), *(part for setting in sets for part in ("--set", setting))]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     told = []
