@@ -176,7 +176,10 @@ def main(args: list[str]) -> None:
     reading = Reading(**{name: getattr(options, name) for name in names})
     with runtime.together():
         if options.images is not None and not options.images.exists():
-            raise UserError(f"--images {options.images}: no such file or folder")
+            more = (
+                "; files lie in a folder; of a URL it takes --shards" if ":/" in str(options.images) else ""
+            )
+            raise UserError(f"--images {options.images}: no such file or folder{more}")
         runs = [options.run, *options.others]
         predictor = Predictor.restored(
             runs, options.checkpoint, options.network, runtime, given(options), reading

@@ -17,9 +17,10 @@ from tests.conftest import ROOT, tiny_run_text
 from tests.dist.layouts_process import CASES, LAYOUTS
 from tests.dist.test_training import Run
 from tests.dist.test_zero import assert_same_weights, zero
-from tests.support.launches import fsdp
+from tests.support.launches import SHARDS_ON_CPUS, fsdp
 from tests.support.processes import succeed
 
+pytestmark = pytest.mark.skipif(not SHARDS_ON_CPUS, reason=f"torch {torch.__version__} cannot do it on CPUs")
 PROGRAM = Path(__file__).with_name("layouts_process.py")
 COMPARED = [(name, layout) for name, case in CASES.items() for layout in case.layouts]
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import ROOT, tiny_run_text
 from tests.support.label_sets import label_and_compare, write_label_set
+from tests.support.launches import SHARDS_ON_CPUS
 from tests.support.processes import succeed
 from tests.support.siblings import LABELED_ALONE, SIBLINGS, method_name, setting
 from tests.support.training import BARE, built, trained
@@ -57,7 +58,8 @@ def path_of(folder: Path, case: str, layout: str = "0") -> Path:
 
 
 def sharded(config: pytest.Config) -> list[tuple[str, str]]:
-    return EVERY if config.getoption("thorough") else SHARDED
+    wanted = EVERY if config.getoption("thorough") else SHARDED
+    return [(case, layout) for case, layout in wanted if layout != "fsdp" or SHARDS_ON_CPUS]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

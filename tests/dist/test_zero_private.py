@@ -51,3 +51,9 @@ def test_a_processs_own_part_is_the_one_that_deepspeed_keeps(found: dict[Any, An
 
 def test_no_messages_of_its_own_are_compiled(found: dict[Any, Any]):
     assert found[2]["builder"] is found[3]["builder"] is False, told(found)
+
+
+def test_the_releases_are_in_the_table_of_what_was_tried():
+    page = (ROOT / "docs" / "install.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith("| DeepSpeed |"))
+    assert len(TRIED) > 1 and set(TRIED) <= set(row.split())

@@ -13,6 +13,7 @@ from PIL import Image
 
 import unimatch
 from tests.conftest import tiny_run_text
+from tests.support.http_folder import HttpFolder
 from tools import make_shards
 from unimatch import evaluate, predict
 from unimatch.engine import memory
@@ -112,6 +113,29 @@ def test_files_are_predicted_as_their_packed_samples(
         colors = cv2.imread(str(tmp_path / "colors" / f"{name}.png"))[..., ::-1]
         assert np.array_equal(colors, np.array(run.colors, np.uint8)[expected])
         assert cv2.imread(str(tmp_path / "overlays" / f"{name}.png")).shape == (33, 47, 3)
+
+
+def test_shards_behind_a_url_are_predicted_as_those_of_the_folder(
+    finished: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One answer breaks off on the way."""
+    monkeypatch.setenv("UNIMATCH_CACHE", str(tmp_path / "cache"))
+    server = HttpFolder(source.parent)
+    server.faults["shards/index.npy"] = ["drop"]
+    try:
+        places = {"url": f"{server.url}shards", "own": str(source.parent / "shards")}
+        for name, place in places.items():
+            asked = ["--shards", place, "--data", "val", "--workers", "0", "--write", "ids"]
+            predict.main([str(finished), *asked, "--out", str(tmp_path / name)])
+        with pytest.raises(UserError, match="files lie in a folder; of a URL it takes --shards"):
+            predict.main([str(finished), "--images", f"{server.url}val", "--out", str(tmp_path / "no")])
+    finally:
+        server.close()
+    url, own = (
+        {path.name: path.read_bytes() for path in (tmp_path / name / "ids").rglob("*.png")} for name in places
+    )
+    assert url == own and len(own) == len(PHOTOS)
+    assert server.count("shards/index.npy") == 2 and server.count("shards/val-00000.tar") >= 1
 
 
 def test_an_old_checkpoint_takes_what_its_shards_say_and_else_tells_that_it_does_not_know(

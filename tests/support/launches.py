@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+
+# Older ones sum gradients over gloo in place of averaging them, or cannot shard on CPUs; they are refused.
+SHARDS_ON_CPUS = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 9)
+
 
 def fsdp(replicas: int = 1, parts: int = 1, reshard: bool = True) -> dict[str, str]:
     """fully_shard over all processes or, with `replicas`, in so many groups of `parts` processes."""

@@ -161,3 +161,16 @@ def test_every_extra_has_a_line_that_says_what_it_adds() -> None:
     page = (ROOT / "docs" / "install.md").read_text()
     listed = re.findall(r"^\| `(\w+)` \|.*\| \d+ \| \d+ \|$", page, re.MULTILINE)
     assert sorted(listed) == sorted(extras)
+
+
+def test_what_pip_is_asked_for_is_the_oldest_that_was_tried() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    asked = dict(re.findall(r"^(\w+)>=([\d.]+)", settings["options"]["install_requires"], re.MULTILINE))
+    asked["python"] = settings["options"]["python_requires"].removeprefix(">=")
+    page = (ROOT / "docs" / "install.md").read_text()
+    oldest = dict(re.findall(r"^\| (\w+) \| (\d[\d.]+) \|", page.partition("## Versions")[2], re.MULTILINE))
+    oldest = {name.lower(): version for name, version in oldest.items()}
+    assert asked.keys() == oldest.keys() - {"numpy"}
+    for name, version in asked.items():
+        assert f"{oldest[name]}.".startswith(f"{version}."), name

@@ -16,7 +16,7 @@ import pytest
 import torch.distributed as dist
 
 from tests.conftest import ROOT
-from tests.support.training import BARE
+from tests.dist.test_training import Run
 from unimatch import shipped
 from unimatch.engine.log import read_metrics
 
@@ -110,8 +110,11 @@ def test_a_training_whose_worker_is_gone_is_told_to_save(stand_in: Path):
     assert started[0].wait(20) == -signal.SIGTERM
 
 
-def test_a_local_ray_trains_in_two_workers_and_resumes(tiny_run: Path, tmp_path: Path):
+def test_a_local_ray_goes_on_with_a_run_in_two_workers(tiny_run: Path, tmp_path: Path):
     pytest.importorskip("ray.train", reason="the extra ray: pip install unimatch[ray]")
+    settings = ["data.workers=0", "data.val=null", "sync_batchnorm=off", "schedule.steps=4"]
+    settings += ["log={every_steps: 1, pictures_every_steps: 0}", "checkpoint.every_steps=2"]
+    Run(tiny_run, "run", *settings).fall(2, 2)
     script = tmp_path / "ray_train.py"
     values = {"WORKERS = 16": "WORKERS = 2", '{"GPU": 1, "CPU": 8}': '{"CPU": 1}', "/data": str(tmp_path)}
     text = FILE.read_text()
@@ -119,15 +122,11 @@ def test_a_local_ray_trains_in_two_workers_and_resumes(tiny_run: Path, tmp_path:
         assert shipped_value in text
         text = text.replace(shipped_value, own)
     script.write_text(text)
-    sets = [*BARE, "sync_batchnorm=off", "schedule.steps=4"]
-    command = [sys.executable, str(script), *(part for setting in sets for part in ("--set", setting))]
+    command = [sys.executable, str(script), *(part for one in settings for part in ("--set", one))]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    told = []
-    for _ in range(2):
-        ended = subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=600
-        )
-        told.append(ended.stdout + ended.stderr)
-        assert ended.returncode == 0, told[-1]
-    assert "ranks 0-1 on cpu" in told[0] and "resumed       after step 4" in told[1]
+    env = {**os.environ, "PYTHONPATH": path}
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+    told = ended.stdout + ended.stderr
+    assert ended.returncode == 0, told
+    assert "ranks 0-1 on cpu" in told and "resumed       after step 2" in told
     assert [line["step"] for line in read_metrics(tmp_path / "run", "train")] == [1, 2, 3, 4]

@@ -31,7 +31,7 @@ from unimatch.engine.trainer import Trainer
 from unimatch.errors import ConfigError, UserError
 from unimatch.methods import METHODS
 from unimatch.methods.base import Group, Method
-from unimatch.models.recompute import recompute_activations
+from unimatch.models.recompute import has_statistics, recompute_activations
 from unimatch.models.segmentor import Segmentor, build_segmentor
 from unimatch.shardset.cache import MEGABYTE
 from unimatch.tasks import TASKS
@@ -197,6 +197,11 @@ def adapt(net: Segmentor, method: Method, config: RunConfig, runtime: Runtime) -
             raise UserError(
                 f"compile: {config.method.name} trains two networks, whose compiled blocks cannot be "
                 "computed again in backward; set compile: off, or activation_checkpointing: false"
+            )
+        if config.activation_checkpointing and has_statistics(net.encoder):
+            raise UserError(
+                "compile: the batch norms of this encoder would count a batch twice where compiled blocks "
+                "are computed again; set compile: off, or activation_checkpointing: false"
             )
         if runtime.zero_stage == 3:
             raise UserError(

@@ -72,7 +72,7 @@ def check_mean(mesh: DeviceMesh) -> None:
     if found is None or any(value != 1.0 for value in found):
         raise UserError(
             f"FSDP: torch {torch.__version__} does not average gradients over {mesh.device_type} processes "
-            f"({reason if found is None else f'{found[0]:g} in place of 1'}); take DDP or ZeRO, or torch 2.14"
+            f"({reason if found is None else f'{found[0]:g} in place of 1'}); take DDP, ZeRO or torch 2.9.1"
         )
 
 

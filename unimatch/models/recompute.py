@@ -26,7 +26,18 @@ def recompute_activations(blocks: Sequence[nn.Module]) -> None:
             "activation_checkpointing: this encoder has no blocks to compute again; set it to false"
         )
     for block in blocks:
-        block.forward = partial(_recomputed, block, block.forward)
+        # A compiler takes no contexts.
+        contexts = {"context_fn": partial(_contexts, block)} if has_statistics(block) else {}
+        block.forward = partial(_recomputed, block, block.forward, contexts)
+
+
+def has_statistics(module: nn.Module) -> bool:
+    """Whether a second pass would count its batch a second time."""
+    return bool(_norms(module))
+
+
+def _norms(module: nn.Module) -> list[_BatchNorm]:
+    return [part for part in module.modules() if isinstance(part, _BatchNorm)]
 
 
 def repeated_parts(encoder: nn.Module) -> list[nn.Module]:
@@ -57,11 +68,12 @@ def _computes(module: nn.Module) -> bool:
     return any(True for _ in module.parameters(recurse=False)) or not any(True for _ in module.parameters())
 
 
-def _recomputed(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+def _recomputed(
+    block: nn.Module, forward: Callable[..., Any], contexts: dict[str, Any], *inputs: Any, **options: Any
+) -> Any:
     if not (block.training and torch.is_grad_enabled()):
         return forward(*inputs, **options)
-    contexts = partial(_contexts, block)
-    return checkpoint(partial(forward, **options), *inputs, use_reentrant=False, context_fn=contexts)
+    return checkpoint(partial(forward, **options), *inputs, use_reentrant=False, **contexts)
 
 
 def _contexts(block: nn.Module) -> tuple[Any, Any]:
@@ -71,7 +83,7 @@ def _contexts(block: nn.Module) -> tuple[Any, Any]:
 @contextmanager
 def _frozen_statistics(block: nn.Module) -> Iterator[None]:
     """Batch norms of a second pass must not count its batch a second time."""
-    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    norms = _norms(block)
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

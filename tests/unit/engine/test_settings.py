@@ -21,7 +21,7 @@ from unimatch.engine.run_data import open_shards
 from unimatch.engine.run_folder import start_run_folder
 from unimatch.engine.runtime import Runtime
 from unimatch.engine.trainer import Trainer
-from unimatch.errors import DataError
+from unimatch.errors import DataError, UserError
 
 
 def passed_on(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> dict[str, Any]:
@@ -111,6 +111,13 @@ def test_the_network_is_compiled_only_if_asked(tiny_run, backend, monkeypatch):
     net = built(bare(tiny_run, SUPERVISED, f"compile={backend}")).net
     expected = [(part, {"backend": "eager"}) for part in (net.encoder, net.head)]
     assert seen == (expected if backend == "eager" else [])
+
+
+@pytest.mark.parametrize("backend", ["inductor", "eager"])
+def test_batch_norms_are_compiled_or_computed_again_and_not_both(tiny_run, backend):
+    settings = ("activation_checkpointing=true", f"compile={backend}")
+    with pytest.raises(UserError, match="compile: the batch norms of this encoder would count a batch twice"):
+        built(bare(tiny_run, SUPERVISED, *settings))
 
 
 @pytest.mark.parametrize(

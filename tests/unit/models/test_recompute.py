@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from tests.conftest import ROOT
+from tests.support.processes import succeed
 from unimatch.errors import UserError
 from unimatch.models.encoders import EncoderConfig, build_encoder
 from unimatch.models.recompute import recompute_activations
@@ -71,6 +74,11 @@ def test_a_copy_computes_with_its_own_weights(encoder: nn.Module):
     image = torch.randn(2, 3, 64, 64)
     assert all(feature.abs().max() == 0 for feature in twin.train()(image))
     assert any(feature.abs().max() > 0 for feature in lean.train()(image))
+
+
+def test_a_compiler_takes_the_same_blocks():
+    """By the half of inductor that generates no code, in a process that has imported it."""
+    succeed(1, str(Path(__file__).with_name("compiled_process.py")), PYTHONPATH=str(ROOT))
 
 
 def test_a_network_without_blocks_is_refused():
