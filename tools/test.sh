@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Lint, types and tests, in the environment that tools/venv.sh makes. Arguments go to pytest, as in
 # tools/test.sh tests/unit -k plan
-# Tests run in a process more than there are cores, eight at most, of about 2 GB each; "-n 2" takes two, "-n 0"
+# Tests run in two processes more than there are cores, eight at most, of about 2 GB each; "-n 2" takes two, "-n 0"
 # only this one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -19,8 +19,8 @@ unset PYTHONDONTWRITEBYTECODE
 
 # One thread a process: tests start several processes, and on few cores their thread pools would fight.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-# One more than cores: tests of whole runs wait for each other's processes. The more, the more collect the tests.
-processes=$(($(nproc) < 7 ? $(nproc) + 1 : 8))
+# Two more than cores: tests of whole runs wait, for timeouts and for their processes. The more, the more collect the tests.
+processes=$(($(nproc) < 6 ? $(nproc) + 2 : 8))
 # worksteal: neighbours in a file stay in one process, and share its fixtures, until the other has nothing left.
 status=0
 python -m pytest -n "$processes" --dist worksteal "$@" || status=$?
