@@ -38,7 +38,14 @@ from unimatch.engine.runtime import Runtime
 from unimatch.engine.selection import Selection, select
 from unimatch.errors import UserError
 from unimatch.predicting.folder import Outcome, write_folder
-from unimatch.predicting.inputs import FAILED, Inputs, add_file_options, find_inputs, suffixes_of
+from unimatch.predicting.inputs import (
+    FAILED,
+    Inputs,
+    add_file_options,
+    check_images,
+    find_inputs,
+    suffixes_of,
+)
 from unimatch.predicting.label_sets import write_label_set
 from unimatch.predicting.output import KINDS, USUAL, Output, refuse_kinds
 from unimatch.predicting.predictor import Predictor, Reading
@@ -175,11 +182,8 @@ def main(args: list[str]) -> None:
     names = ("batch", "workers", "scales", "flip", "threshold")
     reading = Reading(**{name: getattr(options, name) for name in names})
     with runtime.together():
-        if options.images is not None and not options.images.exists():
-            more = (
-                "; files lie in a folder; of a URL it takes --shards" if ":/" in str(options.images) else ""
-            )
-            raise UserError(f"--images {options.images}: no such file or folder{more}")
+        if options.images is not None:
+            check_images(options.images)
         runs = [options.run, *options.others]
         predictor = Predictor.restored(
             runs, options.checkpoint, options.network, runtime, given(options), reading

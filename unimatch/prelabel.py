@@ -30,7 +30,7 @@ from unimatch.engine.prediction_mode import add_options, given
 from unimatch.errors import DataError, UserError
 from unimatch.interface import Run, load
 from unimatch.packing.leftovers import PICTURES
-from unimatch.predicting.inputs import add_file_options, find_inputs
+from unimatch.predicting.inputs import add_file_options, check_images, find_inputs
 from unimatch.predicting.prelabels import Made, Rules, confident, drawing_of
 from unimatch.predicting.sources import only
 
@@ -84,8 +84,7 @@ def arguments(args: list[str]) -> argparse.Namespace:
 def main(args: list[str]) -> None:
     options = arguments(args)
     rules = Rules(options.threshold, options.tolerance, options.smallest, options.masks)
-    if not options.images.exists():
-        raise UserError(f"--images {options.images}: no such file or folder")
+    check_images(options.images)
     run = load(options.run, options.checkpoint, options.network, **given(options))
     if run.task.bands is not None:
         raise UserError(

@@ -127,7 +127,7 @@ def test_shards_behind_a_url_are_predicted_as_those_of_the_folder(
         for name, place in places.items():
             asked = ["--shards", place, "--data", "val", "--workers", "0", "--write", "ids"]
             predict.main([str(finished), *asked, "--out", str(tmp_path / name)])
-        with pytest.raises(UserError, match="files lie in a folder; of a URL it takes --shards"):
+        with pytest.raises(UserError, match="no such file or folder; shards at a URL are for --shards"):
             predict.main([str(finished), "--images", f"{server.url}val", "--out", str(tmp_path / "no")])
     finally:
         server.close()

@@ -18,7 +18,7 @@ from unimatch.engine.run_data import open_shards, require_dates, training_sample
 from unimatch.engine.selection import Selection, select
 from unimatch.errors import DataError, UserError
 from unimatch.packing.groups import volume_of
-from unimatch.predicting.inputs import find_inputs, suffixes_of
+from unimatch.predicting.inputs import check_images, find_inputs, suffixes_of
 from unimatch.predicting.looks import Look, Watched, joined, look
 from unimatch.shardset.archive import ShardSet
 from unimatch.tasks.base import Task
@@ -47,8 +47,7 @@ class FileCandidates:
     """
 
     def __init__(self, run: Reader, images: Path, second: Path | None, out: Path) -> None:
-        if not images.exists():
-            raise UserError(f"--images {images}: no such file or folder")
+        check_images(images)
         if images.resolve() in (out.resolve(), *out.resolve().parents):
             raise UserError(
                 f"--out {out} lies among the images in {images}; results need a place of their own"

@@ -37,6 +37,13 @@ def add_file_options(parser: argparse._ActionsContainer, required: bool = False)
     )
 
 
+def check_images(images: Path) -> None:
+    """UserError if what --images names is not there, before a network is loaded for it."""
+    if not images.exists():
+        more = "; shards at a URL are for --shards of predict and rank" if ":/" in str(images) else ""
+        raise UserError(f"--images {images}: no such file or folder{more}")
+
+
 def suffixes_of(task: Task) -> tuple[str, ...]:
     """How the names of files end that a run of this task reads."""
     if task.bands is not None:

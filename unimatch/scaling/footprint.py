@@ -87,15 +87,17 @@ def flop_counter() -> FlopCounterMode:
     return FlopCounterMode(display=False, custom_mapping=ATTENTION)
 
 
+def block_sizes(net: nn.Module) -> list[int]:
+    """Parameters of each block of the encoders, which FSDP gathers one by one."""
+    encoders = (module for module in net.modules() if isinstance(module, Encoder))
+    blocks = (block for encoder in encoders for block in encoder.recomputed_parts())
+    return [sum(p.numel() for p in block.parameters()) for block in blocks]
+
+
 def network_of(net: nn.Module, moments: int, copies: int) -> Network:
     """The sizes of a network, on any device."""
     sizes = [p.numel() for p in net.parameters()]
-    blocks = [
-        sum(p.numel() for p in block.parameters())
-        for encoder in net.modules()
-        if isinstance(encoder, Encoder)
-        for block in encoder.recomputed_parts()
-    ]
+    blocks = block_sizes(net)
     return Network(
         parameters=sum(sizes),
         persistent=sum(size for size in sizes if size <= PERSISTENT),

@@ -16,7 +16,7 @@ from unimatch import config as config_io
 from unimatch.engine.run_config import RunConfig
 from unimatch.models.base import Encoder
 from unimatch.models.segmentor import Segmentor
-from unimatch.scaling.footprint import flop_counter, on_cpu, shape_only
+from unimatch.scaling.footprint import block_sizes, flop_counter, on_cpu, shape_only
 
 IMAGES = 2  # of the pass that is counted, which norms need
 
@@ -85,8 +85,8 @@ class LightNetworks:
             net = shape_only(config.model, num_classes, recompute, dates)
             parameters = sum(p.numel() for p in net.parameters())
             norms = sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
-            blocks = net.encoder.recomputed_parts()
-            rest = parameters - sum(p.numel() for block in blocks for p in block.parameters())
+            blocks = block_sizes(net)
+            rest = parameters - sum(blocks)
             shape = (config.model.encoder.in_channels, crop, crop)
             net.encoder = encoder = LightEncoder(net.encoder, cost_of(net.encoder, shape))
             self._known[key] = LightNetwork(net, encoder.tally, parameters, norms, max(1, len(blocks)), rest)
